@@ -1,0 +1,251 @@
+//! Reads the catalogue's files. Every problem names its file, and all problems are told at once.
+
+use crate::config::Config;
+use crate::domain::{Catalogue, Region, RegionTree};
+use crate::files::{AdapterFile, EntryPointFile, ItemFile, SandboxEntry, ServiceRow};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// What is wrong with the files.
+#[derive(Debug, thiserror::Error)]
+#[error("the catalogue cannot be loaded:\n  {}", .problems.join("\n  "))]
+pub struct LoadError {
+    /// One line a problem: file, place, what would be right.
+    pub problems: Vec<String>,
+}
+
+/// Reads every file, or tells everything that is wrong with them.
+pub(crate) fn load(config: &Config) -> Result<Catalogue, LoadError> {
+    let mut reader = Reader::default();
+    let folder = config.data_dir.join("catalog");
+    let regions = read_regions(&mut reader, &config.data_dir);
+    let entry_points: Vec<EntryPointFile> = reader.yaml(&folder.join("entry_points.yaml"));
+    let items: Vec<ItemFile> = reader.yaml(&folder.join("items.yaml"));
+    let adapters: Vec<AdapterFile> = reader.yaml(&folder.join("adapters.yaml"));
+    let services: Vec<ServiceRow> = reader.csv(&config.data_dir.join("city_services.csv"));
+    let mut sandbox: Vec<SandboxEntry> = Vec::new();
+    if config.sandbox {
+        for path in reader.folder(&folder.join("sandbox")) {
+            sandbox.extend(reader.yaml::<Vec<SandboxEntry>>(&path));
+        }
+    }
+    let version = reader.version();
+    let regions = RegionTree::build(regions).unwrap_or_else(|problem| {
+        reader.problems.push(problem);
+        RegionTree::default()
+    });
+    let mut build = Build { problems: reader.problems, regions: &regions, entries: BTreeMap::new() };
+    build.list_services(&services, &entry_points, &items);
+    build.list_sandbox(&sandbox, &entry_points, &items);
+    let bindings = build.bind(&adapters, &items);
+    if !build.problems.is_empty() {
+        return Err(LoadError { problems: build.problems });
+    }
+    let entries = build.entries;
+    let items = items.into_iter().map(|item| (item.item.clone(), item.info())).collect();
+    Ok(Catalogue { version, regions, items, entries, bindings })
+}
+
+fn read_regions(reader: &mut Reader, data_dir: &Path) -> Vec<Region> {
+    #[derive(serde::Deserialize)]
+    struct Place {
+        code: String,
+        level: u8,
+        name: String,
+        parent: String,
+        #[serde(rename = "virtual")]
+        placeholder: u8,
+    }
+    #[derive(serde::Deserialize)]
+    struct Town {
+        code12: String,
+        name: String,
+        county: String,
+    }
+    let nation = Region {
+        code: crate::domain::NATION.into(),
+        name: "全国".into(),
+        level: 0,
+        parent: String::new(),
+        placeholder: true,
+    };
+    let places: Vec<Place> = reader.csv(&data_dir.join("regions_pca.csv"));
+    let towns: Vec<Town> = reader.csv(&data_dir.join("regions_towns.csv.gz"));
+    let places = places.into_iter().map(|p| Region {
+        code: p.code,
+        name: p.name,
+        level: p.level,
+        parent: p.parent,
+        placeholder: p.placeholder != 0,
+    });
+    let towns = towns.into_iter().map(|t| Region {
+        code: t.code12.get(..9).unwrap_or(&t.code12).to_owned(),
+        name: t.name,
+        level: 4,
+        parent: t.county,
+        placeholder: false,
+    });
+    std::iter::once(nation).chain(places).chain(towns).collect()
+}
+
+/// Gathers the entries and every problem on the way.
+struct Build<'a> {
+    problems: Vec<String>,
+    regions: &'a RegionTree,
+    entries: BTreeMap<crate::domain::EntryKey, crate::domain::Entry>,
+}
+
+impl Build<'_> {
+    /// Lists each row of city_services.csv under each entry point that its channels mean.
+    fn list_services(&mut self, rows: &[ServiceRow], entry_points: &[EntryPointFile], items: &[ItemFile]) {
+        let mut by_name = BTreeMap::new();
+        for item in items {
+            for name in &item.names {
+                if by_name.insert(name.name.as_str(), (item, name.depth.unwrap_or(item.depth))).is_some() {
+                    self.problems.push(format!("items.yaml: the name {} stands under two items", name.name));
+                }
+            }
+        }
+        for (line, row) in rows.iter().enumerate().map(|(index, row)| (index + 2, row)) {
+            let Some(&(item, depth)) = by_name.get(row.service.as_str()) else {
+                self.problems.push(format!("city_services.csv:{line}: no item of items.yaml is named {}", row.service));
+                continue;
+            };
+            let region = if row.gb2260.is_empty() { crate::domain::NATION } else { row.gb2260.as_str() };
+            if self.regions.get(region).is_none() {
+                self.problems.push(format!("city_services.csv:{line}: region {region} is not in the tree"));
+            }
+            for channel in row.channel.split('|') {
+                let Some(entry_point) = entry_points.iter().find(|e| e.channels.iter().any(|c| c == channel)) else {
+                    self.problems.push(format!(
+                        "city_services.csv:{line}: no entry point of entry_points.yaml has the channel {channel}"
+                    ));
+                    continue;
+                };
+                let key = (region.to_owned(), item.item.clone(), entry_point.id.clone());
+                let entry = crate::domain::Entry {
+                    depth: depth.into(),
+                    display_name: row.service.clone(),
+                    source: format!("article {}", row.article),
+                    sandbox_only: false,
+                };
+                Catalogue::list(&mut self.entries, key, entry);
+            }
+        }
+    }
+
+    fn list_sandbox(&mut self, rows: &[SandboxEntry], entry_points: &[EntryPointFile], items: &[ItemFile]) {
+        for row in rows {
+            let known = entry_points.iter().any(|e| e.id == row.entry_point)
+                && items.iter().any(|i| i.item == row.item)
+                && self.regions.get(&row.region).is_some();
+            if !known {
+                self.problems.push(format!(
+                    "catalog/sandbox: {} × {} × {} names something that is not in the catalogue",
+                    row.item, row.region, row.entry_point
+                ));
+            }
+            let key = (row.region.clone(), row.item.clone(), row.entry_point.clone());
+            Catalogue::list(&mut self.entries, key, row.entry());
+        }
+    }
+
+    fn bind(
+        &mut self,
+        adapters: &[AdapterFile],
+        items: &[ItemFile],
+    ) -> BTreeMap<(String, String), crate::domain::Binding> {
+        let mut bindings = BTreeMap::new();
+        let mut profiles = BTreeSet::new();
+        for adapter in adapters {
+            if !profiles.insert(&adapter.profile) {
+                self.problems.push(format!("adapters.yaml: the profile {} stands twice", adapter.profile));
+            }
+            if self.regions.get(&adapter.region).is_none() {
+                self.problems.push(format!("adapters.yaml: region {} is not in the tree", adapter.region));
+            }
+            for (item, policy) in &adapter.items {
+                if !items.iter().any(|i| i.item == *item) {
+                    self.problems.push(format!("adapters.yaml: {}: {item} is not in items.yaml", adapter.profile));
+                }
+                let key = (item.clone(), adapter.region.clone());
+                if bindings.insert(key, policy.binding(&adapter.profile)).is_some() {
+                    self.problems.push(format!("adapters.yaml: two profiles serve {item} in {}", adapter.region));
+                }
+            }
+        }
+        bindings
+    }
+}
+
+/// Reads files, keeps their digest for the version, and gathers what is wrong.
+struct Reader {
+    problems: Vec<String>,
+    digest: aws_lc_rs::digest::Context,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self { problems: Vec::new(), digest: aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256) }
+    }
+}
+
+impl Reader {
+    fn bytes(&mut self, path: &Path) -> Vec<u8> {
+        let bytes = std::fs::read(path).unwrap_or_else(|error| {
+            self.problems.push(format!("{}: {error}; is `catalog.data_dir` right?", path.display()));
+            Vec::new()
+        });
+        self.digest.update(&bytes);
+        bytes
+    }
+
+    fn yaml<T: serde::de::DeserializeOwned + Default>(&mut self, path: &Path) -> T {
+        let bytes = self.bytes(path);
+        if bytes.is_empty() {
+            return T::default();
+        }
+        serde_yaml_ng::from_slice(&bytes).unwrap_or_else(|error| {
+            self.problems.push(format!("{}: {error}", path.display()));
+            T::default()
+        })
+    }
+
+    fn csv<T: serde::de::DeserializeOwned>(&mut self, path: &Path) -> Vec<T> {
+        let mut bytes = self.bytes(path);
+        if path.extension().is_some_and(|e| e == "gz") {
+            let mut plain = Vec::new();
+            if let Err(error) = flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain) {
+                self.problems.push(format!("{}: {error}", path.display()));
+            }
+            bytes = plain;
+        }
+        let mut rows = Vec::new();
+        for row in csv::Reader::from_reader(bytes.as_slice()).into_deserialize() {
+            match row {
+                Ok(row) => rows.push(row),
+                Err(error) => self.problems.push(format!("{}: {error}", path.display())),
+            }
+        }
+        rows
+    }
+
+    /// The files of a folder in name order.
+    fn folder(&mut self, path: &Path) -> Vec<PathBuf> {
+        let listed = std::fs::read_dir(path).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
+        let mut files: Vec<PathBuf> = listed.unwrap_or_else(|error: std::io::Error| {
+            self.problems.push(format!("{}: {error}", path.display()));
+            Vec::new()
+        });
+        files.sort();
+        files
+    }
+
+    /// A positive number made of the content of all files read so far.
+    fn version(&self) -> i64 {
+        let digest = self.digest.clone().finish();
+        let head = digest.as_ref().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        i64::try_from(head >> 1).unwrap_or(i64::MAX).max(1)
+    }
+}
