@@ -1,0 +1,28 @@
+# Thin names over cargo and scripts. `make run` and `make test` need Rust and, for test, apt.
+.PHONY: help run test check gen judges compose-test clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+run: ## builds and serves every role on embedded storage with the sandbox
+	cargo build --locked -p lastmile
+	target/debug/lastmile serve --config deploy/config/single.toml
+
+test: ## everything that must hold; starts what it needs and leaves nothing running
+	tests/run.sh
+
+check: ## format, lints, proto rules
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	tests/venv.sh
+	target/venv/bin/buf lint
+
+gen: ## writes crates/contracts/src/gen from proto/
+	cargo run --locked -q -p contracts-generator
+
+compose-test: ## the split topology on a real Docker engine, driven by the demo
+	deploy/compose-test.sh
+
+clean: ## removes what was built and the data of `make run`
+	cargo clean
+	rm -rf var

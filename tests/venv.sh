@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Makes target/venv with the pinned third-party clients that judge lastmile. Does nothing when it is current.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=target/venv
+stamp=$venv/requirements.txt
+cmp -s tests/judges/requirements.txt "$stamp" && exit 0
+python3 -c 'import ensurepip, venv' 2>/dev/null || {
+    echo "installing python3-venv"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >/dev/null
+}
+mkdir -p target
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/judges/requirements.txt
+cp tests/judges/requirements.txt "$stamp"
