@@ -7,4 +7,4 @@ mod client;
 mod server;
 
 pub use client::{Client, Effect, Error, ErrorKind, Options};
-pub use server::{Limits, serve};
+pub use server::{HangUp, Limits, serve};

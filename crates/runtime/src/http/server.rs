@@ -1,7 +1,6 @@
 //! The server: HTTP/1 and HTTP/2 on one listener, where a slow, greedy or silent client costs a bounded amount and nothing more.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -196,7 +195,7 @@ impl Server {
     }
 
     /// Answers one request under the body cap and the deadline.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, HangUp> {
         let body_bytes_max = self.limits.body_bytes_max.bytes();
         if request.body().size_hint().lower() > body_bytes_max as u64 {
             return Ok(closing(StatusCode::PAYLOAD_TOO_LARGE));
@@ -205,6 +204,7 @@ impl Server {
         request.extensions_mut().insert(ConnectInfo(peer));
         let handled = AssertUnwindSafe(self.app.clone().oneshot(request)).catch_unwind();
         Ok(match self.clock.timeout(self.limits.request_timeout.get(), handled).await {
+            Ok(Ok(Ok(response))) if response.extensions().get::<HangUp>().is_some() => return Err(HangUp),
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(payload)) if crash::is_crash(payload.as_ref()) => std::panic::resume_unwind(payload),
@@ -216,6 +216,13 @@ impl Server {
         })
     }
 }
+
+/// Put into the extensions of a response, it closes the connection without an answer (on HTTP/2 it resets the stream).
+///
+/// The sandbox plays back ends with it that die after they took a request.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("hung up on purpose")]
+pub struct HangUp;
 
 /// An empty answer after which the connection ends: the rest of the request is not read.
 fn closing(status: StatusCode) -> Response<Body> {
