@@ -59,6 +59,12 @@ package!(
     "gen/lastmile.cases.v1.rs"
 );
 
+package!(
+    /// What the gateway itself refuses.
+    gateway,
+    "gen/lastmile.gateway.v1.rs"
+);
+
 /// The encoded `FileDescriptorSet` of every package, imports and custom options included, without source comments.
 /// Reflection serves it; `rpc` reads the access option of each method from it.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptors.bin");
