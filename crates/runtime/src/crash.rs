@@ -248,6 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the test looks at how the bare task ends")]
     async fn a_simulated_host_dies_at_the_nth_hit_and_stands_still() {
         let deaths = Arc::new(AtomicU32::new(0));
         let counter = deaths.clone();

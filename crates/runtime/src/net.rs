@@ -179,9 +179,9 @@ impl Network for System {
 
     fn bind<'a>(&'a self, address: &'a str, reuse_port: bool) -> BoxFuture<'a, io::Result<Box<dyn Accept>>> {
         async move {
-            let address: SocketAddr = address.parse().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidInput, "a listener's address is ip:port")
-            })?;
+            let address: SocketAddr = address
+                .parse()
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a listener's address is ip:port"))?;
             Ok(Box::new(listening(address, reuse_port)?) as Box<dyn Accept>)
         }
         .boxed()

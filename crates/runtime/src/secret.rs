@@ -152,8 +152,7 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     create_private_dir(parent).map_err(io)?;
     // Written whole under another name first: a crash leaves no half key behind.
     let draft = parent.join(format!(".{}.draft", path.file_name().unwrap_or_default().to_string_lossy()));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(io)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(io)?;
     file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
     let linked = fs::hard_link(&draft, path);

@@ -77,12 +77,7 @@ impl Default for LogConfig {
 
 impl Default for OtlpConfig {
     fn default() -> Self {
-        Self {
-            endpoint: String::new(),
-            sample_per_mille: 1_000,
-            queue_max: 2_048,
-            timeout: Duration::from_secs(5),
-        }
+        Self { endpoint: String::new(), sample_per_mille: 1_000, queue_max: 2_048, timeout: Duration::from_secs(5) }
     }
 }
 
@@ -164,10 +159,10 @@ pub fn start(config: &Config, service: &str, metrics: &Metrics) -> Result<Teleme
     subscriber.try_init().map_err(|_| Error::AlreadyStarted)?;
     log_panics();
     let Build { version, commit } = build();
-    metrics.gauge("lastmile_runtime_build_info", "What this binary was built from; always 1").get_or_create(&vec![
-        ("version", version.into()),
-        ("commit", commit.into()),
-    ]).set(1);
+    metrics
+        .gauge("lastmile_runtime_build_info", "What this binary was built from; always 1")
+        .get_or_create(&vec![("version", version.into()), ("commit", commit.into())])
+        .set(1);
     Ok(Telemetry { spans })
 }
 
@@ -213,8 +208,12 @@ mod tests {
         config.validate("telemetry", &mut problems);
         let mut paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
         paths.sort_unstable();
-        let expected =
-            ["telemetry.log.filter", "telemetry.otlp.endpoint", "telemetry.otlp.queue_max", "telemetry.otlp.sample_per_mille"];
+        let expected = [
+            "telemetry.log.filter",
+            "telemetry.otlp.endpoint",
+            "telemetry.otlp.queue_max",
+            "telemetry.otlp.sample_per_mille",
+        ];
         assert_eq!(paths, expected);
 
         problems.clear();

@@ -139,7 +139,8 @@ impl<T: Serialize> Loaded<T> {
         let mut source = None;
         // A key may itself contain dots, so at each step the longest key that fits is taken.
         while let Some(Value { kind: ValueKind::Table(table), .. }) = at {
-            let fits = |key: &&String| rest == **key || rest.strip_prefix(key.as_str()).is_some_and(|r| r.starts_with('.'));
+            let fits =
+                |key: &&String| rest == **key || rest.strip_prefix(key.as_str()).is_some_and(|r| r.starts_with('.'));
             let Some(key) = table.keys().filter(fits).max_by_key(|key| key.len()) else { break };
             at = table.get(key);
             source = at.and_then(Value::origin).or(source);

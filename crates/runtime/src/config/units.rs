@@ -90,7 +90,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn print(value: u64, units: &[(&str, u64)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let exact = units.iter().find(|(_, factor)| value != 0 && value % factor == 0).or(units.last());
+    let exact = units.iter().find(|(_, factor)| value != 0 && value.is_multiple_of(*factor)).or(units.last());
     let Some((unit, factor)) = exact else { return Err(fmt::Error) };
     write!(f, "{}{unit}", value / factor)
 }
@@ -162,12 +162,15 @@ mod tests {
 
     #[test]
     fn units_are_read_and_printed() {
-        for (text, millis) in [("0ms", 0), ("1500ms", 1_500), ("5s", 5_000), ("15m", 900_000), ("4h", 14_400_000), ("7d", 604_800_000)] {
+        for (text, millis) in
+            [("0ms", 0), ("1500ms", 1_500), ("5s", 5_000), ("15m", 900_000), ("4h", 14_400_000), ("7d", 604_800_000)]
+        {
             let span: Duration = text.parse().expect(text);
             assert_eq!(span.get(), time::Duration::from_millis(millis));
             assert_eq!(span.to_string(), text);
         }
-        for (text, bytes) in [("0B", 0), ("512B", 512), ("16KiB", 16_384), ("1MiB", 1_048_576), ("2GiB", 2_147_483_648)] {
+        for (text, bytes) in [("0B", 0), ("512B", 512), ("16KiB", 16_384), ("1MiB", 1_048_576), ("2GiB", 2_147_483_648)]
+        {
             let size: ByteSize = text.parse().expect(text);
             assert_eq!(size.bytes(), bytes);
             assert_eq!(size.to_string(), text);
@@ -176,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_bare_number_a_fraction_or_another_unit_is_refused() {
-        for bad in ["", "5", "s", "1.5s", "-1s", "5 s", "5S", "5min", "99999999999999999999s", "18446744073709551615d"] {
+        for bad in ["", "5", "s", "1.5s", "-1s", "5 s", "5S", "5min", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert_eq!(bad.parse::<Duration>(), Err(BAD_TIME), "{bad:?}");
         }
         for bad in ["", "5", "1MB", "1M", "1 KiB", "17179869184GiB"] {

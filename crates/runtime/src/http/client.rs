@@ -105,11 +105,8 @@ impl Client {
         if options.pool_idle.is_zero() {
             builder.pool_max_idle_per_host(0);
         }
-        let connector = Connector {
-            net,
-            tls: options.tls.map(TlsConnector::from),
-            connect_timeout: options.connect_timeout,
-        };
+        let connector =
+            Connector { net, tls: options.tls.map(TlsConnector::from), connect_timeout: options.connect_timeout };
         Self { pool: builder.build(connector), clock, has_tls }
     }
 

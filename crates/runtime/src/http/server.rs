@@ -50,7 +50,9 @@ pub struct Limits {
     pub body_bytes_max: ByteSize,
     /// Concurrent requests on one HTTP/2 connection.
     pub streams_max: u32,
-    /// For requests in hand after the stop.
+    /// How long one connection is used before it is asked to close.
+    pub connection_age_max: Duration,
+    /// For what is in hand on a connection that was asked to close.
     pub drain_timeout: Duration,
 }
 
@@ -65,6 +67,7 @@ impl Default for Limits {
             header_bytes_max: ByteSize::from_kib(16),
             body_bytes_max: ByteSize::from_mib(1),
             streams_max: 100,
+            connection_age_max: Duration::from_secs(15 * 60),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -86,6 +89,7 @@ impl Limits {
             ("first_request_timeout", self.first_request_timeout),
             ("idle_timeout", self.idle_timeout),
             ("request_timeout", self.request_timeout),
+            ("connection_age_max", self.connection_age_max),
         ] {
             positive(field, !span.get().is_zero());
         }
@@ -147,8 +151,12 @@ impl Server {
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
         let stop = self.tasks.token();
         let mut first_request = std::pin::pin!(self.clock.sleep(self.limits.first_request_timeout.get()));
-        let mut is_waiting = true;
+        let mut is_new = true;
         let mut is_draining = false;
+        let mut end_of_use = std::pin::pin!(async {
+            let _ = self.clock.timeout(self.limits.connection_age_max.get(), stop.cancelled()).await;
+        });
+        let mut end_of_drain = std::pin::pin!(futures::future::OptionFuture::default());
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -157,17 +165,19 @@ impl Server {
                     }
                     return;
                 }
-                () = first_request.as_mut(), if is_waiting => {
-                    is_waiting = false;
+                () = first_request.as_mut(), if is_new => {
+                    is_new = false;
                     if !spoke.load(Ordering::Relaxed) {
                         tracing::debug!("connection closed: no request in time");
                         return;
                     }
                 }
-                () = stop.cancelled(), if !is_draining => {
+                () = end_of_use.as_mut(), if !is_draining => {
                     is_draining = true;
                     connection.as_mut().graceful_shutdown();
+                    end_of_drain.set(Some(self.clock.sleep(self.limits.drain_timeout.get())).into());
                 }
+                Some(()) = end_of_drain.as_mut(), if is_draining => return,
             }
         }
     }

@@ -47,6 +47,7 @@ impl Exporting {
         let counted = |why: &'static str| dropped.get_or_create_owned(&vec![("why", why.into())]);
         let (queue, waiting) = mpsc::channel(config.queue_max as usize);
         let processor = Queue { sender: Mutex::new(Some(queue)), full: counted("queue_full") };
+        #[expect(clippy::disallowed_methods, reason = "it must outlive the tasks, whose last spans it sends")]
         let task = tokio::spawn(export(exporter, waiting, config.timeout.get(), counted("export_failed")));
         let ratio = f64::from(config.sample_per_mille) / 1_000.0;
         let provider = SdkTracerProvider::builder()
