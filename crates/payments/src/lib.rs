@@ -1,1 +1,2 @@
-
+//! Orders, refunds and the ledger.
+pub mod domain;

@@ -1,0 +1,9 @@
+//! The rules of money, pure: no clock, no store, no channel, no proto. Everything here is a function of its arguments.
+
+pub mod ledger;
+pub mod order;
+pub mod plan;
+pub mod refund;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! What to do next at the channel, and when to look again.
+
+use std::time::Duration;
+
+use runtime::Timestamp;
+
+use super::order::{Order, State};
+use super::refund::{Refund, State as RefundState};
+
+/// The next step of an open order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderStep {
+    /// Send the creation, or send it again unchanged.
+    Create,
+    /// Ask how it stands.
+    Query,
+    /// Close it at the channel, then ask how it stands.
+    Close,
+    /// Close it here: the channel cannot have it, now or later.
+    Forget,
+    /// Nothing is open.
+    Rest,
+}
+
+/// The next step of an open refund.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefundStep {
+    /// Send it for the first time.
+    Send,
+    /// Ask how it stands; send it again unchanged when the channel does not know it.
+    Query,
+    /// Nothing is open.
+    Rest,
+}
+
+/// Times that the plan goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The first look at an open order or refund after it was sent.
+    pub first: Duration,
+    /// The longest pause between two looks.
+    pub longest: Duration,
+    /// How long after an order's end the channel may still be taking in what was sent before it.
+    pub quiet: Duration,
+}
+
+/// Chooses the next step of an order.
+///
+/// A creation that may be on its way is never just forgotten: before the order's end it is sent again, so that the channel certainly
+/// has it and can confirm that it is closed; after the end the channel takes no such creation any more, and once the quiet time is
+/// over too, its "not known" is final.
+pub fn order_step(order: &Order, now: Timestamp) -> OrderStep {
+    let is_over = now >= order.terms.expire_at;
+    match order.state {
+        State::Creating if !order.is_sent && (order.is_closing || is_over) => OrderStep::Forget,
+        State::Creating if is_over => OrderStep::Query,
+        State::Creating => OrderStep::Create,
+        State::Waiting if order.is_closing || is_over => OrderStep::Close,
+        State::Waiting => OrderStep::Query,
+        State::Paid | State::Posted | State::Closed | State::Refunding | State::Refunded | State::Refused => {
+            OrderStep::Rest
+        }
+    }
+}
+
+/// Whether the channel's "not known" about an order is final.
+pub fn is_gone(order: &Order, now: Timestamp, pace: Pace) -> bool {
+    order.state == State::Creating && now >= order.terms.expire_at.plus(pace.quiet)
+}
+
+/// Chooses the next step of a refund.
+pub fn refund_step(refund: &Refund) -> RefundStep {
+    match refund.state {
+        RefundState::Requested if !refund.is_sent => RefundStep::Send,
+        RefundState::Requested | RefundState::Processing => RefundStep::Query,
+        RefundState::Succeeded | RefundState::Failed => RefundStep::Rest,
+    }
+}
+
+/// The pause before look number `attempt` (from 0): doubled each time from `first`, at most `longest`.
+pub fn pause(attempt: u32, pace: Pace) -> Duration {
+    let factor = 1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX);
+    pace.first.saturating_mul(factor).min(pace.longest)
+}
+
+/// When to look at an open order again: after the pause, but no later than its end, so that the end is acted upon at once.
+pub fn next_look(order: &Order, attempt: u32, now: Timestamp, pace: Pace) -> Timestamp {
+    let next = now.plus(pause(attempt, pace));
+    if now < order.terms.expire_at { next.min(order.terms.expire_at) } else { next }
+}
