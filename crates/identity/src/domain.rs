@@ -1,0 +1,3 @@
+//! The rules, without I/O and without a clock.
+
+pub mod document;
