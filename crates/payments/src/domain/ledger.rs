@@ -433,9 +433,17 @@ mod tests {
 
     #[test]
     fn what_is_no_account_is_refused() {
-        for text in
-            ["", "suspense", "suspense/x", "payee/", "payee/a/b", "channel/wechatpay", "channel//1", "bank/x", "payee/ä"]
-        {
+        for text in [
+            "",
+            "suspense",
+            "suspense/x",
+            "payee/",
+            "payee/a/b",
+            "channel/wechatpay",
+            "channel//1",
+            "bank/x",
+            "payee/ä",
+        ] {
             assert_eq!(text.parse::<Account>(), Err(BadAccount), "{text:?}");
         }
     }

@@ -150,7 +150,8 @@ fn what_is_left_after_a_partial_refund_can_be_posted() {
 
 #[test]
 fn the_plan_forgets_only_what_the_channel_cannot_have() {
-    let pace = Pace { first: Duration::from_secs(2), longest: Duration::from_secs(60), quiet: Duration::from_secs(100) };
+    let pace =
+        Pace { first: Duration::from_secs(2), longest: Duration::from_secs(60), quiet: Duration::from_secs(100) };
     let mut order = order();
     assert_eq!(plan::order_step(&order, at(5)), OrderStep::Create);
     assert_eq!(plan::order_step(&order, at(1_000)), OrderStep::Forget);

@@ -1,0 +1,210 @@
+//! The seam to the channels that move the citizen's money.
+//!
+//! A driver knows one channel's protocol and nothing of the ledger; what it can do it declares as data, and what it does not declare is
+//! refused before any I/O. Its answers never guess: a status that it does not know is pending, and an error says whether the channel
+//! may have acted.
+
+pub mod wechatpay;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use contracts::money::Currency;
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use runtime::Timestamp;
+use runtime::http::Effect;
+use runtime::secret::Pii;
+
+use crate::domain::order::{Capture, Terms, TradeType};
+use crate::domain::refund::{Decision, Refund};
+
+/// What a channel offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Its name in orders, accounts and configuration.
+    pub channel: &'static str,
+    /// How citizens can pay.
+    pub trade_types: &'static [TradeType],
+    /// What they can pay in.
+    pub currencies: &'static [Currency],
+    /// The largest order, minor units.
+    pub amount_minor_max: i64,
+    /// The longest description, bytes of UTF-8.
+    pub description_bytes_max: usize,
+    /// How long an order can stay payable.
+    pub order_life_max: Duration,
+    /// How long a pay sheet works.
+    pub sheet_life: Duration,
+}
+
+/// What the citizen's client needs to pay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaySheet {
+    /// How.
+    pub trade_type: TradeType,
+    /// Parameters of the super app's pay call, by its own names.
+    pub jsapi: BTreeMap<String, String>,
+    /// Content of the QR code.
+    pub code_url: String,
+    /// When it stops working.
+    pub expire_at: Timestamp,
+}
+
+/// What the channel says of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderStatus {
+    /// Not paid, or a status that the driver does not know.
+    Pending,
+    /// It took the money.
+    Paid(Capture),
+    /// Closed and unpaid.
+    Closed,
+}
+
+/// What the channel says of a refund.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefundStatus {
+    /// It has it and has not decided, or a status that the driver does not know.
+    Processing {
+        /// Its number of the refund.
+        channel_refund: String,
+    },
+    /// It has decided.
+    Decided(Decision),
+}
+
+/// A call to a channel that brought no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// It knows no such order or refund.
+    #[error("the channel does not know it")]
+    NotKnown,
+    /// It refused, and this call had no effect.
+    #[error("the channel refused: {code}")]
+    Refused {
+        /// Its own code.
+        code: String,
+    },
+    /// It has the order or refund in another state or with other parameters than the call supposes: ask how it stands.
+    #[error("the channel has it otherwise: {code}")]
+    Otherwise {
+        /// Its own code.
+        code: String,
+    },
+    /// Not now: the same call may succeed later, and this one had no effect.
+    #[error("the channel said not now: {code}")]
+    NotNow {
+        /// Its own code.
+        code: String,
+    },
+    /// No usable answer came.
+    #[error("no usable answer from the channel ({what})")]
+    NoAnswer {
+        /// Whether it may have acted.
+        effect: Effect,
+        /// What was wrong, without data.
+        what: &'static str,
+        /// What lies under it.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl ChannelError {
+    /// An answer came and cannot be used; the channel may have acted.
+    pub(crate) fn unusable(what: &'static str) -> Self {
+        Self::NoAnswer { effect: Effect::Possible, what, source: None }
+    }
+
+    /// Whether it is proven that this call did nothing at the channel.
+    pub fn had_no_effect(&self) -> bool {
+        match self {
+            Self::NotKnown | Self::Refused { .. } | Self::NotNow { .. } => true,
+            Self::Otherwise { .. } => false,
+            Self::NoAnswer { effect, .. } => *effect == Effect::None,
+        }
+    }
+}
+
+/// What a verified callback tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An order was paid.
+    Paid {
+        /// The number that the channel knows the order by.
+        channel_order_no: String,
+        /// The channel's id of the super app's account; to be checked against the order.
+        app_id: String,
+        /// What it says of the payment.
+        capture: Capture,
+    },
+    /// Something became of a refund. Only a hint: the refund is then asked for.
+    Refund {
+        /// The number that the channel knows the refund by.
+        channel_refund_no: String,
+    },
+    /// Something that needs nothing done.
+    Other,
+}
+
+/// Why a callback is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CallbackError {
+    /// The merchant in the address is none of ours.
+    #[error("no such merchant")]
+    Merchant,
+    /// A header is missing or not what it should be.
+    #[error("header {0} is missing or wrong")]
+    Header(&'static str),
+    /// Its time is too far from ours: an old one, sent again by somebody.
+    #[error("the time of the callback is not now")]
+    Time,
+    /// The signature is not the channel's; also the channel's own probes, which test that we refuse.
+    #[error("the signature does not verify")]
+    Signature,
+    /// Verified, but its content cannot be read.
+    #[error("the content cannot be read: {0}")]
+    Content(&'static str),
+    /// The key to verify with cannot be had now.
+    #[error("the channel's key cannot be had now")]
+    Key(#[source] ChannelError),
+}
+
+/// One channel.
+pub trait Channel: Send + Sync {
+    /// What it offers.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Creates an order, or repeats its creation unchanged: the channel knows it by its number and has it once.
+    fn create<'a>(
+        &'a self,
+        terms: &'a Terms,
+        payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>>;
+
+    /// Asks how an order stands.
+    fn query<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<OrderStatus, ChannelError>>;
+
+    /// Closes an order. Success is not yet the confirmation: that is a query's answer.
+    fn close<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<(), ChannelError>>;
+
+    /// Sends a refund, or repeats it unchanged.
+    fn refund<'a>(&'a self, terms: &'a Terms, refund: &'a Refund) -> BoxFuture<'a, Result<RefundStatus, ChannelError>>;
+
+    /// Asks how a refund stands.
+    fn query_refund<'a>(
+        &'a self,
+        terms: &'a Terms,
+        refund: &'a Refund,
+    ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>>;
+
+    /// Verifies a callback and opens it; nothing of the body is read before its signature holds.
+    fn open_callback<'a>(
+        &'a self,
+        merchant: &'a str,
+        headers: &'a HeaderMap,
+        body: &'a Bytes,
+    ) -> BoxFuture<'a, Result<Notice, CallbackError>>;
+}

@@ -1,0 +1,452 @@
+//! The calls: sign, send, verify, read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use contracts::money::{AMOUNT_MINOR_MAX, Currency};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Method, Request, Response, header};
+use runtime::http::{Client, Effect, Options};
+use runtime::secret::{self, KeyFileError, Pii};
+use runtime::telemetry::{Counter, Family, Labels};
+use runtime::{Context, Timestamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::seal::{KEY_BYTES, SealKey};
+use super::signing::{self, BadKey, Signed, SigningKey, VerifyingKey};
+use super::trust::{self, Cache, Keys, Trust};
+use super::{Config, NAME, wire};
+use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
+use crate::config::{Merchant, Verification};
+use crate::domain::order::{Terms, TradeType};
+use crate::domain::refund::Refund;
+
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+const PUBLIC_KEY_BYTES_MAX: usize = 64 * 1024;
+const NONCE_DIGITS: usize = 32;
+const SHEET_LIFE: Duration = Duration::from_secs(2 * 3_600);
+const ORDER_LIFE_MAX: Duration = Duration::from_secs(7 * 86_400);
+const DESCRIPTION_BYTES_MAX: usize = 127;
+
+/// The driver.
+pub struct WechatPay {
+    config: Config,
+    context: Context,
+    http: Client,
+    accounts: BTreeMap<String, Account>,
+    capabilities: Capabilities,
+    calls: Family<Labels, Counter>,
+}
+
+/// A merchant account with its keys.
+pub(super) struct Account {
+    number: String,
+    serial: String,
+    key: SigningKey,
+    pub(super) seal: SealKey,
+    trust: Trust,
+}
+
+/// The keys of a merchant cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A private file.
+    #[error("a private file cannot be used")]
+    Private(#[from] KeyFileError),
+    /// The merchant's private key.
+    #[error("the private key in {} cannot be used", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BadKey,
+    },
+    /// The APIv3 key.
+    #[error("{} does not hold an APIv3 key: 32 bytes", path.display())]
+    Seal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The channel's public key.
+    #[error("the public key in {} cannot be used", path.display())]
+    Public {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// TLS.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Account {
+    /// Reads a merchant's keys from its files: the one place that does.
+    fn read(merchant: &Merchant) -> Result<Self, KeyError> {
+        let path = &merchant.private_key_file;
+        let pem = secret::read_private_text(path)?;
+        let key = SigningKey::from_pem(pem.expose()).map_err(|source| KeyError::Key { path: path.clone(), source })?;
+        let path = &merchant.api_v3_key_file;
+        let bytes = secret::read_private(path)?;
+        let seal = SealKey::new(bytes.expose().trim_ascii_end())
+            .filter(|_| bytes.expose().trim_ascii_end().len() == KEY_BYTES)
+            .ok_or_else(|| KeyError::Seal { path: path.clone() })?;
+        let trust = match &merchant.verification {
+            Verification::PlatformCertificates => Trust::Certificates(tokio::sync::Mutex::new(Cache::default())),
+            Verification::PublicKey { id, file } => Trust::Key { id: id.clone(), key: read_public(file)? },
+        };
+        Ok(Self { number: merchant.mch_id.clone(), serial: merchant.serial.clone(), key, seal, trust })
+    }
+}
+
+fn read_public(path: &Path) -> Result<VerifyingKey, KeyError> {
+    let unusable = |source| KeyError::Public { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(|error| unusable(error.into()))?;
+    let pem = bytes.get(..PUBLIC_KEY_BYTES_MAX.min(bytes.len())).unwrap_or_default();
+    VerifyingKey::from_pem(pem).map_err(|error| unusable(error.into()))
+}
+
+impl WechatPay {
+    /// Makes the driver and reads the keys of every merchant account.
+    ///
+    /// Errors: the first file that cannot be used.
+    pub fn new(config: Config, merchants: &[Merchant], context: Context) -> Result<Self, KeyError> {
+        let mut accounts = BTreeMap::new();
+        for merchant in merchants.iter().filter(|merchant| merchant.channel == NAME) {
+            if !accounts.contains_key(&merchant.mch_id) {
+                accounts.insert(merchant.mch_id.clone(), Account::read(merchant)?);
+            }
+        }
+        let options = Options {
+            connect_timeout: config.connect_timeout.get(),
+            pool_idle: config.pool_idle.get(),
+            tls: if config.base_url.starts_with("https:") { Some(public_roots()?) } else { None },
+        };
+        let calls = context.metrics.counter(
+            "lastmile_payments_channel_calls",
+            "Calls to payment channels, by channel, call and how they came out.",
+        );
+        Ok(Self {
+            http: Client::new(context.net.clone(), context.clock.clone(), options),
+            accounts,
+            calls,
+            config,
+            context,
+            capabilities: Capabilities {
+                channel: NAME,
+                trade_types: &[TradeType::Jsapi, TradeType::Native],
+                currencies: &[Currency::CNY],
+                amount_minor_max: AMOUNT_MINOR_MAX,
+                description_bytes_max: DESCRIPTION_BYTES_MAX,
+                order_life_max: ORDER_LIFE_MAX,
+                sheet_life: SHEET_LIFE,
+            },
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.context.clock.now()
+    }
+
+    pub(super) fn account(&self, merchant: &str) -> Option<&Account> {
+        self.accounts.get(merchant)
+    }
+
+    fn account_of(&self, terms: &Terms) -> Result<&Account, ChannelError> {
+        self.account(&terms.merchant.number).ok_or_else(|| unsent("no keys for the merchant"))
+    }
+
+    /// Finds the key that WeChat signs with under `serial`; None when there is no such key.
+    pub(super) async fn key(&self, account: &Account, serial: &str) -> Result<Option<VerifyingKey>, ChannelError> {
+        let cache = match &account.trust {
+            Trust::Key { id, key } => return Ok((id == serial).then(|| key.clone())),
+            Trust::Certificates(cache) => cache,
+        };
+        let mut cache = cache.lock().await;
+        let (found, wanted) = cache.look(serial, self.now(), self.config.certificates_refresh.get());
+        if !wanted {
+            return Ok(found);
+        }
+        cache.trying(self.now());
+        match self.download(account).await {
+            Ok(keys) => {
+                let key = trust::find(&keys, serial, self.now());
+                cache.load(keys, self.now());
+                Ok(key)
+            }
+            // The old ones serve until their own end.
+            Err(error) => found.map(Some).ok_or(error),
+        }
+    }
+
+    /// Downloads the platform certificates. The answer is signed with one of them.
+    async fn download(&self, account: &Account) -> Result<Keys, ChannelError> {
+        let answer = self.exchange(account, Method::GET, "/v3/certificates", String::new()).await?;
+        let keys = trust::read(answer.body(), &account.seal).map_err(ChannelError::unusable)?;
+        let signed = Signed::read(answer.headers(), self.now()).map_err(|_| ChannelError::unusable("signature"))?;
+        let key = trust::find(&keys, signed.serial, self.now());
+        if !key.is_some_and(|key| signed.covers(answer.body(), &key)) {
+            return Err(ChannelError::unusable("signature of the certificates"));
+        }
+        Ok(keys)
+    }
+
+    /// Sends a call and reads its verified answer.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        account: &Account,
+        method: Method,
+        target: &str,
+        body: String,
+    ) -> Result<T, ChannelError> {
+        let bytes = self.call(call, account, method, target, body).await?;
+        serde_json::from_slice(&bytes).map_err(|_| ChannelError::unusable("body"))
+    }
+
+    /// Sends a call, counts how it came out, and hands back the body of its verified answer.
+    async fn call(
+        &self,
+        call: &'static str,
+        account: &Account,
+        method: Method,
+        target: &str,
+        body: String,
+    ) -> Result<Bytes, ChannelError> {
+        let answer = self.verified(account, method, target, body).await;
+        let outcome = match &answer {
+            Ok(_) => "ok",
+            Err(ChannelError::NotKnown) => "not_known",
+            Err(ChannelError::Refused { .. } | ChannelError::Otherwise { .. }) => "refused",
+            Err(ChannelError::NotNow { .. }) => "not_now",
+            Err(ChannelError::NoAnswer { effect: Effect::None, .. }) => "unreachable",
+            Err(ChannelError::NoAnswer { .. }) => "no_answer",
+        };
+        let labels = vec![("channel", NAME.into()), ("call", call.into()), ("outcome", outcome.into())];
+        self.calls.get_or_create(&labels).inc();
+        answer
+    }
+
+    async fn verified(
+        &self,
+        account: &Account,
+        method: Method,
+        target: &str,
+        body: String,
+    ) -> Result<Bytes, ChannelError> {
+        let answer = self.exchange(account, method, target, body).await?;
+        let signed = Signed::read(answer.headers(), self.now()).map_err(|_| ChannelError::unusable("signature"))?;
+        let key = match self.key(account, signed.serial).await {
+            Ok(key) => key,
+            // The call itself went through: not to be able to verify its answer does not undo it.
+            Err(error) => return Err(possible("key to verify with", error)),
+        };
+        if !key.is_some_and(|key| signed.covers(answer.body(), &key)) {
+            return Err(ChannelError::unusable("signature"));
+        }
+        Ok(answer.into_body())
+    }
+
+    /// Signs and sends a request; hands back an answer that says success and is not yet verified.
+    async fn exchange(
+        &self,
+        account: &Account,
+        method: Method,
+        target: &str,
+        body: String,
+    ) -> Result<Response<Bytes>, ChannelError> {
+        let request = self.signed(account, method, target, body)?;
+        let answer = self.http.send(request, self.config.call_timeout.get(), ANSWER_BYTES_MAX).await;
+        let answer = answer.map_err(|error| ChannelError::NoAnswer {
+            effect: error.effect,
+            what: "transport",
+            source: Some(Box::new(error)),
+        })?;
+        // 202 says that the payment is still going on.
+        if answer.status().is_success() && answer.status() != http::StatusCode::ACCEPTED {
+            Ok(answer)
+        } else {
+            Err(wire::refusal(answer.status(), answer.body()))
+        }
+    }
+
+    fn signed(
+        &self,
+        account: &Account,
+        method: Method,
+        target: &str,
+        body: String,
+    ) -> Result<Request<Bytes>, ChannelError> {
+        let address = format!("{}{target}", self.config.base_url.trim_end_matches('/'));
+        let uri: http::Uri = address.parse().map_err(|_| unsent("address"))?;
+        let covered = uri.path_and_query().map_or("/", |path| path.as_str());
+        let (seconds, _) = self.now().seconds_nanos();
+        let nonce = self.context.ids.hex(NONCE_DIGITS);
+        let message = signing::request_message(&method, covered, seconds, &nonce, &body);
+        let signature = account.key.sign(&message).ok_or_else(|| unsent("signing"))?;
+        let authorization = signing::authorization(&account.number, &account.serial, seconds, &nonce, &signature);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::AUTHORIZATION, authorization)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, "lastmile");
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Trust::Key { id, .. } = &account.trust {
+            request = request.header(signing::H_SERIAL, id);
+        }
+        request.body(Bytes::from(body)).map_err(|_| unsent("request"))
+    }
+
+    /// Makes what the super app's pay call takes.
+    fn jsapi(
+        &self,
+        account: &Account,
+        terms: &Terms,
+        prepay_id: &str,
+    ) -> Result<BTreeMap<String, String>, ChannelError> {
+        let (seconds, _) = self.now().seconds_nanos();
+        let nonce = self.context.ids.hex(NONCE_DIGITS);
+        let package = format!("prepay_id={prepay_id}");
+        let message = signing::sheet_message(&terms.app_id, seconds, &nonce, &package);
+        let signature = account.key.sign(&message).ok_or_else(|| ChannelError::unusable("signing"))?;
+        let fields = [
+            ("appId", terms.app_id.clone()),
+            ("timeStamp", seconds.to_string()),
+            ("nonceStr", nonce),
+            ("package", package),
+            ("signType", "RSA".to_owned()),
+            ("paySign", signature),
+        ];
+        Ok(fields.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+
+    async fn create_order(&self, terms: &Terms, payer: Option<&Pii<String>>) -> Result<PaySheet, ChannelError> {
+        let account = self.account_of(terms)?;
+        let body = wire::CreateBody::new(terms, payer.map(|payer| payer.expose().as_str()));
+        let body = json(&body.ok_or_else(|| unsent("time of the order's end"))?)?;
+        let target = format!("/v3/pay/transactions/{}", terms.trade_type);
+        let told: wire::CreatedBody = self.ask("create", account, Method::POST, &target, body).await?;
+        let mut sheet = PaySheet {
+            trade_type: terms.trade_type,
+            jsapi: BTreeMap::new(),
+            code_url: String::new(),
+            expire_at: terms.expire_at.min(self.now().plus(SHEET_LIFE)),
+        };
+        match terms.trade_type {
+            TradeType::Jsapi if !told.prepay_id.is_empty() => {
+                sheet.jsapi = self.jsapi(account, terms, &told.prepay_id)?;
+            }
+            TradeType::Native if !told.code_url.is_empty() => sheet.code_url = told.code_url,
+            TradeType::Jsapi | TradeType::Native => return Err(ChannelError::unusable("body")),
+        }
+        Ok(sheet)
+    }
+
+    async fn query_order(&self, terms: &Terms) -> Result<OrderStatus, ChannelError> {
+        let account = self.account_of(terms)?;
+        let (order_no, merchant) = (&terms.channel_order_no, &terms.merchant.number);
+        let target = format!("/v3/pay/transactions/out-trade-no/{order_no}?mchid={merchant}");
+        let told: wire::Transaction = self.ask("query", account, Method::GET, &target, String::new()).await?;
+        if !told.is_of(merchant) || told.appid != terms.app_id || told.out_trade_no != *order_no {
+            return Err(ChannelError::unusable("answer about another order"));
+        }
+        told.status().map_err(ChannelError::unusable)
+    }
+
+    async fn close_order(&self, terms: &Terms) -> Result<(), ChannelError> {
+        let account = self.account_of(terms)?;
+        let target = format!("/v3/pay/transactions/out-trade-no/{}/close", terms.channel_order_no);
+        let body = json(&wire::CloseBody { mchid: &terms.merchant.number })?;
+        self.call("close", account, Method::POST, &target, body).await.map(|_| ())
+    }
+
+    async fn send_refund(&self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
+        let account = self.account_of(terms)?;
+        let body = json(&wire::RefundBody::new(terms, refund))?;
+        let told: wire::RefundTold =
+            self.ask("refund", account, Method::POST, "/v3/refund/domestic/refunds", body).await?;
+        told.status(terms, refund).map_err(ChannelError::unusable)
+    }
+
+    async fn ask_refund(&self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
+        let account = self.account_of(terms)?;
+        let target = format!("/v3/refund/domestic/refunds/{}", refund.channel_refund_no());
+        let told: wire::RefundTold = self.ask("query_refund", account, Method::GET, &target, String::new()).await?;
+        told.status(terms, refund).map_err(ChannelError::unusable)
+    }
+}
+
+impl Channel for WechatPay {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn create<'a>(
+        &'a self,
+        terms: &'a Terms,
+        payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
+        self.create_order(terms, payer).boxed()
+    }
+
+    fn query<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<OrderStatus, ChannelError>> {
+        self.query_order(terms).boxed()
+    }
+
+    fn close<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<(), ChannelError>> {
+        self.close_order(terms).boxed()
+    }
+
+    fn refund<'a>(&'a self, terms: &'a Terms, refund: &'a Refund) -> BoxFuture<'a, Result<RefundStatus, ChannelError>> {
+        self.send_refund(terms, refund).boxed()
+    }
+
+    fn query_refund<'a>(
+        &'a self,
+        terms: &'a Terms,
+        refund: &'a Refund,
+    ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>> {
+        self.ask_refund(terms, refund).boxed()
+    }
+
+    fn open_callback<'a>(
+        &'a self,
+        merchant: &'a str,
+        headers: &'a HeaderMap,
+        body: &'a Bytes,
+    ) -> BoxFuture<'a, Result<Notice, CallbackError>> {
+        self.open(merchant, headers, body).boxed()
+    }
+}
+
+fn json(body: &impl Serialize) -> Result<String, ChannelError> {
+    serde_json::to_string(body).map_err(|_| unsent("body"))
+}
+
+/// Something went wrong before a byte was sent.
+fn unsent(what: &'static str) -> ChannelError {
+    ChannelError::NoAnswer { effect: Effect::None, what, source: None }
+}
+
+/// The call may have acted, whatever became of a later one.
+fn possible(what: &'static str, error: ChannelError) -> ChannelError {
+    ChannelError::NoAnswer { effect: Effect::Possible, what, source: Some(Box::new(error)) }
+}
+
+/// TLS for the public endpoint, by the roots that browsers trust.
+fn public_roots() -> Result<Arc<rustls::ClientConfig>, KeyError> {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}

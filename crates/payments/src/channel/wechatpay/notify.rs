@@ -1,0 +1,79 @@
+//! Callbacks of WeChat Pay: first the signature over the raw bytes, then the seal, then the content.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde::Deserialize;
+
+use super::driver::WechatPay;
+use super::seal::Sealed;
+use super::signing::{BadSigned, Signed};
+use super::wire::Transaction;
+use crate::channel::{CallbackError, Notice, OrderStatus};
+
+#[derive(Deserialize)]
+struct Envelope {
+    resource: Resource,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    #[serde(default)]
+    original_type: String,
+    #[serde(flatten)]
+    sealed: Sealed,
+}
+
+#[derive(Deserialize)]
+struct RefundNotice {
+    mchid: String,
+    out_refund_no: String,
+}
+
+impl WechatPay {
+    /// Verifies and opens a callback for `merchant`.
+    pub(super) async fn open(
+        &self,
+        merchant: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Notice, CallbackError> {
+        let account = self.account(merchant).ok_or(CallbackError::Merchant)?;
+        let signed = Signed::read(headers, self.now()).map_err(|bad| match bad {
+            BadSigned::Header(name) => CallbackError::Header(name),
+            BadSigned::Time => CallbackError::Time,
+            BadSigned::Probe => CallbackError::Signature,
+        })?;
+        let key = self.key(account, signed.serial).await.map_err(CallbackError::Key)?;
+        if !key.is_some_and(|key| signed.covers(body, &key)) {
+            return Err(CallbackError::Signature);
+        }
+        let envelope: Envelope = serde_json::from_slice(body).map_err(|_| CallbackError::Content("envelope"))?;
+        let plain = account.seal.open(&envelope.resource.sealed).ok_or(CallbackError::Content("seal"))?;
+        match envelope.resource.original_type.as_str() {
+            "transaction" => transaction(&plain, merchant),
+            "refund" => refund(&plain, merchant),
+            _ => Ok(Notice::Other),
+        }
+    }
+}
+
+fn transaction(plain: &[u8], merchant: &str) -> Result<Notice, CallbackError> {
+    let told: Transaction = serde_json::from_slice(plain).map_err(|_| CallbackError::Content("transaction"))?;
+    if !told.is_of(merchant) {
+        return Err(CallbackError::Content("mchid"));
+    }
+    match told.status().map_err(CallbackError::Content)? {
+        OrderStatus::Paid(capture) => {
+            Ok(Notice::Paid { channel_order_no: told.out_trade_no, app_id: told.appid, capture })
+        }
+        OrderStatus::Pending | OrderStatus::Closed => Ok(Notice::Other),
+    }
+}
+
+fn refund(plain: &[u8], merchant: &str) -> Result<Notice, CallbackError> {
+    let told: RefundNotice = serde_json::from_slice(plain).map_err(|_| CallbackError::Content("refund"))?;
+    if told.mchid != merchant {
+        return Err(CallbackError::Content("mchid"));
+    }
+    Ok(Notice::Refund { channel_refund_no: told.out_refund_no })
+}

@@ -1,0 +1,250 @@
+//! The messages of API v3 that we send and read, and what its codes mean.
+
+use contracts::money::{Currency, Money};
+use http::StatusCode;
+use runtime::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::channel::{ChannelError, OrderStatus, RefundStatus};
+use crate::domain::order::{Capture, Terms};
+use crate::domain::refund::{Decision, Refund};
+
+const CODE_BYTES_MAX: usize = 64;
+
+/// Codes under which the channel says that it has no such order or refund.
+const NOT_KNOWN: [&str; 5] =
+    ["ORDERNOTEXIST", "ORDER_NOT_EXIST", "RESOURCE_NOT_EXISTS", "REFUNDNOTEXIST", "REFUND_NOT_EXISTS"];
+/// Codes under which it says that it has the order in another state or with other parameters.
+const OTHERWISE: [&str; 5] = ["OUT_TRADE_NO_USED", "ORDER_CLOSED", "ORDERCLOSED", "ORDER_PAID", "ORDERPAID"];
+/// Codes of a passing obstacle.
+const NOT_NOW: [&str; 4] = ["FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED", "RATELIMIT_EXCEEDED", "NOTENOUGH"];
+/// Codes that are a refusal although they come with status 500.
+const REFUSED: [&str; 1] = ["OPENID_MISMATCH"];
+
+#[derive(Serialize)]
+pub(super) struct CreateBody<'a> {
+    appid: &'a str,
+    mchid: &'a str,
+    description: &'a str,
+    out_trade_no: &'a str,
+    time_expire: String,
+    notify_url: &'a str,
+    amount: Asked<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payer: Option<Payer<'a>>,
+}
+
+#[derive(Serialize)]
+struct Asked<'a> {
+    total: i64,
+    currency: &'a str,
+}
+
+#[derive(Serialize)]
+struct Payer<'a> {
+    openid: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct CloseBody<'a> {
+    pub(super) mchid: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct RefundBody<'a> {
+    out_trade_no: &'a str,
+    out_refund_no: String,
+    reason: &'a str,
+    amount: RefundAsked<'a>,
+}
+
+#[derive(Serialize)]
+struct RefundAsked<'a> {
+    refund: i64,
+    total: i64,
+    currency: &'a str,
+}
+
+impl<'a> CreateBody<'a> {
+    /// The same terms always give the same bytes: WeChat refuses a repetition that differs.
+    pub(super) fn new(terms: &'a Terms, openid: Option<&'a str>) -> Option<Self> {
+        Some(Self {
+            appid: &terms.app_id,
+            mchid: &terms.merchant.number,
+            description: &terms.description,
+            out_trade_no: &terms.channel_order_no,
+            time_expire: beijing(terms.expire_at)?,
+            notify_url: &terms.notify_url,
+            amount: Asked { total: terms.amount.amount_minor(), currency: currency(&terms.amount) },
+            payer: openid.map(|openid| Payer { openid }),
+        })
+    }
+}
+
+impl<'a> RefundBody<'a> {
+    pub(super) fn new(terms: &'a Terms, refund: &'a Refund) -> Self {
+        Self {
+            out_trade_no: &terms.channel_order_no,
+            out_refund_no: refund.channel_refund_no(),
+            reason: &refund.reason,
+            amount: RefundAsked {
+                refund: refund.amount.amount_minor(),
+                total: terms.amount.amount_minor(),
+                currency: currency(&terms.amount),
+            },
+        }
+    }
+}
+
+/// The driver declares one currency, so every order that reaches it is in it.
+fn currency(_: &Money) -> &'static str {
+    "CNY"
+}
+
+/// Writes a moment as WeChat does: RFC 3339 in Beijing's offset, whole seconds (the fraction is cut off).
+pub(super) fn beijing(at: Timestamp) -> Option<String> {
+    let (seconds, _) = at.seconds_nanos();
+    let at = jiff::Timestamp::from_second(seconds).ok()?;
+    let local = at.to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::Offset::constant(8)));
+    Some(local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
+}
+
+/// Reads a moment in RFC 3339.
+pub(super) fn moment(text: &str) -> Option<Timestamp> {
+    text.parse::<jiff::Timestamp>().ok().map(|at| Timestamp::from_micros(at.as_microsecond()))
+}
+
+#[derive(Deserialize)]
+pub(super) struct CreatedBody {
+    #[serde(default)]
+    pub(super) prepay_id: String,
+    #[serde(default)]
+    pub(super) code_url: String,
+}
+
+/// An order as the channel tells it: in the answer to a query and, with the same fields, in a callback.
+#[derive(Deserialize)]
+pub(super) struct Transaction {
+    pub(super) appid: String,
+    mchid: String,
+    pub(super) out_trade_no: String,
+    #[serde(default)]
+    transaction_id: String,
+    trade_state: String,
+    #[serde(default)]
+    success_time: String,
+    #[serde(default)]
+    amount: Option<Taken>,
+}
+
+#[derive(Deserialize)]
+struct Taken {
+    total: i64,
+    #[serde(default = "cny")]
+    currency: String,
+}
+
+fn cny() -> String {
+    "CNY".to_owned()
+}
+
+impl Transaction {
+    /// Whether it is about an order of this merchant.
+    pub(super) fn is_of(&self, merchant: &str) -> bool {
+        self.mchid == merchant
+    }
+
+    /// What it says; Err names the field that is missing or senseless. A state that is not known is pending.
+    pub(super) fn status(&self) -> Result<OrderStatus, &'static str> {
+        match self.trade_state.as_str() {
+            // REFUND: it was paid, and something of it went back since.
+            "SUCCESS" | "REFUND" => self.capture().map(OrderStatus::Paid),
+            "CLOSED" => Ok(OrderStatus::Closed),
+            _ => Ok(OrderStatus::Pending),
+        }
+    }
+
+    fn capture(&self) -> Result<Capture, &'static str> {
+        let taken = self.amount.as_ref().ok_or("amount")?;
+        let currency: Currency = taken.currency.parse().map_err(|_| "amount.currency")?;
+        if self.transaction_id.is_empty() || self.transaction_id.len() > CODE_BYTES_MAX {
+            return Err("transaction_id");
+        }
+        Ok(Capture {
+            amount: Money::new(taken.total, currency).map_err(|_| "amount.total")?,
+            transaction: self.transaction_id.clone(),
+            at: moment(&self.success_time).ok_or("success_time")?,
+        })
+    }
+}
+
+/// A refund as the channel tells it.
+#[derive(Deserialize)]
+pub(super) struct RefundTold {
+    refund_id: String,
+    out_refund_no: String,
+    out_trade_no: String,
+    status: String,
+    #[serde(default)]
+    success_time: Option<String>,
+    amount: RefundTaken,
+}
+
+#[derive(Deserialize)]
+struct RefundTaken {
+    refund: i64,
+}
+
+impl RefundTold {
+    /// What it says of `refund`; Err names the field that does not fit. A status that is not known is processing.
+    pub(super) fn status(self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, &'static str> {
+        if self.out_refund_no != refund.channel_refund_no() {
+            return Err("out_refund_no");
+        }
+        if self.out_trade_no != terms.channel_order_no {
+            return Err("out_trade_no");
+        }
+        if self.amount.refund != refund.amount.amount_minor() {
+            return Err("amount.refund");
+        }
+        if self.refund_id.is_empty() || self.refund_id.len() > CODE_BYTES_MAX {
+            return Err("refund_id");
+        }
+        Ok(match self.status.as_str() {
+            "SUCCESS" => {
+                let at = self.success_time.as_deref().and_then(moment).ok_or("success_time")?;
+                RefundStatus::Decided(Decision::Succeeded { channel_refund: self.refund_id, at })
+            }
+            "CLOSED" | "ABNORMAL" => RefundStatus::Decided(Decision::Failed { code: self.status }),
+            _ => RefundStatus::Processing { channel_refund: self.refund_id },
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    code: String,
+}
+
+/// Reads an answer that is not a success. Such answers need not be signed; none of them moves money.
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> ChannelError {
+    let told = serde_json::from_slice::<ErrorBody>(body).map(|body| body.code).unwrap_or_default();
+    let is_code = !told.is_empty()
+        && told.len() <= CODE_BYTES_MAX
+        && told.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    let code = if is_code { told } else { format!("HTTP_{}", status.as_u16()) };
+    let is = |codes: &[&str]| codes.contains(&code.as_str());
+    if is(&NOT_KNOWN) {
+        ChannelError::NotKnown
+    } else if is(&OTHERWISE) {
+        ChannelError::Otherwise { code }
+    } else if is(&NOT_NOW) || status == StatusCode::TOO_MANY_REQUESTS {
+        ChannelError::NotNow { code }
+    } else if is(&REFUSED) || (is_code && status.is_client_error()) {
+        ChannelError::Refused { code }
+    } else {
+        // 5xx, and anything that is not in WeChat's words: a proxy between may have said it.
+        ChannelError::unusable("status")
+    }
+}
