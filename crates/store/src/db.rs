@@ -124,12 +124,7 @@ impl Db {
     ///
     /// Errors: [`Error::Unavailable`] when none is free within `acquire_timeout`.
     pub async fn read(&self) -> Result<Reader, Error> {
-        let conn = match &self.core.engine {
-            Engine::Sqlite { readers, .. } => Conn::Pooled(engine::acquire(readers).await?),
-            Engine::Postgres { pool } => Conn::Pooled(engine::acquire(pool).await?),
-            Engine::Simulated { conn } => Conn::Shared(Arc::clone(conn)),
-        };
-        Ok(Reader(self.session(conn)))
+        Ok(Reader(self.session(self.core.engine.reading().await?)))
     }
 
     /// Runs `work` in one transaction: all of it happens, or nothing.
@@ -250,12 +245,7 @@ impl Db {
 
     async fn try_begin(&self) -> Result<Session, Failure> {
         let clock = &self.context.clock;
-        let conn = match &self.core.engine {
-            Engine::Sqlite { writer, .. } => Conn::Pooled(engine::acquire(writer).await?),
-            Engine::Postgres { pool } => Conn::Pooled(engine::acquire(pool).await?),
-            Engine::Simulated { conn } => Conn::Held(crate::session::lock(conn, &self.core, clock).await?),
-        };
-        let mut session = self.session(conn);
+        let mut session = self.session(self.core.engine.writing(self.core.limits, clock).await?);
         if let Some(fault) = session.faults.as_ref().and_then(|faults| faults.at(At::Begin)) {
             if fault == Fault::Hang {
                 clock.sleep(self.core.limits.statement).await;
@@ -263,13 +253,19 @@ impl Db {
             return Err(Error::unavailable("a transaction's begin (injected)", None).into());
         }
         self.core.meter.transaction();
-        session.control(self.core.engine.begin(), self.core.limits.statement).await?;
-        Ok(session)
+        match session.control(self.core.engine.begin(), self.core.limits.statement).await {
+            Ok(()) => Ok(session),
+            // The connection had died while it lay idle, as after a restart of the server: another one may live.
+            Err(Failure { error: error @ Error::Unavailable { source: Some(_), .. }, .. }) => {
+                Err(Failure { error, again: true })
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn session(&self, conn: Conn) -> Session {
         let (context, faults) = (self.context.clone(), self.faults.clone());
-        Session { conn, core: Arc::clone(&self.core), context, faults, broken: false }
+        Session { conn, core: Arc::clone(&self.core), context, faults, broken: false, busy: false }
     }
 
     async fn pause(&self, retries: u32) {

@@ -14,7 +14,9 @@ use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Row as _};
 use tokio::sync::Mutex;
 
 use crate::config::{Place, is_identifier};
+use crate::db::Limits;
 use crate::error::{self, Cause, Verdict};
+use crate::session::{self, Conn};
 use crate::{Config, Error, inline};
 
 /// The first release without the bug that could corrupt a database while two connections wrote and checkpointed its log.
@@ -31,15 +33,24 @@ const WAL_BYTES_KEPT: u32 = 64 << 20;
 
 const SQLITE_WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
     PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF;";
-const SQLITE_READER: &str = "PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA query_only = ON;";
+const SQLITE_READER: &str =
+    "PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA query_only = ON;";
 
 /// An opened engine.
 pub(crate) enum Engine {
     /// One connection that writes, several that read. The file lock lives as long as they do.
-    Sqlite { writer: AnyPool, readers: AnyPool, _lock: File },
-    Postgres { pool: AnyPool },
+    Sqlite {
+        writer: AnyPool,
+        readers: AnyPool,
+        _lock: File,
+    },
+    Postgres {
+        pool: AnyPool,
+    },
     /// One connection, driven inline.
-    Simulated { conn: Arc<Mutex<AnyConnection>> },
+    Simulated {
+        conn: Arc<Mutex<AnyConnection>>,
+    },
 }
 
 impl Engine {
@@ -69,10 +80,28 @@ impl Engine {
             ),
         }
     }
+
+    /// Takes a connection for reading.
+    pub(crate) async fn reading(&self) -> Result<Conn, Error> {
+        Ok(match self {
+            Self::Sqlite { readers, .. } => Conn::Pooled(acquire(readers).await?),
+            Self::Postgres { pool } => Conn::Pooled(acquire(pool).await?),
+            Self::Simulated { conn } => Conn::Shared(Arc::clone(conn)),
+        })
+    }
+
+    /// Takes a connection for a transaction.
+    pub(crate) async fn writing(&self, limits: Limits, clock: &Clock) -> Result<Conn, Error> {
+        Ok(match self {
+            Self::Sqlite { writer, .. } => Conn::Pooled(acquire(writer).await?),
+            Self::Postgres { pool } => Conn::Pooled(acquire(pool).await?),
+            Self::Simulated { conn } => Conn::Held(session::lock(conn, limits.acquire, clock).await?),
+        })
+    }
 }
 
 /// Takes a connection within the pool's deadline.
-pub(crate) async fn acquire(pool: &AnyPool) -> Result<PoolConnection<Any>, Error> {
+async fn acquire(pool: &AnyPool) -> Result<PoolConnection<Any>, Error> {
     pool.acquire().await.map_err(|error| Error::unavailable("a connection", Cause::of(&error)))
 }
 
@@ -92,11 +121,12 @@ pub(crate) async fn sqlite(path: &Path, config: &Config) -> Result<Engine, Error
     }
     let lock = lock_file(&path)?;
     let options = sqlite_options(&path, "rwc")?;
-    let pool = |setup: &'static str| {
-        AnyPoolOptions::new().test_before_acquire(false).idle_timeout(None).max_lifetime(None).after_connect(
-            move |conn, _| Box::pin(async move { sqlx::raw_sql(setup).execute(conn).await.map(|_| ()) }),
-        )
-    };
+    let pool =
+        |setup: &'static str| {
+            AnyPoolOptions::new().test_before_acquire(false).idle_timeout(None).max_lifetime(None).after_connect(
+                move |conn, _| Box::pin(async move { sqlx::raw_sql(setup).execute(conn).await.map(|_| ()) }),
+            )
+        };
     let refused = |error| Error::open(format!("{}", path.display()), Cause::of(&error));
     let writer = pool(SQLITE_WRITER).max_connections(1).acquire_timeout(config.writer_timeout.get());
     let writer = writer.connect_lazy_with(options.clone());
@@ -111,7 +141,8 @@ fn lock_file(path: &Path) -> Result<File, Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let file = File::options().write(true).create(true).truncate(false).open(&name).map_err(|error| no_file(&name, &error))?;
+    let file =
+        File::options().write(true).create(true).truncate(false).open(&name).map_err(|error| no_file(&name, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -122,7 +153,10 @@ fn lock_file(path: &Path) -> Result<File, Error> {
 }
 
 fn no_file(path: &Path, error: &io::Error) -> Error {
-    Error::open(format!("{} cannot be used; check that it exists and is writable", path.display()), Cause::new(error.to_string()))
+    Error::open(
+        format!("{} cannot be used; check that it exists and is writable", path.display()),
+        Cause::new(error.to_string()),
+    )
 }
 
 fn sqlite_options(path: &Path, mode: &str) -> Result<AnyConnectOptions, Error> {
@@ -141,7 +175,10 @@ fn sqlite_options(path: &Path, mode: &str) -> Result<AnyConnectOptions, Error> {
 async fn check_sqlite(conn: &mut AnyConnection, path: &Path) -> Result<(), Error> {
     let version = text(conn, "SELECT sqlite_version() AS answer").await?;
     if parse_version(&version) < Some(SQLITE_VERSION_MIN) {
-        return Err(Error::open(format!("SQLite {version} can corrupt its write-ahead log; 3.51.3 is the first that cannot"), None));
+        return Err(Error::open(
+            format!("SQLite {version} can corrupt its write-ahead log; 3.51.3 is the first that cannot"),
+            None,
+        ));
     }
     let limit = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
     let limited = sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut *conn).await;
@@ -253,7 +290,8 @@ async fn make_schema(conn: &mut AnyConnection, schema: &str) -> Result<(), Error
         return Ok(());
     }
     // The name is an identifier, checked above. Two processes may both get here: IF NOT EXISTS does not keep them apart.
-    let made = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS {schema}"))).execute(&mut *conn).await;
+    let made =
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS {schema}"))).execute(&mut *conn).await;
     match made {
         Err(error) if known().fetch_optional(conn).await.map_err(refused)?.is_none() => Err(refused(error)),
         _ => Ok(()),

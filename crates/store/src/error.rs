@@ -193,17 +193,25 @@ pub(crate) fn verdict(error: &sqlx::Error) -> Verdict {
     }
     match code.get(..2) {
         _ if code == "40001" || code == "40P01" => Verdict::Again,
-        // 57014 is our own statement_timeout, 25P03 our idle_in_transaction_session_timeout.
+        // Our own statement_timeout: the connection is as good as before.
+        _ if code == "57014" => Verdict::Final,
+        // 25P03 is our idle_in_transaction_session_timeout.
         Some("08" | "53" | "57" | "58" | "XX") => Verdict::Broken,
         _ if code == "25P03" => Verdict::Broken,
         _ => Verdict::Final,
     }
 }
 
+fn is_code(error: &sqlx::Error, code: &str) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|found| found == code)
+}
+
 /// Turns a failed statement into what the caller can do about it. Unique conflicts are named by the caller of this function.
 pub(crate) fn statement(error: &sqlx::Error) -> Error {
     let cause = Cause::of(error);
     match verdict(error) {
+        // The server's own deadline: asking again would take as long again.
+        _ if is_code(error, "57014") => Error::unavailable("a statement within its time", None),
         Verdict::Again => Error::Contention { source: Some(cause) },
         Verdict::Broken => Error::unavailable("a statement", cause),
         Verdict::Final => match error.as_database_error().map(|refusal| (refusal.kind(), rule(refusal))) {

@@ -41,10 +41,10 @@ const RECORDS: &str = "CREATE TABLE IF NOT EXISTS schema_migration (
     component TEXT NOT NULL, version BIGINT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, applied_at BIGINT NOT NULL,
     PRIMARY KEY (component, version))";
 
-const APPLIED: &str =
-    "SELECT version, name, digest FROM schema_migration WHERE component = $1 ORDER BY version";
+const APPLIED: &str = "SELECT version, name, digest FROM schema_migration WHERE component = $1 ORDER BY version";
 
-const RECORD: &str = "INSERT INTO schema_migration (component, version, name, digest, applied_at) VALUES ($1, $2, $3, $4, $5)";
+const RECORD: &str =
+    "INSERT INTO schema_migration (component, version, name, digest, applied_at) VALUES ($1, $2, $3, $4, $5)";
 
 /// A migration that the database has.
 struct Applied {

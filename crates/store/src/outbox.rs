@@ -49,7 +49,8 @@ pub struct Event {
 ///
 /// Holds the stream until the transaction ends: append last.
 pub async fn append(tx: &mut Tx, stream: &str, key: &str, payload: &[u8]) -> Result<i64, Error> {
-    let row = tx.fetch_opt(NEXT, params![stream]).await?.ok_or(Error::Column { column: "seq", problem: "is missing" })?;
+    let row =
+        tx.fetch_opt(NEXT, params![stream]).await?.ok_or(Error::Column { column: "seq", problem: "is missing" })?;
     let seq: i64 = row.get("seq")?;
     let now = tx.now()?;
     tx.execute(APPEND, params![stream, seq, key, payload, now]).await?;

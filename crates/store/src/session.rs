@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use runtime::Context;
+use runtime::clock::Elapsed;
 use sqlx::any::AnyRow;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, Either, SqlStr};
@@ -44,6 +45,15 @@ pub(crate) struct Session {
     pub(crate) faults: Option<Faults>,
     /// The connection is in doubt: it is closed, never used again.
     pub(crate) broken: bool,
+    /// A statement is under way; a session that is dropped like this was left by its caller in the middle of one.
+    pub(crate) busy: bool,
+}
+
+/// What came back for a statement.
+enum Heard {
+    Answer(Answer),
+    Refusal(sqlx::Error),
+    Nothing,
 }
 
 /// How a statement failed: what the caller hears, and whether the whole transaction may run again.
@@ -62,6 +72,34 @@ impl Session {
     /// Runs one statement of a caller, under its deadline and the armed faults.
     pub(crate) async fn statement(&mut self, sql: SqlStr, values: &[Value]) -> Result<Answer, Failure> {
         self.core.meter.statement();
+        self.faulty(sql, values).await
+    }
+
+    /// Runs a query of a caller that is in no transaction: on another connection when this one turns out to have died while it lay
+    /// idle, as after a restart of the server.
+    pub(crate) async fn query(&mut self, sql: SqlStr, values: &[Value]) -> Result<Answer, Failure> {
+        if self.broken {
+            self.renew().await?;
+        }
+        match self.statement(sql.clone(), values).await {
+            Err(Failure { error: Error::Unavailable { source: Some(_), .. }, .. }) if self.broken => {
+                self.renew().await?;
+                self.faulty(sql, values).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), Error> {
+        if let Conn::Pooled(conn) = &mut self.conn {
+            conn.close_on_drop();
+        }
+        self.conn = self.core.engine.reading().await?;
+        self.broken = false;
+        Ok(())
+    }
+
+    async fn faulty(&mut self, sql: SqlStr, values: &[Value]) -> Result<Answer, Failure> {
         match self.faults.as_ref().and_then(Faults::at_statement) {
             None => self.send(sql, values).await,
             Some(Fault::Fail) => Err(self.fail("a statement (injected failure)")),
@@ -80,11 +118,15 @@ impl Session {
     pub(crate) async fn control(&mut self, sql: &'static str, deadline: Duration) -> Result<(), Failure> {
         let sql = SqlStr::from_static(sql);
         let clock = self.context.clock.clone();
+        self.busy = true;
         let sent = match &mut self.conn {
             Conn::Pooled(conn) => clock.timeout(deadline, control(&mut *conn, sql)).await,
             Conn::Held(conn) => Ok(inline::run(control(&mut *conn, sql))),
-            Conn::Shared(conn) => Ok(inline::run(control(&mut *lock(conn, &self.core, &clock).await?, sql))),
+            Conn::Shared(conn) => {
+                Ok(inline::run(control(&mut *lock(conn, self.core.limits.acquire, &clock).await?, sql)))
+            }
         };
+        self.busy = false;
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.judge(&error).await),
@@ -93,19 +135,33 @@ impl Session {
     }
 
     async fn send(&mut self, sql: SqlStr, values: &[Value]) -> Result<Answer, Failure> {
+        match self.ask(sql, values).await? {
+            Heard::Answer(answer) if answer.rows.len() > ROWS_MAX => Err(Error::TooManyRows { max: ROWS_MAX }.into()),
+            Heard::Answer(answer) => Ok(answer),
+            Heard::Refusal(error) => Err(self.judge(&error).await),
+            Heard::Nothing => Err(self.fail("a statement's answer")),
+        }
+    }
+
+    /// Sends a statement and waits for the engine's answer until its deadline.
+    async fn ask(&mut self, sql: SqlStr, values: &[Value]) -> Result<Heard, Error> {
         let clock = self.context.clock.clone();
         let deadline = self.core.limits.statement + ANSWER_MARGIN;
+        self.busy = true;
         let sent = match &mut self.conn {
             Conn::Pooled(conn) => clock.timeout(deadline, query(&mut *conn, sql, values)).await,
             Conn::Held(conn) => Ok(inline::run(query(&mut *conn, sql, values))),
-            Conn::Shared(conn) => Ok(inline::run(query(&mut *lock(conn, &self.core, &clock).await?, sql, values))),
+            Conn::Shared(conn) => {
+                let mut conn = lock(conn, self.core.limits.acquire, &clock).await?;
+                Ok(inline::run(query(&mut conn, sql, values)))
+            }
         };
-        match sent {
-            Ok(Ok(answer)) if answer.rows.len() > ROWS_MAX => Err(Error::TooManyRows { max: ROWS_MAX }.into()),
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.judge(&error).await),
-            Err(_) => Err(self.fail("a statement's answer")),
-        }
+        self.busy = false;
+        Ok(match sent {
+            Ok(Ok(answer)) => Heard::Answer(answer),
+            Ok(Err(error)) => Heard::Refusal(error),
+            Err(Elapsed) => Heard::Nothing,
+        })
     }
 
     /// Turns the engine's refusal into ours; on SQLite it looks up the name of a unique index that was hit.
@@ -128,16 +184,12 @@ impl Session {
 
     /// Runs a look-up of this crate itself: not counted, no faults, no conflicts to name.
     pub(crate) async fn lookup(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<crate::Row>, Error> {
-        let sql = SqlStr::from_static(sql);
-        let clock = self.context.clock.clone();
-        let deadline = self.core.limits.statement + ANSWER_MARGIN;
-        let sent = match &mut self.conn {
-            Conn::Pooled(conn) => clock.timeout(deadline, query(&mut *conn, sql, values)).await,
-            Conn::Held(conn) => Ok(inline::run(query(&mut *conn, sql, values))),
-            Conn::Shared(conn) => Ok(inline::run(query(&mut *lock(conn, &self.core, &clock).await?, sql, values))),
+        let rows = match self.ask(SqlStr::from_static(sql), values).await? {
+            Heard::Answer(answer) => crate::Row::all(&answer.rows),
+            Heard::Refusal(error) => Err(error),
+            Heard::Nothing => return Err(Error::unavailable("a look-up", None)),
         };
-        let answer = sent.map_err(|_| Error::unavailable("a look-up", None))?.map_err(|error| error::statement(&error))?;
-        crate::Row::all(&answer.rows).map_err(|error| Error::Statement(Cause::of(&error)))
+        rows.map_err(|error| error::statement(&error))
     }
 
     /// Ends an open transaction without effect, and says nothing about how: whoever is told that it failed is told why it failed.
@@ -179,7 +231,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.broken
+        if (self.broken || self.busy)
             && let Conn::Pooled(conn) = &mut self.conn
         {
             conn.close_on_drop();
@@ -217,12 +269,13 @@ async fn control(conn: &mut AnyConnection, sql: SqlStr) -> Result<(), sqlx::Erro
 /// Takes the simulated database: at once when it is free, which it is unless a transaction waits for something else in its middle.
 pub(crate) async fn lock(
     conn: &Arc<Mutex<AnyConnection>>,
-    core: &Core,
+    acquire: Duration,
     clock: &runtime::Clock,
 ) -> Result<OwnedMutexGuard<AnyConnection>, Error> {
     if let Ok(guard) = Arc::clone(conn).try_lock_owned() {
         return Ok(guard);
     }
-    let waited = clock.timeout(core.limits.acquire, Arc::clone(conn).lock_owned()).await;
-    waited.map_err(|_| Error::unavailable("the simulated database (is it read outside its own open transaction?)", None))
+    let waited = clock.timeout(acquire, Arc::clone(conn).lock_owned()).await;
+    waited
+        .map_err(|_| Error::unavailable("the simulated database (is it read outside its own open transaction?)", None))
 }

@@ -176,7 +176,7 @@ impl Tx {
 impl Reader {
     /// Runs a query and returns its rows, at most [`crate::ROWS_MAX`].
     pub async fn fetch_all(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, Error> {
-        let answer = self.0.statement(SqlStr::from_static(sql), values).await?;
+        let answer = self.0.query(SqlStr::from_static(sql), values).await?;
         Row::all(&answer.rows).map_err(|error| Error::Statement(Cause::of(&error)))
     }
 

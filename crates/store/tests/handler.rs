@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use runtime::Tasks;
 use store::{Db, Error, Migration, Tx, params};
 
 const TABLES: &[Migration] = &[Migration {
@@ -74,13 +75,14 @@ async fn a_handler_borrows_its_request_in_a_transaction() {
     db.migrate(TABLES).await.expect("migrates");
     let service = Service { db: db.clone(), amount: 250 };
     let handlers: Box<dyn Orders> = Box::new(service);
-    let rows = tokio::spawn(async move {
+    let tasks = Tasks::new();
+    let rows = tasks.run_to_end("handler", async move {
         let rows = handlers.create("a,b").await.expect("creates");
         let refusal = handlers.create("").await.expect_err("refuses");
         assert!(matches!(refusal, Refusal::Empty), "{refusal:?}");
         rows
     });
-    assert_eq!(rows.await.expect("runs"), 2);
+    assert_eq!(rows.await, Ok(2));
     let all = db.read().await.expect("reads").fetch_all("SELECT id FROM orders ORDER BY id", &[]).await.expect("lists");
     let ids: Vec<String> = all.iter().map(|row| row.get("id").expect("an id")).collect();
     assert_eq!(ids, ["a,b/a", "a,b/b"]);

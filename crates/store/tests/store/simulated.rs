@@ -1,0 +1,1 @@
+crate::conformance_of!(crate::engines::simulated, #[tokio::test(start_paused = true)]);
