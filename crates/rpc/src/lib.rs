@@ -1,1 +1,72 @@
+//! The wire between roles, and everything that stands around it.
+//!
+//! A contract becomes client, server and in-process call without any code of its own: a service implements the generated trait, and
+//! its callers use the generated client over a [`Wire`], one type whether the peer is in the same process or across a network. So no
+//! service knows where its peers are, and every test of a contract holds for both. Four things would differ by themselves and are
+//! made equal here: request extensions are stripped, the limits live in our stack on the routes and not in a transport, a panic
+//! becomes a status, and a local call carries its caller's role as explicitly as a certificate does.
+//!
+//! The parts: [`Wire`] and [`Mesh`] (ways to peers), [`stack`] (the steps around every call), [`serve()`] (the accept loop), [`Contract`]
+//! (who may call what), [`Fault`] and [`RemoteFault`] (what goes wrong), [`jose`] and [`token`] (keys and what they sign), [`ca`] and
+//! [`tls`] (certificates between roles), and small things that every service needs: [`time`], [`page`], [`digest`], [`call`].
+//!
+//! This crate owns no data and knows no domain.
 
+pub mod ca;
+pub mod call;
+pub mod contract;
+pub mod digest;
+pub mod fault;
+pub mod jose;
+pub mod page;
+pub mod role;
+pub mod serve;
+pub mod shape;
+pub mod stack;
+pub mod time;
+pub mod tls;
+pub mod token;
+pub mod wire;
+
+mod frames;
+mod mounted;
+mod not_served;
+mod peer;
+mod principal;
+mod standard;
+
+pub use contract::{Contract, ContractError, Method};
+pub use fault::{
+    COMMON, Details, Effect, Fault, Kind, Origin, ReasonSpec, ReasonTable, RemoteFault, Retry, Violation, not_served,
+    status,
+};
+pub use mounted::{Mounted, Readiness};
+pub use not_served::NOT_SERVED;
+pub use peer::Peer;
+pub use principal::{Principal, principal};
+pub use role::{ROLES, Role, role_name, role_named, role_of_key};
+pub use serve::{Limits, Trust, serve};
+pub use stack::{ClientOptions, Door, Request, Response, Server, ServerOptions};
+pub use standard::{ReflectionError, standard};
+pub use wire::{Mesh, MeshError, RemoteOptions, Wire};
+
+use std::time::Duration;
+
+/// A boxed stream, as the streaming methods of the generated traits want one.
+pub type BoxStream<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, tonic::Status>> + Send>>;
+
+/// Spreads a span by up to 10 % in either direction, so that what began together does not end together.
+pub(crate) fn jitter(ids: &runtime::Ids, span: Duration) -> Duration {
+    let tenth = span / 10;
+    span - tenth + part(ids, tenth * 2)
+}
+
+/// Shortens a span by up to 10 %.
+pub(crate) fn jitter_below(ids: &runtime::Ids, span: Duration) -> Duration {
+    span - part(ids, span / 10)
+}
+
+fn part(ids: &runtime::Ids, most: Duration) -> Duration {
+    let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(ids.below(micros.saturating_add(1)))
+}
