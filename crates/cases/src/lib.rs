@@ -1,1 +1,3 @@
+//! Cases: everything that changes the world, as durable state machines that always end.
 
+pub mod domain;

@@ -8,6 +8,7 @@ mod metrics;
 mod propagation;
 mod spans;
 
+use std::io::IsTerminal;
 use std::time::Duration as Span;
 
 use schemars::JsonSchema;
@@ -142,7 +143,8 @@ pub struct Telemetry {
 /// Errors: a filter or endpoint that cannot be used, or a second start.
 pub fn start(config: &Config, service: &str, metrics: &Metrics) -> Result<Telemetry, Error> {
     let filter = EnvFilter::try_new(&config.log.filter)?;
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
     let log = match config.log.format {
         LogFormat::Text => log.boxed(),
         LogFormat::Json => log.json().flatten_event(true).boxed(),

@@ -1,0 +1,253 @@
+//! The command line: what it understands, and how each command ends.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use runtime::config::{Fault, Loaded, environment};
+use runtime::lifecycle::Signals;
+use runtime::{Context, telemetry};
+
+use crate::app::Listeners;
+use crate::data::DataDir;
+use crate::doctor::Verdict;
+use crate::{App, Config, Role, ca, doctor, health, inspect, ops};
+
+/// The flags or the configuration were not understood (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+const WORKER_STACK_BYTES: usize = 4 * 1024 * 1024;
+
+/// Last-mile service delivery: one contract for super apps, one profile per department back end.
+#[derive(Debug, Parser)]
+#[command(name = "lastmile", version, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    layers: Layers,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The layers of the configuration that the command line adds.
+#[derive(Debug, Args)]
+struct Layers {
+    /// A TOML file over the built-in defaults; may be given again, the later wins
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Sets one key over all else, such as listen.public=127.0.0.1:0; may be given again
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    sets: Vec<(String, String)>,
+    /// What is logged, such as payments=debug,info (telemetry.log.filter)
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    /// The data directory (data.directory)
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    data: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs roles until SIGTERM or SIGINT
+    Serve {
+        /// A role to run; may be given again. None: all of them (serve.roles)
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<Role>,
+    },
+    /// Looks at the configuration
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Looks at everything that a start needs, and says what to do
+    Doctor,
+    /// Asks a running process whether it is ready
+    Health,
+    /// The internal certificate authority of the split topology
+    Ca {
+        #[command(subcommand)]
+        verb: CaVerb,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Tells every fault, or nothing
+    Check,
+    /// Prints every value and where it came from
+    Show,
+    /// Prints the JSON Schema
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum CaVerb {
+    /// Makes the CA of this installation
+    Init {
+        /// Where it is kept; by default `ca` in the data directory
+        #[arg(long, value_name = "DIRECTORY")]
+        ca: Option<PathBuf>,
+    },
+    /// Issues, or renews, the certificate of a role
+    Issue {
+        /// The role
+        #[arg(long)]
+        role: Role,
+        /// Where the CA is kept; by default `ca` in the data directory
+        #[arg(long, value_name = "DIRECTORY")]
+        ca: Option<PathBuf>,
+        /// Where cert.pem, key.pem and ca.pem are put; by default `tls/ROLE` in the data directory
+        #[arg(long, value_name = "DIRECTORY")]
+        out: Option<PathBuf>,
+        /// For how many days it is good
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
+}
+
+/// What a command comes to.
+enum End {
+    Done,
+    /// The answer is no; it was printed.
+    No,
+    /// The configuration was not understood.
+    Faults(Vec<Fault>),
+}
+
+/// Runs the command line and returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a closed terminal.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK_BYTES).build();
+    let ended = runtime.context("starting the async runtime").and_then(|runtime| runtime.block_on(run(cli)));
+    let mut stderr = io::stderr();
+    match ended {
+        Ok(End::Done) => ExitCode::SUCCESS,
+        Ok(End::No) => ExitCode::FAILURE,
+        Ok(End::Faults(faults)) => {
+            let _ = inspect::faults(&faults, &mut stderr);
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(stderr, "lastmile: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The reader of our output, such as `head`, has read enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<End> {
+    let mut stdout = io::stdout();
+    if let Command::Config { verb: ConfigVerb::Schema } = cli.command {
+        inspect::schema(&mut stdout)?;
+        return Ok(End::Done);
+    }
+    let loaded = match load(&cli) {
+        Ok(loaded) => loaded,
+        Err(faults) => return Ok(End::Faults(faults)),
+    };
+    let config = &loaded.value;
+    let context = Context::system();
+    match cli.command {
+        Command::Serve { .. } => return serve(config, context).await,
+        Command::Config { verb: ConfigVerb::Show } => inspect::show(&loaded, &mut stdout)?,
+        Command::Config { .. } => writeln!(stdout, "the configuration is right")?,
+        Command::Doctor => return diagnose(config, &context, &mut stdout).await,
+        Command::Health => {
+            let answer = health::ask(&context, &config.listen.operations, ops::READY_PATH).await?;
+            writeln!(stdout, "{}", answer.text)?;
+            return Ok(if answer.is_success { End::Done } else { End::No });
+        }
+        Command::Ca { verb } => authority(verb, config, &context, &mut stdout)?,
+    }
+    Ok(End::Done)
+}
+
+fn load(cli: &Cli) -> Result<Loaded<Config>, Vec<Fault>> {
+    let Layers { config, sets, log, data } = &cli.layers;
+    let mut loader = config.iter().fold(Config::loader(), |loader, file| loader.file(file)).environment(environment());
+    if let Some(filter) = log {
+        loader = loader.flag("--log", "telemetry.log.filter", filter);
+    }
+    if let Some(directory) = data {
+        loader = loader.flag("--data", "data.directory", directory);
+    }
+    if let Command::Serve { roles } = &cli.command
+        && !roles.is_empty()
+    {
+        let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+        loader = loader.flag("--role", "serve.roles", &names.join(","));
+    }
+    let loader = sets.iter().fold(loader, |loader, (key, value)| loader.flag("--set", key, value));
+    loader.load(Config::validate)
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    if key.is_empty() { Err("must be KEY=VALUE".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+}
+
+/// Serves until the end; telemetry goes last, also when the start fails.
+async fn serve(config: &Config, context: Context) -> anyhow::Result<End> {
+    let signals = Signals::new().context("taking over signals")?;
+    let telemetry = telemetry::start(&config.telemetry, "lastmile", &context.metrics)?;
+    let tasks = context.tasks.clone();
+    let ended = async {
+        // The lock comes before the ports: it names the process that is in the way.
+        let data = DataDir::open(&config.data.directory)?;
+        let listeners = Listeners::bind(&context, &config.listen).await?;
+        let app = App::build(config, context, data, listeners).await?;
+        announce(&app, &mut io::stdout())?;
+        Ok(app.run(signals).await)
+    };
+    let ended: anyhow::Result<_> = ended.await;
+    tasks.abort();
+    telemetry.shutdown().await;
+    Ok(if ended?.is_success() { End::Done } else { End::No })
+}
+
+fn announce(app: &App, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "operations  http://{}", app.addresses().operations)
+}
+
+async fn diagnose(config: &Config, context: &Context, out: &mut impl Write) -> anyhow::Result<End> {
+    let findings = doctor::examine(config, context).await;
+    for finding in &findings {
+        writeln!(out, "{finding}")?;
+    }
+    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+    writeln!(out, "{} looked at, {bad} bad", findings.len())?;
+    Ok(if bad == 0 { End::Done } else { End::No })
+}
+
+fn authority(verb: CaVerb, config: &Config, context: &Context, out: &mut impl Write) -> anyhow::Result<()> {
+    let data = &config.data.directory;
+    match verb {
+        CaVerb::Init { ca } => {
+            let file = ca::init(context, &ca.unwrap_or_else(|| data.join("ca")))?;
+            writeln!(out, "{}", file.display())?;
+        }
+        CaVerb::Issue { role, ca, out: directory, days } => {
+            let ca = ca.unwrap_or_else(|| data.join("ca"));
+            let directory = directory.unwrap_or_else(|| data.join("tls").join(role.name()));
+            let issued = ca::issue(context, &ca, role, ca::days(days), &directory)?;
+            for file in [issued.cert_file, issued.key_file, issued.ca_file] {
+                writeln!(out, "{}", file.display())?;
+            }
+        }
+    }
+    Ok(())
+}

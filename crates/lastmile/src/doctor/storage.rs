@@ -1,0 +1,165 @@
+//! Is the data directory writable, does a sync reach the disk in good time, do the stores open?
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use runtime::{Context, Timestamp};
+
+use super::Finding;
+use crate::{Config, Role, data};
+
+const PROBE_BYTES: usize = 4096;
+const PROBES: u32 = 5;
+const SYNC_SLOW: Duration = Duration::from_millis(100);
+const FREE_BYTES_BAD: u64 = 100 * 1024 * 1024;
+const FREE_BYTES_LOW: u64 = 1024 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+
+pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
+    let directory = &config.data.directory;
+    let mut findings = vec![writable(directory, context), space(directory)];
+    let user = data::user_of(directory);
+    if let Some(pid) = &user {
+        findings.push(Finding::good("data directory", format!("a running lastmile (process {pid}) uses it")));
+    }
+    for (role, store) in config.stores() {
+        findings.push(opens(role, &store, context, user.is_some()).await);
+    }
+    findings
+}
+
+/// The directory, or the nearest one above it that exists: there the directory would be made.
+fn existing(directory: &Path) -> PathBuf {
+    let found = directory.ancestors().find(|path| path.is_dir());
+    found.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn writable(directory: &Path, context: &Context) -> Finding {
+    let subject = "data directory";
+    let place = existing(directory);
+    match slowest_sync(&place, context) {
+        Err(error) => Finding::bad(
+            subject,
+            format!("{} cannot be written: {error}", place.display()),
+            "give this user the directory, or set data.directory",
+        ),
+        Ok(span) if span > SYNC_SLOW => Finding::warning(
+            subject,
+            format!("{} takes {} ms to sync", place.display(), span.as_millis()),
+            "every payment waits for a sync: put data.directory on a faster disk",
+        ),
+        Ok(span) => Finding::good(
+            subject,
+            format!("{} is writable, a sync takes {:.1} ms", place.display(), span.as_secs_f64() * 1_000.0),
+        ),
+    }
+}
+
+fn slowest_sync(place: &Path, context: &Context) -> io::Result<Duration> {
+    let path = place.join(format!(".lastmile-doctor-{}", context.ids.hex(8)));
+    let result = synced_writes(&path);
+    fs::remove_file(&path)?;
+    result
+}
+
+fn synced_writes(path: &Path) -> io::Result<Duration> {
+    let mut file = File::create_new(path)?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..PROBES {
+        let start = tokio::time::Instant::now();
+        file.write_all(&[0; PROBE_BYTES])?;
+        file.sync_data()?;
+        slowest = slowest.max(start.elapsed());
+    }
+    Ok(slowest)
+}
+
+fn space(directory: &Path) -> Finding {
+    let subject = "disk space";
+    let place = existing(directory);
+    let free = match rustix::fs::statvfs(&place) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+        Err(error) => {
+            return Finding::bad(
+                subject,
+                format!("{}: {error}", place.display()),
+                "set data.directory to a local disk",
+            );
+        }
+    };
+    let what = format!("{} MiB are free at {}", free / MIB, place.display());
+    let remedy = "make room, or set data.directory: a full disk stops every write";
+    match free {
+        ..FREE_BYTES_BAD => Finding::bad(subject, what, remedy),
+        FREE_BYTES_BAD..FREE_BYTES_LOW => Finding::warning(subject, what, remedy),
+        FREE_BYTES_LOW.. => Finding::good(subject, what),
+    }
+}
+
+/// Opens the store as a start would: that proves the file or server, its durability and its lock. A file that is not there yet is not made.
+async fn opens(role: Role, store: &store::Config, context: &Context, is_in_use: bool) -> Finding {
+    let subject = format!("store {role}");
+    if let Some(path) = store.url.strip_prefix("sqlite:") {
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        if !path.exists() {
+            return Finding::good(subject, format!("{} will be made at the first start", path.display()));
+        }
+        if is_in_use {
+            return Finding::good(subject, format!("{} is held by the running lastmile", path.display()));
+        }
+    }
+    match store::open(store, context.clone()).await {
+        Ok(_) => Finding::good(subject, "opens, and keeps what it acknowledges"),
+        Err(error) => Finding::bad(subject, chain(&error), format!("see store.{role} in the configuration")),
+    }
+}
+
+/// The error with its causes on one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The latest time that anything in the data directory was written.
+pub(super) fn last_written(directory: &Path) -> Option<Timestamp> {
+    let entries = fs::read_dir(directory).ok()?;
+    let times = entries.filter_map(|entry| entry.ok()?.metadata().ok()?.modified().ok());
+    let latest = times.max()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_micros(0).plus(latest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_bad() {
+        let finding = writable(Path::new("/proc/none"), &Context::system());
+        assert_eq!(finding.verdict, Verdict::Bad, "{finding}");
+        assert!(finding.remedy.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_a_database_is_bad_and_stays_as_it_is() {
+        let place = tempfile::tempdir().expect("a directory");
+        let file = place.path().join("cases.db");
+        let config = store::Config::new(format!("sqlite:{}", file.display()));
+        let context = Context::system();
+        assert_eq!(opens(Role::Cases, &config, &context, false).await.verdict, Verdict::Good);
+        assert!(!file.exists(), "a look makes no file");
+        fs::write(&file, "this is not a database, and it is longer than a page header".repeat(20)).expect("writes");
+        let finding = opens(Role::Cases, &config, &context, false).await;
+        assert_eq!(finding.verdict, Verdict::Bad, "{finding}");
+    }
+
+    #[test]
+    fn a_sync_is_timed_and_leaves_nothing_behind() {
+        let place = tempfile::tempdir().expect("a directory");
+        let finding = writable(place.path(), &Context::system());
+        assert_ne!(finding.verdict, Verdict::Bad, "{finding}");
+        assert_eq!(fs::read_dir(place.path()).expect("lists").count(), 0);
+    }
+}
