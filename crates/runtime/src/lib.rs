@@ -8,6 +8,8 @@
 //! [`tasks`] (what runs, and what its failure means), [`clock`] (time and ids), [`secret`] (values that cannot be printed),
 //! [`net`] (sockets), [`http`] (a plain HTTP client and server with limits), [`crash`] (named points where a test kills the process).
 
+#![warn(missing_docs)]
+
 pub mod clock;
 pub mod config;
 pub mod crash;

@@ -60,7 +60,8 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpConfig {
-    /// The collector's gRPC address, such as `http://127.0.0.1:4317`; empty: no spans are made.
+    /// The collector's gRPC address, such as `http://127.0.0.1:4317`; empty: no spans are made. Plain HTTP/2:
+    /// the collector stands beside the process, and what goes further is its business.
     pub endpoint: String,
     /// How many of a thousand traces that begin here are recorded; a caller's decision is followed.
     pub sample_per_mille: u32,
@@ -95,8 +96,8 @@ impl Config {
             problems.push(Problem::new(format!("{path}.otlp.queue_max"), "must be more than zero"));
         }
         let endpoint = &self.otlp.endpoint;
-        if !endpoint.is_empty() && !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            let problem = Problem::new(format!("{path}.otlp.endpoint"), "is not an http or https address");
+        if !endpoint.is_empty() && !endpoint.starts_with("http://") {
+            let problem = Problem::new(format!("{path}.otlp.endpoint"), "is not an http address");
             problems.push(problem.hint("write it as http://127.0.0.1:4317, or leave it empty"));
         }
     }

@@ -9,6 +9,7 @@ use runtime::{Context, secret};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::Finding;
@@ -16,6 +17,9 @@ use crate::config::Tls;
 use crate::{Config, Role};
 
 const DEADLINE: Duration = Duration::from_secs(3);
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length 0, type SETTINGS, no flags, stream 0.
+const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
     if config.mesh.is_empty() {
@@ -49,8 +53,19 @@ async fn meet(context: &Context, client: &TlsConnector, key: &str, endpoint: &st
     let io = context.net.connect(address, DEADLINE).await.context("no connection")?;
     let name = ServerName::try_from(role.dns_name())?;
     let shaken = context.clock.timeout(DEADLINE, client.connect(name, io)).await;
-    shaken.context("the TLS handshake takes too long")?.context("the TLS handshake failed")?;
+    let mut session = shaken.context("the TLS handshake takes too long")?.context("the TLS handshake failed")?;
+    let greeted = context.clock.timeout(DEADLINE, greet(&mut session)).await;
+    greeted
+        .context("it does not answer")?
+        .context("it refuses this process's certificate, or does not speak HTTP/2")?;
     Ok(role)
+}
+
+/// Begins to speak HTTP/2 and waits for the first byte: only then has the other side accepted our certificate.
+async fn greet(session: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<()> {
+    session.write_all(HTTP2_PREFACE).await?;
+    session.write_all(&EMPTY_SETTINGS).await?;
+    session.read_u8().await.map(drop)
 }
 
 fn client(tls: &Tls) -> anyhow::Result<ClientConfig> {
@@ -61,15 +76,91 @@ fn client(tls: &Tls) -> anyhow::Result<ClientConfig> {
     let key = secret::read_private(&tls.key_file)?;
     let key = PrivateKeyDer::from_pem_slice(key.expose()).context("the private key is not PEM")?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ClientConfig::builder_with_provider(provider)
+    let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_client_auth_cert(certificates(&tls.cert_file)?, key)
-        .context("the certificate and key do not fit")
+        .context("the certificate and key do not fit")?;
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(client)
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let named = || format!("{} is not a PEM certificate", path.display());
     let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().with_context(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca;
+    use crate::config::Peer;
+    use crate::doctor::Verdict;
+    use rustls::ServerConfig;
+    use rustls::server::WebPkiClientVerifier;
+    use tokio_rustls::TlsAcceptor;
+
+    fn issued(place: &Path, role: Role) -> Tls {
+        let context = Context::system();
+        let directory = place.join("ca");
+        if !directory.exists() {
+            ca::init(&context, &directory).expect("makes a CA");
+        }
+        let issued = ca::issue(&context, &directory, role, ca::days(9), &place.join(role.name())).expect("issues");
+        Tls { ca_file: issued.ca_file, cert_file: issued.cert_file, key_file: issued.key_file }
+    }
+
+    /// Plays a role that wants a certificate of its CA from every caller; returns its endpoint.
+    async fn play(context: &Context, tls: &Tls) -> String {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificates(&tls.ca_file).expect("reads").remove(0)).expect("a root");
+        let key = secret::read_private(&tls.key_file).expect("reads");
+        let key = PrivateKeyDer::from_pem_slice(key.expose()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.expect("a verifier"))
+            .with_single_cert(certificates(&tls.cert_file).expect("reads"), key)
+            .expect("fits");
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let listener = context.net.bind("127.0.0.1:0").await.expect("binds");
+        let endpoint = format!("https://{}", listener.local_addr());
+        context.tasks.spawn("played role", async move {
+            while let Ok((io, _)) = listener.accept().await {
+                if let Ok(mut session) = acceptor.accept(io).await {
+                    let _ = session.write_all(&EMPTY_SETTINGS).await;
+                }
+            }
+        });
+        endpoint
+    }
+
+    async fn verdict(context: &Context, tls: &Tls, key: &str, endpoint: &str) -> (Verdict, String) {
+        let peer = Peer { endpoint: endpoint.to_owned() };
+        let config = Config { tls: tls.clone(), mesh: [(key.to_owned(), peer)].into(), ..Config::default() };
+        let findings = check(&config, context).await;
+        (findings[0].verdict, findings[0].to_string())
+    }
+
+    #[tokio::test]
+    async fn a_peer_must_prove_its_role_and_accept_ours() {
+        let (place, elsewhere) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let context = Context::system();
+        let ours = issued(place.path(), Role::Cases);
+        let endpoint = play(&context, &issued(place.path(), Role::Payments)).await;
+        let (good, told) = verdict(&context, &ours, "payments", &endpoint).await;
+        assert_eq!(good, Verdict::Good, "{told}");
+        let (other_role, told) = verdict(&context, &ours, "identity", &endpoint).await;
+        assert_eq!(other_role, Verdict::Bad, "{told}");
+        assert!(told.contains("the TLS handshake failed"), "{told}");
+
+        let stranger = issued(elsewhere.path(), Role::Cases);
+        let trusting = Tls { ca_file: ours.ca_file.clone(), ..stranger };
+        let (refused, told) = verdict(&context, &trusting, "payments", &endpoint).await;
+        assert_eq!(refused, Verdict::Bad, "{told}");
+        assert!(told.contains("it refuses this process's certificate"), "{told}");
+    }
 }
