@@ -72,7 +72,8 @@ fn read_regions(reader: &mut Reader, data_dir: &Path) -> Vec<Region> {
     };
     let places: Vec<Place> = reader.csv(&data_dir.join("regions_pca.csv"));
     let towns: Vec<Town> = reader.csv(&data_dir.join("regions_towns.csv.gz"));
-    let places = places.into_iter().map(|p| Region {
+    // A prefecture without counties stands once more as its own county (东莞, 中山, 儋州): one place, one region.
+    let places = places.into_iter().filter(|p| p.code != p.parent).map(|p| Region {
         code: p.code,
         name: p.name,
         level: p.level,
@@ -247,5 +248,77 @@ impl Reader {
         let digest = self.digest.clone().finish();
         let head = digest.as_ref().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         i64::try_from(head >> 1).unwrap_or(i64::MAX).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contracts::common::v1::Depth;
+    use std::path::PathBuf;
+
+    fn data_dir() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
+    }
+
+    fn catalogue(sandbox: bool) -> Catalogue {
+        load(&Config { data_dir: data_dir(), sandbox, ..Config::default() }).expect("the project's own files")
+    }
+
+    #[test]
+    fn every_row_of_the_articles_is_listed() {
+        let catalogue = catalogue(false);
+        let mut reader = Reader::default();
+        let rows: Vec<ServiceRow> = reader.csv(&data_dir().join("city_services.csv"));
+        assert_eq!(rows.len(), 213);
+        let places: BTreeSet<_> = catalogue.entries.keys().map(|(region, _, _)| region).collect();
+        // The articles' 32 names are 31 codes: (全国) and (平台) both mean the nation.
+        assert_eq!(places.len(), 31);
+        let listed: BTreeSet<_> = catalogue.entries.iter().map(|(key, _)| (&key.0, &key.1)).collect();
+        for row in &rows {
+            let region = if row.gb2260.is_empty() { crate::domain::NATION } else { &row.gb2260 };
+            let found = listed.iter().any(|(at, _)| at.as_str() == region);
+            assert!(found, "{} in {region}", row.service);
+        }
+    }
+
+    #[test]
+    fn changsha_pays_and_taiyuan_pays_in_the_sandbox_only() {
+        let key = |region: &str, entry_point: &str| {
+            (region.to_owned(), "traffic.violation".to_owned(), entry_point.to_owned())
+        };
+        let (real, sandbox) = (catalogue(false), catalogue(true));
+        assert_eq!(real.entries[&key("430100", "wechat")].depth, Depth::Pay);
+        assert_eq!(real.entries[&key("140100", "alipay")].depth, Depth::Query);
+        assert!(!real.entries.contains_key(&key("140100", "wechat")));
+        let added = &sandbox.entries[&key("140100", "wechat")];
+        assert!(added.sandbox_only && added.depth == Depth::Pay);
+        assert_ne!(real.version, sandbox.version);
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("catalog")).expect("a folder");
+        for (name, text) in [
+            ("catalog/entry_points.yaml", "- { id: wechat, name: 微信, super_app: true, channels: [微信], colour: green }"),
+            ("catalog/items.yaml", "[]"),
+            ("catalog/adapters.yaml", "- { profile: traffic/430100, region: \"1\", items: {} }"),
+            ("regions_pca.csv", "code,level,name,parent,full_name,virtual\n430000,1,湖南省,,湖南省,0\n"),
+            ("city_services.csv", "city,gb2260,service,channel,article,note\n长沙市,430100,违章查询,微信,000,\n"),
+        ] {
+            std::fs::write(folder.path().join(name), text).expect("a file");
+        }
+        let config = Config { data_dir: folder.path().into(), ..Config::default() };
+        let told = load(&config).expect_err("nothing is right").to_string();
+        for part in [
+            "regions_towns.csv.gz",
+            "entry_points.yaml: ",
+            "colour",
+            "city_services.csv:2: no item of items.yaml is named 违章查询",
+            "adapters.yaml: region 1 is not in the tree",
+        ] {
+            assert!(told.contains(part), "{part} in:\n{told}");
+        }
     }
 }

@@ -144,9 +144,7 @@ impl Kind {
             | Self::AlreadyExists
             | Self::RuleBroken
             | Self::Conflict => Origin::Caller,
-            Self::Exhausted | Self::Unavailable | Self::Deadline | Self::Unsupported | Self::Internal => {
-                Origin::Lastmile
-            }
+            Self::Exhausted | Self::Unavailable | Self::Deadline | Self::Unsupported | Self::Internal => Origin::Lastmile,
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod fault;
 pub mod jose;
 pub mod page;
 pub mod role;
+pub mod routes;
 pub mod serve;
 pub mod shape;
 pub mod stack;

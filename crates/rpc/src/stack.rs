@@ -19,6 +19,7 @@ mod retry;
 mod shed;
 mod strip;
 
+pub use deadline::{timeout_header, timeout_of};
 pub use authn::{Authenticate, Door, Refused};
 pub use breaker::BreakerOptions;
 pub use chain::{Answering, Request, Response};

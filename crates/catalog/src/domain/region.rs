@@ -64,9 +64,9 @@ impl RegionTree {
         std::iter::successors(self.get(code), |region| self.get(&region.parent))
     }
 
-    /// Child to parent, for every region that has a parent and is no town: what the gateway needs to resolve upward.
+    /// Child to parent (empty at the top), towns left out: what the gateway needs to resolve upward.
     pub(crate) fn parents(&self) -> BTreeMap<String, String> {
-        let above_towns = self.regions.values().filter(|r| !r.parent.is_empty() && r.level < 4);
+        let above_towns = self.regions.values().filter(|r| r.level < 4);
         above_towns.map(|r| (r.code.clone(), r.parent.clone())).collect()
     }
 }

@@ -79,7 +79,7 @@ impl Deadline {
 /// Reads grpc-timeout: at most 8 digits and a unit. Source: gRPC over HTTP/2, "Timeout".
 ///
 /// Errors: a violation when it is malformed or given twice.
-pub(crate) fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
+pub fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
     let mut given = headers.get_all(GRPC_TIMEOUT).iter();
     let (Some(value), second) = (given.next(), given.next()) else { return Ok(None) };
     let bad = || Violation::new(GRPC_TIMEOUT, "must be 1 to 8 digits and one of H, M, S, m, u, n");
@@ -105,7 +105,7 @@ pub(crate) fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, Violat
 }
 
 /// Writes grpc-timeout in the finest unit that keeps to 8 digits, rounded down: a hop never gains time.
-pub(crate) fn timeout_header(left: Duration) -> HeaderValue {
+pub fn timeout_header(left: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     let text = if left.as_micros() <= MOST {
         format!("{}u", left.as_micros())
@@ -157,7 +157,10 @@ impl http_body::Body for Aged {
     type Data = Bytes;
     type Error = tonic::Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -177,6 +180,7 @@ impl http_body::Body for Aged {
         self.last(by_caller.then_some(Common::Deadline { effect: Effect::Possible }))
     }
 }
+
 
 #[cfg(test)]
 mod tests {
