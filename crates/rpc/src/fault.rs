@@ -144,7 +144,9 @@ impl Kind {
             | Self::AlreadyExists
             | Self::RuleBroken
             | Self::Conflict => Origin::Caller,
-            Self::Exhausted | Self::Unavailable | Self::Deadline | Self::Unsupported | Self::Internal => Origin::Lastmile,
+            Self::Exhausted | Self::Unavailable | Self::Deadline | Self::Unsupported | Self::Internal => {
+                Origin::Lastmile
+            }
         }
     }
 }

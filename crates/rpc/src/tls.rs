@@ -7,12 +7,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use runtime::Io;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use runtime::Io;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::extensions::GeneralName;
 
@@ -143,7 +143,9 @@ fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn read_chain(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|source| TlsError::Pem { what, source })
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem { what, source })
 }
 
 fn key(pem: &RolePem) -> Result<PrivateKeyDer<'static>, TlsError> {

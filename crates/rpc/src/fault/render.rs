@@ -83,10 +83,14 @@ fn kind_details(fault: &(impl Fault + ?Sized), text: &str) -> Option<Any> {
         Kind::NotFound | Kind::AlreadyExists | Kind::Conflict => {
             let (resource_type, resource_name) = resource.unwrap_or_default();
             let resource_type = resource_type.to_owned();
-            Some(any("ResourceInfo", &pb::ResourceInfo { resource_type, resource_name, owner: String::new(), description }))
+            Some(any(
+                "ResourceInfo",
+                &pb::ResourceInfo { resource_type, resource_name, owner: String::new(), description },
+            ))
         }
         Kind::RuleBroken => {
-            let violation = pb::precondition_failure::Violation { r#type: fault.reason().to_owned(), subject, description };
+            let violation =
+                pb::precondition_failure::Violation { r#type: fault.reason().to_owned(), subject, description };
             Some(any("PreconditionFailure", &pb::PreconditionFailure { violations: vec![violation] }))
         }
         Kind::Exhausted => {
@@ -103,11 +107,7 @@ fn kind_details(fault: &(impl Fault + ?Sized), text: &str) -> Option<Any> {
 }
 
 fn field_violation(violation: Violation) -> pb::bad_request::FieldViolation {
-    pb::bad_request::FieldViolation {
-        field: violation.field,
-        description: violation.description,
-        ..Default::default()
-    }
+    pb::bad_request::FieldViolation { field: violation.field, description: violation.description, ..Default::default() }
 }
 
 fn log(fault: &(impl Fault + ?Sized), request_id: &str) {

@@ -196,8 +196,8 @@ mod tests {
         );
         let z = alice.agree(bob.public()).expect("agrees");
         let expected_z = [
-            158, 86, 217, 29, 129, 113, 53, 211, 114, 131, 66, 131, 191, 132, 38, 156, 251, 49, 110, 163, 218, 128, 106,
-            72, 246, 218, 167, 121, 140, 254, 144, 196,
+            158, 86, 217, 29, 129, 113, 53, 211, 114, 131, 66, 131, 191, 132, 38, 156, 251, 49, 110, 163, 218, 128,
+            106, 72, 246, 218, 167, 121, 140, 254, 144, 196,
         ];
         assert_eq!(z.expose().as_slice(), expected_z);
         assert_eq!(bob.agree(alice.public()).expect("agrees").expose(), z.expose());

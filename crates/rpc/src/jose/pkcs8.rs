@@ -13,8 +13,10 @@ const END: &str = "-----END PRIVATE KEY-----";
 const LINE: usize = 64;
 
 /// The DER that stands before the 32 secret bytes of each kind of key. Source: RFC 5958, 8410, 5915.
-pub(super) const ED25519: Kind = Kind { name: "Ed25519", prefix: &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20] };
-pub(super) const X25519: Kind = Kind { name: "X25519", prefix: &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 4, 0x22, 4, 0x20] };
+pub(super) const ED25519: Kind =
+    Kind { name: "Ed25519", prefix: &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20] };
+pub(super) const X25519: Kind =
+    Kind { name: "X25519", prefix: &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 4, 0x22, 4, 0x20] };
 pub(super) const P256: Kind = Kind {
     name: "P-256",
     prefix: &[

@@ -157,10 +157,7 @@ impl http_body::Body for Aged {
     type Data = Bytes;
     type Error = tonic::Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -180,7 +177,6 @@ impl http_body::Body for Aged {
         self.last(by_caller.then_some(Common::Deadline { effect: Effect::Possible }))
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -83,7 +83,9 @@ impl Weighed {
 impl From<Refusal> for Common {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Malformed(what) => Self::Invalid { violations: vec![Violation::new("", format!("malformed: {what}"))] },
+            Refusal::Malformed(what) => {
+                Self::Invalid { violations: vec![Violation::new("", format!("malformed: {what}"))] }
+            }
             Refusal::TooMuch { limit, max, unit } => Self::Limit { limit, max, unit },
         }
     }
@@ -93,10 +95,7 @@ impl http_body::Body for Weighed {
     type Data = Bytes;
     type Error = tonic::Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         loop {
             let frame = match futures::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,

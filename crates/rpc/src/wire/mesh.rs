@@ -114,7 +114,8 @@ impl Mesh {
         if let Some(wire) = wires.get(&slot) {
             return wire.clone();
         }
-        let late = Late { shared: self.shared.clone(), caller: self.caller, target: self.target(key), made: Mutex::default() };
+        let late =
+            Late { shared: self.shared.clone(), caller: self.caller, target: self.target(key), made: Mutex::default() };
         let wire = Wire::over(key, Arc::new(late), &self.shared.context, &self.shared.client);
         wires.insert(slot, wire.clone());
         wire

@@ -236,7 +236,9 @@ impl Remote {
     async fn handshake(&self, io: Io) -> Result<Connection, ConnectError> {
         let io = match (&self.tls, role_of_key(&self.name)) {
             (None, _) => io,
-            (Some(tls), Some(role)) => tls.connect(role, io).await.map_err(|error| ConnectError::Io(Arc::new(error)))?,
+            (Some(tls), Some(role)) => {
+                tls.connect(role, io).await.map_err(|error| ConnectError::Io(Arc::new(error)))?
+            }
             (Some(_), None) => {
                 let error = io::Error::new(io::ErrorKind::InvalidInput, "the peer's name is no role");
                 return Err(ConnectError::Io(Arc::new(error)));

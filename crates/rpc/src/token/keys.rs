@@ -1,0 +1,107 @@
+//! The keys in force, and whose they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::jose::VerifyingKey;
+
+/// A key in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The key.
+    pub key: VerifyingKey,
+    /// Who may sign with it: a role, a profile ("adapter/traffic/430100") or an entry point. It is the only `iss` that the key makes true.
+    pub owner: Arc<str>,
+}
+
+/// Where a verifier finds keys.
+pub trait Keys: Send + Sync {
+    /// Finds the key in force with this id. Called on the data path: no I/O.
+    fn find(&self, kid: &str) -> Option<Key>;
+}
+
+/// A set of keys by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRing {
+    keys: BTreeMap<String, Key>,
+}
+
+/// Why a key cannot be on a ring.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRingError {
+    /// Another owner has the same key.
+    #[error("the key {kid} belongs to another owner")]
+    Owned {
+        /// Its id.
+        kid: String,
+    },
+}
+
+impl KeyRing {
+    /// An empty ring.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a key. The same key of the same owner twice is once.
+    ///
+    /// Errors: Owned: one key never speaks for two.
+    pub fn add(&mut self, owner: &str, key: VerifyingKey) -> Result<(), KeyRingError> {
+        let kid = key.kid();
+        match self.keys.get(&kid) {
+            Some(known) if known.owner.as_ref() != owner => Err(KeyRingError::Owned { kid }),
+            _ => {
+                self.keys.insert(kid, Key { key, owner: owner.into() });
+                Ok(())
+            }
+        }
+    }
+
+    /// The same with another key, for building a ring in one expression.
+    ///
+    /// Errors: as [`KeyRing::add`].
+    pub fn with(mut self, owner: &str, key: VerifyingKey) -> Result<Self, KeyRingError> {
+        self.add(owner, key)?;
+        Ok(self)
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+impl Keys for KeyRing {
+    fn find(&self, kid: &str) -> Option<Key> {
+        self.keys.get(kid).cloned()
+    }
+}
+
+/// A ring that is replaced as a whole while it is being read.
+#[derive(Clone, Debug, Default)]
+pub struct SharedKeys(Arc<ArcSwap<KeyRing>>);
+
+impl SharedKeys {
+    /// Starts with a ring.
+    pub fn new(ring: KeyRing) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(ring)))
+    }
+
+    /// Puts another ring in its place; verifiers see it at their next token.
+    pub fn replace(&self, ring: KeyRing) {
+        self.0.store(Arc::new(ring));
+    }
+}
+
+impl Keys for SharedKeys {
+    fn find(&self, kid: &str) -> Option<Key> {
+        self.0.load().find(kid)
+    }
+}
