@@ -18,6 +18,8 @@ pub mod contract;
 pub mod digest;
 pub mod fault;
 pub mod jose;
+pub mod keyring;
+pub mod oauth;
 pub mod page;
 pub mod role;
 pub mod routes;
