@@ -1,0 +1,10 @@
+//! Taiyuan's wire: frames of fixed columns over TCP. docs/sandbox/police-140100.md.
+
+mod columns;
+mod layout;
+mod reply;
+mod server;
+mod service;
+
+pub use server::serve;
+pub use service::Service;

@@ -1,0 +1,245 @@
+//! The channel at work: the book, its journal, its keys, and the worker that pays and calls back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::{Context, Timestamp};
+use serde::Deserialize;
+
+use super::book::{Book, Event, Order, Paid, Refund, RefundStatus, RefundTerms, Session, Terms, TradeType};
+use super::keys::Keys;
+use super::messages::RefundRequest;
+use super::notify::{Outbox, Sent};
+use super::outcome::{self, ApiError};
+use crate::beijing;
+use crate::config;
+use crate::faults::Faults;
+use crate::journal::{Journal, NotKept, OpenError, Place};
+use crate::kept::{Kept, State as _};
+
+/// The name of the system.
+pub const SYSTEM: &str = "wechatpay";
+
+/// The sandbox's WeChat Pay.
+pub struct Desk {
+    pub(super) book: Kept<Book>,
+    pub(super) keys: Keys,
+    pub(super) config: config::WechatPay,
+    pub(super) faults: Faults,
+    pub(super) context: Context,
+    pub(super) outbox: Outbox,
+}
+
+/// What the citizen pays: a prepay id, a code, a link, or an order number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pay {
+    /// From an order of type JSAPI or APP.
+    pub prepay_id: Option<String>,
+    /// From an order of type NATIVE.
+    pub code_url: Option<String>,
+    /// From an order of type H5.
+    pub h5_url: Option<String>,
+    /// The merchant's order number.
+    pub out_trade_no: Option<String>,
+    /// The merchant, where an order number alone is not enough.
+    pub mchid: Option<String>,
+    /// Who pays, where the order does not say.
+    pub openid: Option<String>,
+}
+
+/// Why the citizen cannot pay.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PayError {
+    /// Nothing, or more than one order, is meant.
+    #[error("no order, or more than one, is meant")]
+    Order,
+    /// The order is not payable.
+    #[error("{0}")]
+    State(&'static str),
+    /// The journal does not take it now.
+    #[error("not now")]
+    NotNow,
+}
+
+impl From<NotKept> for ApiError {
+    fn from(error: NotKept) -> Self {
+        match error {
+            NotKept::Behind => outcome::TOO_OFTEN,
+            NotKept::Broken => outcome::SYSTEM,
+        }
+    }
+}
+
+impl Desk {
+    /// Opens the desk: replays the journal and starts the worker.
+    pub fn open(
+        config: config::WechatPay,
+        keys: Keys,
+        place: &Place,
+        context: Context,
+        faults: Faults,
+    ) -> Result<Arc<Self>, OpenError> {
+        let (journal, entries) = Journal::open::<Event>(place, SYSTEM)?;
+        let mut book = Book::default();
+        for entry in &entries {
+            book.apply(&entry.event, entry.at);
+        }
+        let outbox = Outbox::new(&context, book.notices());
+        let book = Kept::new(book, journal, context.clock.clone());
+        let desk = Arc::new(Self { book, keys, config, faults, context, outbox });
+        desk.context.tasks.spawn("sandbox wechatpay callbacks", desk.clone().work());
+        if let Some(pause) = desk.config.autopay {
+            let unpaid =
+                |book: &Book| book.unpaid(desk.book.now()).map(|order| order.terms.clone()).collect::<Vec<_>>();
+            desk.book.peek(unpaid).into_iter().for_each(|terms| desk.clone().pay_after(pause.get(), terms));
+        }
+        Ok(desk)
+    }
+
+    /// Returns the journal.
+    pub fn journal(&self) -> &Journal {
+        self.book.journal()
+    }
+
+    /// Returns the callbacks that were sent lately, oldest first.
+    pub fn callbacks(&self) -> Vec<Sent> {
+        self.outbox.sent()
+    }
+
+    // === what merchants ask for ===
+
+    pub(super) async fn create(self: &Arc<Self>, terms: &Terms) -> Result<Order, ApiError> {
+        let session = self.session(terms.trade_type);
+        let view = |book: &Book, _| book.order(&terms.mchid, &terms.out_trade_no).cloned();
+        let order = self.book.change(|book, now| book.create(terms, session, now), view).await??;
+        if let Some(pause) = self.config.autopay {
+            self.clone().pay_after(pause.get(), order.terms.clone());
+        }
+        Ok(order)
+    }
+
+    pub(super) async fn query(
+        &self,
+        find: impl FnOnce(&Book) -> Result<Order, ApiError>,
+    ) -> Result<(Order, Timestamp), ApiError> {
+        self.book.change(|_, _| Ok(Vec::new()), |book, now| Ok((find(book)?, now))).await?
+    }
+
+    pub(super) async fn close(&self, mchid: &str, out_trade_no: &str) -> Result<(), ApiError> {
+        self.book.change(|book, now| book.close(mchid, out_trade_no, now), |_, _| Ok(())).await?
+    }
+
+    pub(super) async fn refund(
+        &self,
+        mchid: &str,
+        request: RefundRequest,
+        ends: RefundStatus,
+    ) -> Result<Refund, ApiError> {
+        let (refund_id, notice) = (self.serial("503000"), self.notice_id());
+        let after = self.config.refund_after.get();
+        let number = request.out_refund_no.clone();
+        let decide = |book: &Book, now: Timestamp| {
+            let order = match (&request.transaction_id, &request.out_trade_no) {
+                (Some(id), _) => book.order_of_transaction(mchid, id),
+                (None, number) => book.order(mchid, number.as_deref().unwrap_or_default()),
+            };
+            let order = order.map_err(|_| outcome::NO_REFUND)?;
+            let terms = RefundTerms {
+                mchid: mchid.to_owned(),
+                out_refund_no: request.out_refund_no,
+                out_trade_no: order.terms.out_trade_no.clone(),
+                refund_id,
+                amount_minor: request.refund_minor,
+                reason: request.reason,
+                notify_url: request.notify_url,
+                digest: request.digest,
+                due: now.plus(after),
+                ends,
+                notice,
+            };
+            book.create_refund(&terms, request.total_minor)
+        };
+        let refund = self.book.change(decide, |book, _| book.refund(mchid, &number).cloned()).await??;
+        self.outbox.wake();
+        Ok(refund)
+    }
+
+    pub(super) async fn query_refund(&self, mchid: &str, out_refund_no: &str) -> Result<Refund, ApiError> {
+        self.book.change(|_, _| Ok(Vec::new()), |book, _| book.refund(mchid, out_refund_no).cloned()).await?
+    }
+
+    // === what the citizen does ===
+
+    /// Pays an order; returns WeChat's number of the payment.
+    pub async fn pay(&self, pay: &Pay) -> Result<String, PayError> {
+        let (transaction_id, notice) = (self.serial("420000"), self.notice_id());
+        let openid = pay.openid.clone().unwrap_or_else(|| format!("o{}", self.context.ids.hex(27)));
+        let number = transaction_id.clone();
+        let decide = |book: &Book, now: Timestamp| {
+            let order = find(book, pay).ok_or(PayError::Order)?;
+            let paid = Paid { transaction_id: number, openid, at: now };
+            book.pay(order, paid, notice).map_err(|error| PayError::State(error.message))
+        };
+        self.book.change(decide, |_, _| Ok(())).await.map_err(|_| PayError::NotNow)??;
+        self.outbox.wake();
+        Ok(transaction_id)
+    }
+
+    /// Pays an order by itself after a while, as the configuration may want it.
+    fn pay_after(self: Arc<Self>, pause: Duration, terms: Terms) {
+        let context = self.context.clone();
+        context.tasks.clone().spawn("sandbox wechatpay autopay", async move {
+            let stop = context.tasks.token();
+            tokio::select! {
+                () = context.clock.sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+            let pay = Pay { out_trade_no: Some(terms.out_trade_no), mchid: Some(terms.mchid), ..Pay::default() };
+            if let Err(error) = self.pay(&pay).await {
+                tracing::debug!(%error, "an order did not pay itself");
+            }
+        });
+    }
+
+    // === numbers ===
+
+    fn session(&self, trade_type: TradeType) -> Session {
+        let ids = &self.context.ids;
+        let prepay_id = format!("wx{}{}", beijing::packed(self.book.now()), ids.hex(20));
+        let link = match trade_type {
+            TradeType::Jsapi | TradeType::App => String::new(),
+            TradeType::Native => format!("weixin://wxpay/bizpayurl?pr={}zz", ids.hex(9)),
+            TradeType::H5 => {
+                format!(
+                    "https://wx.tenpay.com/cgi-bin/mmpayweb-bin/checkmweb?prepay_id={prepay_id}&package={}",
+                    ids.below(1 << 32)
+                )
+            }
+        };
+        Session { prepay_id, link }
+    }
+
+    /// A number of 28 digits: six that say what it is, the day, and a random rest.
+    fn serial(&self, kind: &str) -> String {
+        let day = beijing::day(self.book.now()).strftime("%Y%m%d").to_string();
+        format!("{kind}{day}{:014}", self.context.ids.below(100_000_000_000_000))
+    }
+
+    fn notice_id(&self) -> String {
+        self.context.ids.uuid().to_string()
+    }
+}
+
+fn find<'a>(book: &'a Book, pay: &'a Pay) -> Option<&'a Order> {
+    let token = pay.prepay_id.as_ref().or(pay.code_url.as_ref()).or(pay.h5_url.as_ref());
+    match (token, &pay.out_trade_no, &pay.mchid) {
+        (Some(token), _, _) => book.order_of_session(token),
+        (None, Some(number), Some(mchid)) => book.order(mchid, number).ok(),
+        (None, Some(number), None) => {
+            let mut orders = book.orders_of_number(number);
+            orders.next().filter(|_| orders.next().is_none())
+        }
+        (None, None, _) => None,
+    }
+}
