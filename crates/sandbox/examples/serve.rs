@@ -3,6 +3,7 @@
 //! For judges that are not ours and for work on a department's wire without the rest.
 
 use std::error::Error;
+use std::io::Write as _;
 use std::time::Duration;
 
 use runtime::Context;
@@ -28,16 +29,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let keys_dir = config.keys_dir();
     let running = sandbox::start(config, context.clone()).await?;
     let at = running.addresses;
-    println!(
-        "{}",
-        serde_json::json!({
+    let line = serde_json::json!({
             "control": at.control,
             "wechatpay": at.wechatpay,
             "police_430100": at.police_430100,
             "police_140100": at.police_140100,
             "keys_dir": keys_dir,
-        })
-    );
+    });
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    drop(out);
     tokio::select! {
         ended = tokio::signal::ctrl_c() => ended?,
         () = context.tasks.token().cancelled_owned() => {}

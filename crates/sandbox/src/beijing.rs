@@ -8,51 +8,51 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 const OFFSET_SECONDS: i64 = 8 * 3_600;
 
 /// Returns the wall clock in Beijing at `at`, to the second.
-pub fn civil(at: Timestamp) -> DateTime {
+pub(crate) fn civil(at: Timestamp) -> DateTime {
     let seconds = at.micros().div_euclid(MICROS_PER_SECOND);
     jiff::Timestamp::from_second(seconds).map_or(DateTime::MIN, |moment| beijing().to_datetime(moment))
 }
 
 /// Returns the day in Beijing at `at`.
-pub fn day(at: Timestamp) -> Date {
+pub(crate) fn day(at: Timestamp) -> Date {
     civil(at).date()
 }
 
 /// Returns the moment at which Beijing's clock shows `civil`.
-pub fn moment(civil: DateTime) -> Timestamp {
+pub(crate) fn moment(civil: DateTime) -> Timestamp {
     let seconds = Offset::UTC.to_timestamp(civil).map_or(0, |at| at.as_second() - OFFSET_SECONDS);
     Timestamp::from_micros(seconds * MICROS_PER_SECOND)
 }
 
 /// `yyyy-MM-dd HH:mm:ss`.
-pub fn spaced(at: Timestamp) -> String {
+pub(crate) fn spaced(at: Timestamp) -> String {
     civil(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// `yyyyMMddHHmmss`.
-pub fn packed(at: Timestamp) -> String {
+pub(crate) fn packed(at: Timestamp) -> String {
     civil(at).strftime("%Y%m%d%H%M%S").to_string()
 }
 
 /// `2018-06-08T10:34:56+08:00`.
-pub fn rfc3339(at: Timestamp) -> String {
+pub(crate) fn rfc3339(at: Timestamp) -> String {
     civil(at).strftime("%Y-%m-%dT%H:%M:%S+08:00").to_string()
 }
 
 /// Reads `yyyy-MM-dd HH:mm:ss`, digits and separators exactly in place.
-pub fn parse_spaced(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_spaced(text: &str) -> Option<Timestamp> {
     let at = DateTime::strptime("%Y-%m-%d %H:%M:%S", text).ok().map(moment)?;
     (spaced(at) == text).then_some(at)
 }
 
 /// Reads `yyyyMMddHHmmss`.
-pub fn parse_packed(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_packed(text: &str) -> Option<Timestamp> {
     let at = DateTime::strptime("%Y%m%d%H%M%S", text).ok().map(moment)?;
     (packed(at) == text).then_some(at)
 }
 
 /// Reads an RFC 3339 time of any offset.
-pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let at: jiff::Timestamp = text.parse().ok()?;
     Some(Timestamp::from_micros(at.as_microsecond()))
 }

@@ -4,4 +4,4 @@ mod envelope;
 mod reply;
 mod service;
 
-pub use service::{Service, router};
+pub(crate) use service::{Service, router};

@@ -5,24 +5,24 @@ use encoding_rs::{EncoderResult, Encoding, GB18030, GBK};
 /// Bytes that are no text of the code page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bytes that are not {page}")]
-pub struct NotText {
+pub(crate) struct NotText {
     page: &'static str,
 }
 
 /// Reads GBK. What only GB 18030 has (four-byte sequences, the later additions) is an error here.
-pub fn decode_gbk(bytes: &[u8]) -> Result<String, NotText> {
+pub(crate) fn decode_gbk(bytes: &[u8]) -> Result<String, NotText> {
     let text = decode(GBK, bytes).ok_or(NotText { page: "GBK" })?;
     // The library's GBK decoder reads all of GB 18030: what strict GBK cannot write back was not GBK.
     if text.chars().all(|c| gbk_bytes(c).is_some()) { Ok(text) } else { Err(NotText { page: "GBK" }) }
 }
 
 /// Reads GB 18030.
-pub fn decode_gb18030(bytes: &[u8]) -> Result<String, NotText> {
+pub(crate) fn decode_gb18030(bytes: &[u8]) -> Result<String, NotText> {
     decode(GB18030, bytes).ok_or(NotText { page: "GB 18030" })
 }
 
 /// Writes XML text in GBK: what GBK does not have becomes a decimal character reference, which only XML can carry.
-pub fn encode_gbk_xml(text: &str) -> Vec<u8> {
+pub(crate) fn encode_gbk_xml(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for c in text.chars() {
         match gbk_bytes(c) {
@@ -34,7 +34,7 @@ pub fn encode_gbk_xml(text: &str) -> Vec<u8> {
 }
 
 /// Writes GB 18030. `None` for the few private-use characters that it has no place for.
-pub fn encode_gb18030(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn encode_gb18030(text: &str) -> Option<Vec<u8>> {
     let (bytes, _, unmappable) = GB18030.encode(text);
     (!unmappable).then(|| bytes.into_owned())
 }

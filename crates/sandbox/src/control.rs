@@ -20,7 +20,7 @@ use crate::police::people::{self, CAST, Kind, PersonId};
 use crate::wechatpay::{Desk, Pay, PayError};
 
 /// What the control port reaches.
-pub struct Control {
+pub(crate) struct Control {
     /// The staged faults.
     pub faults: Faults,
     /// The police systems.
@@ -56,7 +56,7 @@ impl From<No> for Refused {
 }
 
 /// Builds the HTTP routes.
-pub fn router(control: Arc<Control>) -> Router {
+pub(crate) fn router(control: Arc<Control>) -> Router {
     Router::new()
         .route("/faults", get(staged).post(stage).delete(clear))
         .route("/journal/{system}", get(journal))

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// How long `slow` and `late` wait when nothing else is said.
-pub const DELAY: Duration = Duration::from_secs(5);
+pub(crate) const DELAY: Duration = Duration::from_secs(5);
 /// How long `hang` keeps a connection.
-pub const HANG: Duration = Duration::from_secs(120);
+pub(crate) const HANG: Duration = Duration::from_secs(120);
 /// How many faults may be staged at once.
 const STAGED_MAX: usize = 1_000;
 

@@ -32,7 +32,7 @@ pub struct Memory(Arc<Mutex<BTreeMap<&'static str, Vec<u8>>>>);
 
 /// One system's journal.
 #[derive(Clone, Debug)]
-pub struct Journal(Arc<Shared>);
+pub(crate) struct Journal(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -64,7 +64,7 @@ enum Sink {
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry<E> {
+pub(crate) struct Entry<E> {
     /// From 1, without gaps.
     pub seq: u64,
     /// When, in microseconds since 1970 UTC.
@@ -76,7 +76,7 @@ pub struct Entry<E> {
 
 /// The change cannot be remembered, so it must not be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotKept {
+pub(crate) enum NotKept {
     /// Too much waits for the disk. Nothing was changed.
     #[error("the journal is behind")]
     Behind,
@@ -120,7 +120,10 @@ pub enum OpenError {
 
 impl Journal {
     /// Opens a system's journal and returns what it holds. Synchronous: it belongs to the start. A torn last line is cut.
-    pub fn open<E: DeserializeOwned>(place: &Place, system: &'static str) -> Result<(Self, Vec<Entry<E>>), OpenError> {
+    pub(crate) fn open<E: DeserializeOwned>(
+        place: &Place,
+        system: &'static str,
+    ) -> Result<(Self, Vec<Entry<E>>), OpenError> {
         let (sink, text) = match place {
             Place::Memory(memory) => {
                 let text = memory.locked().entry(system).or_default().clone();
@@ -140,7 +143,7 @@ impl Journal {
     }
 
     /// Tells whether a change can be taken now. Call it before changing any state.
-    pub fn ready(&self) -> Result<(), NotKept> {
+    pub(crate) fn ready(&self) -> Result<(), NotKept> {
         if self.0.durable.borrow().broken {
             return Err(NotKept::Broken);
         }
@@ -149,7 +152,7 @@ impl Journal {
     }
 
     /// Adds a line. The caller holds the lock of its own state, so that the order is the state's.
-    pub fn append<E: Serialize>(&self, at: Timestamp, event: E) {
+    pub(crate) fn append<E: Serialize>(&self, at: Timestamp, event: E) {
         let mut waiting = locked(&self.0.waiting);
         let seq = waiting.last + 1;
         let line = match serde_json::to_vec(&Entry { seq, at, event }) {
@@ -173,12 +176,12 @@ impl Journal {
     }
 
     /// Returns the number of the newest line, synced or not.
-    pub fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         locked(&self.0.waiting).last
     }
 
     /// Waits until line `seq` is synced. Whoever answers from state that includes it waits here first.
-    pub async fn durable(&self, seq: u64) -> Result<(), NotKept> {
+    pub(crate) async fn durable(&self, seq: u64) -> Result<(), NotKept> {
         if self.synced(seq)? {
             return Ok(());
         }
@@ -193,7 +196,7 @@ impl Journal {
     }
 
     /// Returns the whole journal as it is synced.
-    pub async fn text(&self) -> io::Result<Vec<u8>> {
+    pub(crate) async fn text(&self) -> io::Result<Vec<u8>> {
         match &self.0.sink {
             Sink::Memory(memory) => Ok(memory.locked().get(self.0.system).cloned().unwrap_or_default()),
             Sink::File { path, .. } => {
@@ -353,17 +356,16 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let place = Place::Directory(directory.path().into());
         let (journal, _) = Journal::open::<Event>(&place, "test").expect("opens");
-        let writers: Vec<_> = (0..200)
-            .map(|n| {
-                let journal = journal.clone();
-                tokio::spawn(async move {
-                    journal.append(at(0), Event::Tick { n });
-                    journal.durable(journal.last()).await
-                })
-            })
-            .collect();
-        for writer in writers {
-            writer.await.expect("ran").expect("kept");
+        let mut writers = tokio::task::JoinSet::new();
+        for n in 0..200 {
+            let journal = journal.clone();
+            writers.spawn(async move {
+                journal.append(at(0), Event::Tick { n });
+                journal.durable(journal.last()).await
+            });
+        }
+        while let Some(writer) = writers.join_next().await {
+            writer.expect("ran").expect("kept");
         }
         drop(journal);
         let mut numbers = fill(&place, 0..0).await;

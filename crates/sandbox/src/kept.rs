@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::journal::{Journal, NotKept};
 
 /// A state that changes by events alone.
-pub trait State {
+pub(crate) trait State {
     /// A change.
     type Event: Serialize;
 
@@ -21,7 +21,7 @@ pub trait State {
 
 /// A state with its journal.
 #[derive(Debug)]
-pub struct Kept<S> {
+pub(crate) struct Kept<S> {
     state: Mutex<S>,
     journal: Journal,
     clock: Clock,
@@ -29,27 +29,27 @@ pub struct Kept<S> {
 
 impl<S: State> Kept<S> {
     /// Takes a replayed state.
-    pub fn new(state: S, journal: Journal, clock: Clock) -> Self {
+    pub(crate) fn new(state: S, journal: Journal, clock: Clock) -> Self {
         Self { state: Mutex::new(state), journal, clock }
     }
 
     /// Returns the journal.
-    pub fn journal(&self) -> &Journal {
+    pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
 
     /// Returns the time.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// Looks at the state without answering anybody from it.
-    pub fn peek<T>(&self, look: impl FnOnce(&S) -> T) -> T {
+    pub(crate) fn peek<T>(&self, look: impl FnOnce(&S) -> T) -> T {
         look(&self.locked())
     }
 
     /// Changes the state and answers from it, once the change and everything that the answer shows is synced.
-    pub async fn change<T, E>(
+    pub(crate) async fn change<T, E>(
         &self,
         decide: impl FnOnce(&S, Timestamp) -> Result<Vec<S::Event>, E>,
         view: impl FnOnce(&S, Timestamp) -> Result<T, E>,
@@ -67,7 +67,7 @@ impl<S: State> Kept<S> {
     }
 
     /// Answers from the state as it was, and then changes it by what the answering causes.
-    pub async fn read<T>(
+    pub(crate) async fn read<T>(
         &self,
         find: impl FnOnce(&S, Timestamp) -> T,
         effect: impl FnOnce(&S, &T) -> Vec<S::Event>,
@@ -84,7 +84,7 @@ impl<S: State> Kept<S> {
     }
 
     /// Does what has fallen due.
-    pub async fn sweep(&self) -> Result<(), NotKept> {
+    pub(crate) async fn sweep(&self) -> Result<(), NotKept> {
         self.read(|_, _| (), |_, ()| Vec::new()).await
     }
 

@@ -1,10 +1,10 @@
 //! Traffic police systems: the rules that both cities share. Their wires are `changsha` and `taiyuan`.
 
-pub mod book;
-pub mod event;
-pub mod hours;
-pub mod magic;
-pub mod office;
+pub(crate) mod book;
+pub(crate) mod event;
+pub(crate) mod hours;
+pub(crate) mod magic;
+pub(crate) mod office;
 pub mod people;
-pub mod registry;
-pub mod tariff;
+pub(crate) mod registry;
+pub(crate) mod tariff;

@@ -6,5 +6,5 @@ mod reply;
 mod server;
 mod service;
 
-pub use server::serve;
-pub use service::Service;
+pub(crate) use server::serve;
+pub(crate) use service::Service;

@@ -9,6 +9,7 @@ mod messages;
 mod notify;
 mod outcome;
 
-pub use api::router;
-pub use desk::{Desk, Pay, PayError, SYSTEM};
+pub(crate) use api::router;
+pub(crate) use desk::{Desk, SYSTEM};
+pub use desk::{Pay, PayError};
 pub use keys::{KeyError, Keys, MerchantKeys};

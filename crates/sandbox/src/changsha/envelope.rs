@@ -11,7 +11,7 @@ use quick_xml::reader::NsReader;
 use crate::charset;
 
 /// The namespace of the operations.
-pub const NAMESPACE: &str = "urn:csjj:wfcl:1";
+pub(super) const NAMESPACE: &str = "urn:csjj:wfcl:1";
 const SOAP: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"GBK\"?>\n";
 const DEPTH_MAX: usize = 16;
@@ -19,7 +19,7 @@ const FIELDS_MAX: usize = 64;
 
 /// What a caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(super) struct Request {
     /// The operation: the local name of the body's element.
     pub operation: String,
     /// Its children and their texts, trimmed.
@@ -29,11 +29,11 @@ pub struct Request {
 /// A request that cannot be read. The text is what the caller is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreadable(pub &'static str);
+pub(super) struct Unreadable(pub &'static str);
 
 /// A piece of a reply.
 #[derive(Clone, Debug)]
-pub enum Node {
+pub(super) enum Node {
     /// An element with text.
     Text(&'static str, String),
     /// An element with elements.
@@ -41,7 +41,7 @@ pub enum Node {
 }
 
 /// Reads a request in the charset of its `Content-Type`, else of its declaration, else UTF-8.
-pub fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Request, Unreadable> {
+pub(super) fn read(bytes: &[u8], content_type: Option<&str>) -> Result<Request, Unreadable> {
     let named = content_type.and_then(charset_parameter).or_else(|| declared_charset(bytes));
     let text = match named.as_deref() {
         Some("gbk" | "gb2312") => charset::decode_gbk(bytes).map_err(|_| Unreadable("请求不是有效的GBK编码"))?,
@@ -142,12 +142,9 @@ impl Position {
     }
 
     fn leave(&mut self) {
-        if let Some(name) = self.path.pop() {
-            if self.path.len() == 3 && self.in_body {
-                if let Some(text) = self.fields.get_mut(&name) {
-                    *text = text.trim().to_owned();
-                }
-            }
+        let name = self.path.pop().filter(|_| self.path.len() == 3 && self.in_body);
+        if let Some(text) = name.and_then(|name| self.fields.get_mut(&name)) {
+            *text = text.trim().to_owned();
         }
     }
 
@@ -164,7 +161,7 @@ impl Position {
 }
 
 /// Writes the reply of an operation, as text; `encoded` makes the bytes.
-pub fn reply(operation: &str, nodes: &[Node]) -> String {
+pub(super) fn reply(operation: &str, nodes: &[Node]) -> String {
     let mut body = format!("<w:{operation}Response xmlns:w=\"{NAMESPACE}\">");
     nodes.iter().for_each(|node| node.write(&mut body));
     // Writing into a String cannot fail.
@@ -173,7 +170,7 @@ pub fn reply(operation: &str, nodes: &[Node]) -> String {
 }
 
 /// Writes a SOAP Fault, as text.
-pub fn fault(code: &str, text: &str) -> String {
+pub(super) fn fault(code: &str, text: &str) -> String {
     enveloped(&format!(
         "<soap:Fault><faultcode>soap:{code}</faultcode><faultstring>{}</faultstring></soap:Fault>",
         escape(text)
@@ -185,7 +182,7 @@ fn enveloped(body: &str) -> String {
 }
 
 /// The bytes of a document of ours.
-pub fn encoded(text: &str) -> Vec<u8> {
+pub(super) fn encoded(text: &str) -> Vec<u8> {
     charset::encode_gbk_xml(text)
 }
 

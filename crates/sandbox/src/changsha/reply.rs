@@ -15,15 +15,15 @@ use crate::police::registry::{City, Evidence};
 const TOO_LONG_BYTES: usize = 2 << 20;
 
 /// A return code with its text.
-pub type Code = (&'static str, &'static str);
+pub(super) type Code = (&'static str, &'static str);
 
-pub const DONE: Code = ("0000", "成功");
-pub const IN_PROCESS: Code = ("0001", "处理中");
-pub const BAD_CALLER: Code = ("1001", "接口序列号无效");
-pub const BAD_PARAMETER: Code = ("1002", "参数错误");
+pub(super) const DONE: Code = ("0000", "成功");
+pub(super) const IN_PROCESS: Code = ("0001", "处理中");
+pub(super) const BAD_CALLER: Code = ("1001", "接口序列号无效");
+pub(super) const BAD_PARAMETER: Code = ("1002", "参数错误");
 
 /// The code of a call that has no answer of its own.
-pub fn code_of(no: No) -> Code {
+pub(super) fn code_of(no: No) -> Code {
     match no {
         No::Refused(refusal) => code_of_refusal(refusal),
         No::Busy => ("9998", "系统忙"),
@@ -33,7 +33,7 @@ pub fn code_of(no: No) -> Code {
 }
 
 /// The code of a refusal.
-pub fn code_of_refusal(refusal: Refusal) -> Code {
+pub(super) fn code_of_refusal(refusal: Refusal) -> Code {
     match refusal {
         Refusal::NoRecord => ("2001", "无此违法记录"),
         Refusal::NoDriver => ("2002", "无此驾驶人"),
@@ -50,18 +50,18 @@ pub fn code_of_refusal(refusal: Refusal) -> Code {
 }
 
 /// Return code and text, which every reply starts with.
-pub fn head(code: Code, detail: &str) -> Vec<Node> {
+pub(super) fn head(code: Code, detail: &str) -> Vec<Node> {
     let text = if detail.is_empty() { code.1.to_owned() } else { format!("{}：{detail}", code.1) };
     vec![Node::Text("fhm", code.0.into()), Node::Text("fhxx", text)]
 }
 
 /// Yuan with two decimals.
-pub fn yuan(fen: i64) -> String {
+pub(super) fn yuan(fen: i64) -> String {
     format!("{}.{:02}", fen / 100, fen % 100)
 }
 
 /// Reads yuan with two decimals into fen.
-pub fn fen(yuan: &str) -> Option<i64> {
+pub(super) fn fen(yuan: &str) -> Option<i64> {
     let (whole, cents) = yuan.split_once('.')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole)
@@ -88,7 +88,7 @@ fn paid_flag(record: &Record) -> String {
 }
 
 /// The `wfxx` element.
-pub fn record(city: City, record: &Record) -> Node {
+pub(super) fn record(city: City, record: &Record) -> Node {
     let base = &record.base;
     let (name, number) = people::person(base.id.person).map(|person| (person.name, person.number)).unwrap_or_default();
     let decision =
@@ -126,7 +126,7 @@ pub fn record(city: City, record: &Record) -> Node {
 }
 
 /// The `zj` element.
-pub fn evidence(evidence: &Evidence) -> Node {
+pub(super) fn evidence(evidence: &Evidence) -> Node {
     let fields = [
         ("zjbh", evidence.number.clone()),
         ("zjlx", if evidence.video { "2" } else { "1" }.into()),
@@ -138,12 +138,12 @@ pub fn evidence(evidence: &Evidence) -> Node {
 }
 
 /// What a lock adds to its record.
-pub fn lock(lock: &Lock) -> Vec<Node> {
+pub(super) fn lock(lock: &Lock) -> Vec<Node> {
     vec![Node::Text("sdbh", lock.number.clone()), Node::Text("sdyxq", beijing::spaced(lock.until))]
 }
 
 /// What became of a payment.
-pub fn payment(payment: &Payment, record: Option<&Record>) -> Vec<Node> {
+pub(super) fn payment(payment: &Payment, record: Option<&Record>) -> Vec<Node> {
     let (state, posted_at, points) = match payment.state {
         PaymentState::Posted { posted_at, points_before, points_after, .. } => {
             ("1", Some(posted_at), (points_before.to_string(), points_after.to_string()))
@@ -165,16 +165,12 @@ pub fn payment(payment: &Payment, record: Option<&Record>) -> Vec<Node> {
     fields.into_iter().map(|(name, text)| Node::Text(name, text)).collect()
 }
 
-/// The bytes of a reply that a fault has spoilt; `None` for the fault that is no reply.
-pub fn spoilt(operation: &str, mut nodes: Vec<Node>, fault: Fault) -> Vec<u8> {
+/// The bytes of a reply that a fault has spoilt.
+pub(super) fn spoilt(operation: &str, mut nodes: Vec<Node>, fault: Fault) -> Vec<u8> {
     match fault {
-        Fault::GarbleValue => {
-            if !undefined_values(&mut nodes) {
-                nodes.iter_mut().for_each(|node| replace(node, "fhm", "ZZZZ"));
-            }
-        }
+        Fault::GarbleValue => undefined_values(&mut nodes),
         Fault::Duplicate => doubled(&mut nodes),
-        Fault::TooLong => nodes.iter_mut().for_each(|node| replace(node, "fhxx", &"长".repeat(TOO_LONG_BYTES / 2))),
+        Fault::TooLong => replace(&mut nodes, "fhxx", &"长".repeat(TOO_LONG_BYTES / 2)),
         _ => {}
     }
     let text = envelope::reply(operation, &nodes);
@@ -189,7 +185,14 @@ pub fn spoilt(operation: &str, mut nodes: Vec<Node>, fault: Fault) -> Vec<u8> {
     }
 }
 
-fn undefined_values(nodes: &mut [Node]) -> bool {
+/// Flags that no table has; where there are none, such a return code.
+fn undefined_values(nodes: &mut [Node]) {
+    if !undefined_flags(nodes) {
+        replace(nodes, "fhm", "ZZZZ");
+    }
+}
+
+fn undefined_flags(nodes: &mut [Node]) -> bool {
     let mut any = false;
     for node in nodes {
         match node {
@@ -202,16 +205,17 @@ fn undefined_values(nodes: &mut [Node]) -> bool {
                 any = true;
             }
             Node::Text(..) => {}
-            Node::Group(_, children) => any |= undefined_values(children),
+            Node::Group(_, children) => any |= undefined_flags(children),
         }
     }
     any
 }
 
-fn replace(node: &mut Node, wanted: &str, value: &str) {
-    if let Node::Text(name, text) = node {
-        if *name == wanted {
-            *text = value.into();
+fn replace(nodes: &mut [Node], wanted: &str, value: &str) {
+    for node in nodes {
+        match node {
+            Node::Text(name, text) if *name == wanted => *text = value.into(),
+            Node::Text(..) | Node::Group(..) => {}
         }
     }
 }
@@ -277,7 +281,7 @@ mod tests {
         };
         let plain = envelope::encoded(&envelope::reply("cxWfxx", &nodes()));
         let spoil = |fault| spoilt("cxWfxx", nodes(), fault);
-        assert_eq!(crate::charset::decode_gbk(&plain).is_ok(), true);
+        assert!(crate::charset::decode_gbk(&plain).is_ok());
         assert_eq!(spoil(Fault::GarbleCut).len(), plain.len() - 1);
         assert!(crate::charset::decode_gbk(&spoil(Fault::GarbleCut)).is_err());
         assert!(spoil(Fault::GarbleUnmappable).contains(&0xFF));

@@ -32,7 +32,7 @@ const ROWS_DEFAULT: usize = 20;
 const LOCK_MINUTES_MAX: u64 = 1_440;
 
 /// Changsha's counter: who may call, and the office behind it.
-pub struct Service {
+pub(crate) struct Service {
     /// The office.
     pub office: Arc<Office>,
     /// The interface serial number that callers must give.
@@ -98,7 +98,7 @@ struct Call {
 struct BadParameter(String);
 
 /// Builds the HTTP routes.
-pub fn router(service: Arc<Service>) -> Router {
+pub(crate) fn router(service: Arc<Service>) -> Router {
     Router::new().route(PATH, post(call).get(wsdl)).with_state(service)
 }
 

@@ -15,13 +15,13 @@ use crate::beijing;
 use crate::kept::State;
 
 /// How long a pending payment or a pending clearance of a magic plate takes.
-pub const PENDING: Duration = Duration::from_secs(3);
+pub(crate) const PENDING: Duration = Duration::from_secs(3);
 /// What the fine of a magic plate rises by once it was read, in fen.
-pub const RISE_MINOR: i64 = 5_000;
+pub(crate) const RISE_MINOR: i64 = 5_000;
 
 /// Everything that one city's police system knows.
 #[derive(Debug)]
-pub struct Book {
+pub(crate) struct Book {
     city: City,
     day: Date,
     changes: BTreeMap<RecordId, Change>,
@@ -51,7 +51,7 @@ struct Change {
 
 /// An amount that is held for a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lock {
+pub(crate) struct Lock {
     /// Lock number.
     pub number: String,
     /// The caller's key.
@@ -66,7 +66,7 @@ pub struct Lock {
 
 /// A record as it is at one moment.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// What was laid out.
     pub base: Base,
     /// Fine, in fen.
@@ -85,7 +85,7 @@ pub struct Record {
 
 /// A driver as of one moment.
 #[derive(Clone, Debug)]
-pub struct Driver {
+pub(crate) struct Driver {
     /// Who.
     pub id: PersonId,
     /// What is known of them.
@@ -98,7 +98,7 @@ pub struct Driver {
 
 /// A payment notice.
 #[derive(Clone, Debug)]
-pub struct Notice {
+pub(crate) struct Notice {
     /// The caller's order number.
     pub order: String,
     /// Record number.
@@ -113,12 +113,12 @@ pub struct Notice {
 
 impl Record {
     /// Fine and late fee, in fen.
-    pub fn total_minor(&self) -> i64 {
+    pub(crate) fn total_minor(&self) -> i64 {
         self.fine_minor + self.late_minor
     }
 
     /// Whether there is nothing to pay.
-    pub fn is_warning(&self) -> bool {
+    pub(crate) fn is_warning(&self) -> bool {
         self.base.initial == Initial::Warning
     }
 
@@ -138,19 +138,19 @@ impl Record {
 
 impl Driver {
     /// Licence status: `B` from 12 points on.
-    pub fn status(&self) -> &'static str {
+    pub(crate) fn status(&self) -> &'static str {
         if self.points >= 12 { "B" } else { "A" }
     }
 
     /// First and last day of the cycle that `day` lies in; everybody's cycle is the calendar year here.
-    pub fn cycle(&self, day: Date) -> (Date, Date) {
+    pub(crate) fn cycle(&self, day: Date) -> (Date, Date) {
         (day.first_of_year(), day.last_of_year())
     }
 }
 
 impl Book {
     /// Opens an empty book. `day` is the day of the first start.
-    pub fn new(city: City, day: Date) -> Self {
+    pub(crate) fn new(city: City, day: Date) -> Self {
         Self {
             city,
             day,
@@ -166,18 +166,18 @@ impl Book {
     // === reading ===
 
     /// Returns a record as it is now.
-    pub fn record(&self, number: &str, now: Timestamp) -> Result<Record, Refusal> {
+    pub(crate) fn record(&self, number: &str, now: Timestamp) -> Result<Record, Refusal> {
         let base = self.city.parse_number(number).and_then(|id| self.city.record(id, self.day));
         base.map(|base| self.view(base, now)).ok_or(Refusal::NoRecord)
     }
 
     /// Returns a person's records as they are now, newest first.
-    pub fn records(&self, person: PersonId, now: Timestamp) -> Vec<Record> {
+    pub(crate) fn records(&self, person: PersonId, now: Timestamp) -> Vec<Record> {
         self.city.records(person, self.day).into_iter().map(|base| self.view(base, now)).collect()
     }
 
     /// Returns a driver by licence number.
-    pub fn driver(&self, licence: &str, now: Timestamp) -> Result<Driver, Refusal> {
+    pub(crate) fn driver(&self, licence: &str, now: Timestamp) -> Result<Driver, Refusal> {
         let id = people::by_number(licence).ok_or(Refusal::NoDriver)?;
         let person = people::person(id).ok_or(Refusal::NoDriver)?;
         let records = self.records(id, now);
@@ -187,17 +187,17 @@ impl Book {
     }
 
     /// Returns a payment by order number.
-    pub fn payment(&self, order: &str) -> Result<&Payment, Refusal> {
+    pub(crate) fn payment(&self, order: &str) -> Result<&Payment, Refusal> {
         self.payments.get(order).ok_or(Refusal::NoPayment)
     }
 
     /// Returns the latest lock of a key.
-    pub fn lock_of_key(&self, key: &str) -> Option<&Lock> {
+    pub(crate) fn lock_of_key(&self, key: &str) -> Option<&Lock> {
         self.keys.get(key).and_then(|number| self.locks.get(number))
     }
 
     /// Returns a lock by its number.
-    pub fn lock_by_number(&self, number: &str) -> Option<&Lock> {
+    pub(crate) fn lock_by_number(&self, number: &str) -> Option<&Lock> {
         self.locks.get(number)
     }
 
@@ -253,7 +253,7 @@ impl Book {
     }
 
     /// Decides a lock. An empty list: the key holds the record already.
-    pub fn lock(&self, number: &str, key: &str, span: Duration, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    pub(crate) fn lock(&self, number: &str, key: &str, span: Duration, now: Timestamp) -> Result<Vec<Event>, Refusal> {
         let record = self.record(number, now)?;
         let id = record.base.id;
         if let Some(earlier) = self.lock_of_key(key) {
@@ -279,7 +279,7 @@ impl Book {
     }
 
     /// Decides a release. An empty list: it is released already, or ran out.
-    pub fn release(&self, number: &str, key: &str, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    pub(crate) fn release(&self, number: &str, key: &str, now: Timestamp) -> Result<Vec<Event>, Refusal> {
         let lock = self.locks.get(number).filter(|lock| lock.key == key).ok_or(Refusal::NoLock)?;
         let runs = self.running_lock(lock.record, now).is_some_and(|running| running.number == number);
         Ok(if runs { vec![Event::Released { lock: number.into() }] } else { Vec::new() })
@@ -287,7 +287,7 @@ impl Book {
 
     /// Decides a payment. An empty list: the order number has its answer already. A refusal that stands under the order number is an
     /// event, not an error; only a reused number is.
-    pub fn pay(&self, notice: &Notice, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    pub(crate) fn pay(&self, notice: &Notice, now: Timestamp) -> Result<Vec<Event>, Refusal> {
         if let Some(earlier) = self.payments.get(&notice.order) {
             let same = earlier.record == notice.record && earlier.amount_minor == notice.amount_minor;
             return if same { Ok(Vec::new()) } else { Err(Refusal::KeyReused) };
@@ -347,7 +347,7 @@ impl Book {
     }
 
     /// Decides what an officer does.
-    pub fn edit(&self, number: &str, edit: Edit, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    pub(crate) fn edit(&self, number: &str, edit: Edit, now: Timestamp) -> Result<Vec<Event>, Refusal> {
         let record = self.record(number, now)?;
         if record.paid || record.is_warning() {
             return Err(Refusal::AlreadyPaid);
@@ -356,7 +356,7 @@ impl Book {
     }
 
     /// Decides what reading a record changes: the fine of one magic state rises once it was read.
-    pub fn was_read(&self, record: &Record) -> Option<Event> {
+    pub(crate) fn was_read(&self, record: &Record) -> Option<Event> {
         let id = record.base.id;
         let risen = self.changes.get(&id).is_some_and(|change| change.fine_minor.is_some());
         (magic::quirk(id) == Quirk::RisesOnceRead && !risen).then(|| Event::Edited {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A change. Amounts are fen, times microseconds since 1970 UTC. Names and identity numbers never stand in one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub(crate) enum Event {
     /// The first start: every record is laid out relative to this day (Beijing, `yyyy-MM-dd`).
     Opened {
         /// The day.
@@ -53,7 +53,7 @@ pub enum Event {
 /// What an officer does to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
-pub enum Edit {
+pub(crate) enum Edit {
     /// Confirms a capture: a decision is made, dated now.
     Confirm,
     /// Marks it disputed.
@@ -69,7 +69,7 @@ pub enum Edit {
 
 /// A payment notice under one order number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payment {
+pub(crate) struct Payment {
     /// The caller's order number: the key.
     pub order: String,
     /// Record number.
@@ -88,7 +88,7 @@ pub struct Payment {
 /// What became of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum PaymentState {
+pub(crate) enum PaymentState {
     /// In process until `due`, then as `then` says.
     Taken {
         /// When it leaves this state.
@@ -117,7 +117,7 @@ pub enum PaymentState {
 /// What a payment in process ends as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Next {
+pub(crate) enum Next {
     /// Posted.
     Post,
     /// Refused by the department.
@@ -127,7 +127,7 @@ pub enum Next {
 /// Why the police system says no. Nothing was changed by the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// No such record.
     NoRecord,
     /// No such driver.

@@ -6,7 +6,7 @@ use crate::faults::{Fault, Operation};
 
 /// How a magic record behaves by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quirk {
+pub(crate) enum Quirk {
     /// Not at all.
     None,
     /// The fine rises after the first reading.
@@ -29,7 +29,7 @@ pub enum Quirk {
 const ONCE_FROM: u32 = 5;
 
 /// Returns how a record behaves by itself. What it starts as (captured, disputed …) is the registry's business.
-pub fn quirk(id: RecordId) -> Quirk {
+pub(crate) fn quirk(id: RecordId) -> Quirk {
     if id.person.kind != Kind::Magic {
         return Quirk::None;
     }
@@ -46,7 +46,7 @@ pub fn quirk(id: RecordId) -> Quirk {
 }
 
 /// Returns the fault of a call about a magic person, and whether only the first such call shows it.
-pub fn fault(person: PersonId, operation: Operation) -> Option<(Fault, bool)> {
+pub(crate) fn fault(person: PersonId, operation: Operation) -> Option<(Fault, bool)> {
     let PersonId { kind: Kind::Magic, index } = person else { return None };
     let digit = match operation {
         Operation::List => 1,

@@ -21,7 +21,7 @@ use crate::kept::{Kept, State as _};
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// One city's police system.
-pub struct Office {
+pub(crate) struct Office {
     city: City,
     book: Kept<Book>,
     context: Context,
@@ -33,7 +33,7 @@ pub struct Office {
 
 /// Why a call has no answer of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum No {
+pub(crate) enum No {
     /// The rules say no.
     Refused(Refusal),
     /// Too much to do. Nothing was changed.
@@ -46,7 +46,7 @@ pub enum No {
 
 /// Whom or what a call is about.
 #[derive(Clone, Copy, Debug)]
-pub enum Subject<'a> {
+pub(crate) enum Subject<'a> {
     /// A vehicle: type in GA coding, plate.
     Plate(&'a str, &'a str),
     /// A driver.
@@ -61,7 +61,7 @@ pub enum Subject<'a> {
 
 /// How a call goes on before it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
+pub(crate) enum Before {
     /// Do it.
     Go,
     /// Answer this instead.
@@ -72,7 +72,7 @@ pub enum Before {
 
 /// How a call goes on after it was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
+pub(crate) enum After {
     /// Answer.
     Answer,
     /// Answer an internal error instead.
@@ -85,7 +85,7 @@ pub enum After {
 
 /// One page of a list of records.
 #[derive(Clone, Debug)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// How many there are in all.
     pub total: usize,
     /// Those on this page.
@@ -109,7 +109,7 @@ impl From<Refusal> for No {
 
 impl Office {
     /// Opens the office: replays the journal, or starts it today.
-    pub fn open(
+    pub(crate) fn open(
         city: City,
         place: &Place,
         context: Context,
@@ -137,24 +137,24 @@ impl Office {
     }
 
     /// Returns the city.
-    pub fn city(&self) -> City {
+    pub(crate) fn city(&self) -> City {
         self.city
     }
 
     /// Returns the system's journal.
-    pub fn journal(&self) -> &Journal {
+    pub(crate) fn journal(&self) -> &Journal {
         self.book.journal()
     }
 
     /// Returns the system's time.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.book.now()
     }
 
     // === the calls ===
 
     /// Lists records of a plate or a driver that `keep` wants, newest first.
-    pub async fn list(
+    pub(crate) async fn list(
         &self,
         subject: Subject<'_>,
         keep: impl Fn(&Record) -> bool,
@@ -172,14 +172,14 @@ impl Office {
     }
 
     /// Lists every record without being seen to read.
-    pub async fn peek(&self, subject: Subject<'_>) -> Result<Vec<Record>, No> {
+    pub(crate) async fn peek(&self, subject: Subject<'_>) -> Result<Vec<Record>, No> {
         let person = self.person(subject);
         let find = |book: &Book, now| person.map(|person| book.records(person, now)).unwrap_or_default();
         Ok(self.book.read(find, |_, _| Vec::new()).await?)
     }
 
     /// Returns one record with its evidence.
-    pub async fn detail(&self, number: &str) -> Result<(Record, Vec<Evidence>), No> {
+    pub(crate) async fn detail(&self, number: &str) -> Result<(Record, Vec<Evidence>), No> {
         let find = |book: &Book, now| book.record(number, now);
         let read = |book: &Book, found: &Result<Record, Refusal>| {
             found.iter().filter_map(|record| book.was_read(record)).collect()
@@ -190,7 +190,7 @@ impl Office {
     }
 
     /// Holds a record's amount.
-    pub async fn lock(&self, number: &str, key: &str, span: Duration) -> Result<(Lock, Record), No> {
+    pub(crate) async fn lock(&self, number: &str, key: &str, span: Duration) -> Result<(Lock, Record), No> {
         self.change(
             |book, now| book.lock(number, key, span, now),
             |book, now| Ok((book.lock_of_key(key).cloned().ok_or(Refusal::NoLock)?, book.record(number, now)?)),
@@ -199,34 +199,34 @@ impl Office {
     }
 
     /// Gives a hold back.
-    pub async fn release(&self, lock: &str, key: &str) -> Result<(), No> {
+    pub(crate) async fn release(&self, lock: &str, key: &str) -> Result<(), No> {
         self.change(|book, now| book.release(lock, key, now), |_, _| Ok(())).await
     }
 
     /// Takes a payment; returns what became of it and the record.
-    pub async fn pay(&self, notice: &Notice) -> Result<(Payment, Option<Record>), No> {
+    pub(crate) async fn pay(&self, notice: &Notice) -> Result<(Payment, Option<Record>), No> {
         self.change(|book, now| book.pay(notice, now), |book, now| payment(book, &notice.order, now)).await
     }
 
     /// Tells what became of a payment.
-    pub async fn inquire(&self, order: &str) -> Result<(Payment, Option<Record>), No> {
+    pub(crate) async fn inquire(&self, order: &str) -> Result<(Payment, Option<Record>), No> {
         self.change(|_, _| Ok(Vec::new()), |book, now| payment(book, order, now)).await
     }
 
     /// Tells a driver's points.
-    pub async fn points(&self, licence: &str) -> Result<Driver, No> {
+    pub(crate) async fn points(&self, licence: &str) -> Result<Driver, No> {
         self.change(|_, _| Ok(Vec::new()), |book, now| book.driver(licence, now)).await
     }
 
     /// Does what an officer does.
-    pub async fn edit(&self, number: &str, edit: Edit) -> Result<Record, No> {
+    pub(crate) async fn edit(&self, number: &str, edit: Edit) -> Result<Record, No> {
         self.change(|book, now| book.edit(number, edit, now), |book, now| book.record(number, now)).await
     }
 
     // === faults and hours ===
 
     /// Takes the fault that a call is to suffer: a staged one, or the subject's magic.
-    pub fn suffer(&self, operation: Operation, subject: Subject<'_>) -> Option<Suffer> {
+    pub(crate) fn suffer(&self, operation: Operation, subject: Subject<'_>) -> Option<Suffer> {
         if let Some(staged) = self.faults.take(self.city.system, operation) {
             return Some(staged);
         }
@@ -237,7 +237,7 @@ impl Office {
     }
 
     /// Plays the part of a fault that comes before the call is done.
-    pub async fn before(&self, suffer: Option<Suffer>) -> Before {
+    pub(crate) async fn before(&self, suffer: Option<Suffer>) -> Before {
         let closed = self.hours.is_some_and(|hours| !hours.open_at(self.now()));
         match suffer.map(|suffer| suffer.fault) {
             Some(Fault::Busy) => Before::Answer(No::Busy),
@@ -254,7 +254,7 @@ impl Office {
     }
 
     /// Plays the part of a fault that comes after the call was done.
-    pub async fn after(&self, suffer: Option<Suffer>) -> After {
+    pub(crate) async fn after(&self, suffer: Option<Suffer>) -> After {
         let Some(Suffer { fault, delay }) = suffer else { return After::Answer };
         match fault {
             Fault::ErrorAfter => After::Internal,

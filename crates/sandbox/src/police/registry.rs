@@ -10,11 +10,11 @@ use super::tariff::{self, Offence};
 use crate::beijing;
 
 /// How many records the member of the cast with very many has.
-pub const MANY: u8 = 60;
+pub(crate) const MANY: u8 = 60;
 
 /// One city's traffic police: its name on the wire and what it lays out.
 #[derive(Clone, Copy, Debug)]
-pub struct City {
+pub(crate) struct City {
     /// Region code, and the last part of the system's name.
     pub region: &'static str,
     /// The system's name: `police-430100`.
@@ -30,7 +30,7 @@ pub struct City {
 }
 
 /// Changsha: 16-digit record numbers, 15-digit decisions.
-pub const CHANGSHA: City = City {
+pub(crate) const CHANGSHA: City = City {
     region: "430100",
     system: "police-430100",
     plate_prefix: "湘A",
@@ -43,7 +43,7 @@ pub const CHANGSHA: City = City {
 };
 
 /// Taiyuan: 20-digit record numbers, 16-digit decisions.
-pub const TAIYUAN: City = City {
+pub(crate) const TAIYUAN: City = City {
     region: "140100",
     system: "police-140100",
     plate_prefix: "晋A",
@@ -57,7 +57,7 @@ pub const TAIYUAN: City = City {
 
 /// A record, by its person and its place among that person's records (from 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RecordId {
+pub(crate) struct RecordId {
     /// Whose it is.
     pub person: PersonId,
     /// Which of theirs.
@@ -66,7 +66,7 @@ pub struct RecordId {
 
 /// What a record is before anybody touches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Initial {
+pub(crate) enum Initial {
     /// Captured only.
     Captured,
     /// Confirmed, decided, unpaid.
@@ -81,7 +81,7 @@ pub enum Initial {
 
 /// A record as it is laid out.
 #[derive(Clone, Debug)]
-pub struct Base {
+pub(crate) struct Base {
     /// The record.
     pub id: RecordId,
     /// Its number on the wire.
@@ -106,7 +106,7 @@ pub struct Base {
 
 /// A photo or a video of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// Its number.
     pub number: String,
     /// Whether it moves.
@@ -148,7 +148,7 @@ const DAYS_TO_DECISION: i64 = 2;
 
 impl City {
     /// Returns the record as laid out for a system that was first started on `day` (Beijing).
-    pub fn record(&self, id: RecordId, day: Date) -> Option<Base> {
+    pub(crate) fn record(&self, id: RecordId, day: Date) -> Option<Base> {
         let plan = plan_of(id)?;
         let offence = *self.offences.iter().find(|offence| offence.code == plan.code)?;
         let vehicle = people::vehicle(id.person, self.plate_prefix)?;
@@ -177,7 +177,7 @@ impl City {
     }
 
     /// Returns a person's records, newest first.
-    pub fn records(&self, person: PersonId, day: Date) -> Vec<Base> {
+    pub(crate) fn records(&self, person: PersonId, day: Date) -> Vec<Base> {
         let mut all: Vec<Base> =
             (1..=u8::MAX).map_while(|ordinal| self.record(RecordId { person, ordinal }, day)).collect();
         all.sort_by(|a, b| b.occurred_at.cmp(&a.occurred_at).then(a.id.cmp(&b.id)));
@@ -185,12 +185,12 @@ impl City {
     }
 
     /// Writes a record's number.
-    pub fn number(&self, id: RecordId) -> String {
+    pub(crate) fn number(&self, id: RecordId) -> String {
         format!("{}{}{:07}{:02}", self.number_prefix, kind_digit(id.person.kind), id.person.index, id.ordinal)
     }
 
     /// Reads a record's number; `None` when it is not one of this city's.
-    pub fn parse_number(&self, number: &str) -> Option<RecordId> {
+    pub(crate) fn parse_number(&self, number: &str) -> Option<RecordId> {
         let rest = number.strip_prefix(self.number_prefix)?;
         if rest.len() != 10 || !rest.bytes().all(|b| b.is_ascii_digit()) {
             return None;
@@ -206,17 +206,17 @@ impl City {
     }
 
     /// Returns the archive number of a person's licence.
-    pub fn archive_number(&self, person: PersonId) -> String {
+    pub(crate) fn archive_number(&self, person: PersonId) -> String {
         format!("{}{}{:07}", &self.region[..4], kind_digit(person.kind), person.index)
     }
 
     /// Returns code and name of the unit that captures.
-    pub fn unit(&self) -> (&'static str, &'static str) {
+    pub(crate) fn unit(&self) -> (&'static str, &'static str) {
         (self.unit_code, self.unit)
     }
 
     /// Returns the evidence of a record: two photos, and a video where speed was measured.
-    pub fn evidence(&self, base: &Base) -> Vec<Evidence> {
+    pub(crate) fn evidence(&self, base: &Base) -> Vec<Evidence> {
         let pieces = if matches!(base.offence.code, "1636" | "1352A") { 3 } else { 2 };
         (1..=pieces)
             .map(|n| {

@@ -3,7 +3,7 @@
 
 /// One kind of violation in one city.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offence {
+pub(crate) struct Offence {
     /// Violation code.
     pub code: &'static str,
     /// Its text.
@@ -66,7 +66,7 @@ pub(super) const TAIYUAN_PLACES: [&str; 6] = [
 ];
 
 /// Returns the late fee in fen: 3 % of the fine for each day beyond the fifteenth after the decision, never more than the fine.
-pub fn late_fee_minor(fine_minor: i64, days_since_decision: i64) -> i64 {
+pub(crate) fn late_fee_minor(fine_minor: i64, days_since_decision: i64) -> i64 {
     const FREE_DAYS: i64 = 15;
     let days = days_since_decision.saturating_sub(FREE_DAYS).max(0);
     (fine_minor.saturating_mul(3).saturating_mul(days) / 100).min(fine_minor)

@@ -9,7 +9,7 @@ use crate::{beijing, charset};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// ASCII, left-aligned, padded with spaces.
     Ascii,
     /// GB 18030, left-aligned, padded with spaces by bytes.
@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// A column of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
+pub(super) struct Column {
     /// Its name in the pages.
     pub name: &'static str,
     /// Its width in bytes.
@@ -35,7 +35,7 @@ pub struct Column {
 
 /// A value for a column.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub(super) enum Value {
     /// For ASCII and text columns.
     Text(String),
     /// For numbers.
@@ -50,7 +50,7 @@ pub enum Value {
 
 /// Bytes under way, with the place of every column in them.
 #[derive(Clone, Debug, Default)]
-pub struct Frame {
+pub(super) struct Frame {
     /// The bytes after the length.
     pub bytes: Vec<u8>,
     /// Where the columns are.
@@ -59,7 +59,7 @@ pub struct Frame {
 
 /// Where a column stands in a frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub(super) struct Mark {
     /// The column.
     pub column: Column,
     /// Its first byte.
@@ -71,15 +71,15 @@ pub struct Mark {
 /// A value that does not go into its column: a bug of the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no value, or one that does not fit, for column {0}")]
-pub struct DoesNotFit(pub &'static str);
+pub(super) struct DoesNotFit(pub &'static str);
 
 /// A column that breaks its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {0} is ill-formed")]
-pub struct BadColumn(pub &'static str);
+pub(super) struct BadColumn(pub &'static str);
 
 /// The columns of a request, by name; trailing padding is cut.
-pub type Fields = BTreeMap<&'static str, String>;
+pub(super) type Fields = BTreeMap<&'static str, String>;
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
@@ -94,13 +94,13 @@ impl From<String> for Value {
 }
 
 /// Returns the width of columns side by side.
-pub fn width(columns: &[Column]) -> usize {
+pub(super) fn width(columns: &[Column]) -> usize {
     columns.iter().map(|column| column.width).sum()
 }
 
 impl Frame {
     /// Adds columns. Every one needs its value, in order.
-    pub fn put(&mut self, columns: &[Column], values: Vec<(&'static str, Value)>) -> Result<(), DoesNotFit> {
+    pub(super) fn put(&mut self, columns: &[Column], values: Vec<(&'static str, Value)>) -> Result<(), DoesNotFit> {
         let mut values = values.into_iter();
         for column in columns {
             let value = values.next().filter(|(name, _)| *name == column.name).ok_or(DoesNotFit(column.name))?.1;
@@ -141,7 +141,7 @@ fn fitting(text: &str, width: usize) -> Option<Vec<u8>> {
 }
 
 /// Reads columns side by side. `bytes` must be exactly as wide.
-pub fn read(columns: &[Column], bytes: &[u8]) -> Result<Fields, BadColumn> {
+pub(super) fn read(columns: &[Column], bytes: &[u8]) -> Result<Fields, BadColumn> {
     let mut rest = bytes;
     let mut fields = Fields::new();
     for column in columns {

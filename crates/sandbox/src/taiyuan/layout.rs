@@ -26,11 +26,11 @@ const fn day(name: &'static str) -> Column {
     Column { name, width: 8, kind: Kind::Time }
 }
 
-pub const REQUEST_HEAD: &[Column] = &[a("jydm", 4), a("jgdm", 12), a("lsh", 20), d("fssj")];
+pub(super) const REQUEST_HEAD: &[Column] = &[a("jydm", 4), a("jgdm", 12), a("lsh", 20), d("fssj")];
 
-pub const REPLY_HEAD: &[Column] = &[a("jydm", 4), a("lsh", 20), a("fhm", 4), t("fhxx", 60), d("clsj")];
+pub(super) const REPLY_HEAD: &[Column] = &[a("jydm", 4), a("lsh", 20), a("fhm", 4), t("fhxx", 60), d("clsj")];
 
-pub const RECORD: &[Column] = &[
+pub(super) const RECORD: &[Column] = &[
     a("wfbh", 20),
     a("hpzl", 2),
     t("hphm", 15),
@@ -53,30 +53,30 @@ pub const RECORD: &[Column] = &[
     n("zjs", 2),
 ];
 
-pub const EVIDENCE: &[Column] = &[a("zjh", 24), a("zjlx", 1), d("pssj"), a("zjdz", 60), a("zjzy", 64)];
+pub(super) const EVIDENCE: &[Column] = &[a("zjh", 24), a("zjlx", 1), d("pssj"), a("zjdz", 60), a("zjzy", 64)];
 
-pub const LIST: &[Column] =
+pub(super) const LIST: &[Column] =
     &[a("cxfs", 1), a("hpzl", 2), t("hphm", 15), a("jszh", 18), a("zt", 1), n("ksh", 4), n("jls", 2)];
-pub const LIST_REPLY: &[Column] = &[n("zjls", 4), n("bcs", 2)];
+pub(super) const LIST_REPLY: &[Column] = &[n("zjls", 4), n("bcs", 2)];
 
-pub const DETAIL: &[Column] = &[a("wfbh", 20)];
-pub const DETAIL_REPLY: &[Column] = &[t("wfgd", 120), t("fltw", 120), n("zjs", 2)];
+pub(super) const DETAIL: &[Column] = &[a("wfbh", 20)];
+pub(super) const DETAIL_REPLY: &[Column] = &[t("wfgd", 120), t("fltw", 120), n("zjs", 2)];
 
-pub const LOCK: &[Column] = &[a("wfbh", 20), a("sdlsh", 64), n("sdfz", 4)];
-pub const LOCK_REPLY: &[Column] = &[a("sdh", 20), d("sdzz")];
+pub(super) const LOCK: &[Column] = &[a("wfbh", 20), a("sdlsh", 64), n("sdfz", 4)];
+pub(super) const LOCK_REPLY: &[Column] = &[a("sdh", 20), d("sdzz")];
 
-pub const RELEASE: &[Column] = &[a("sdh", 20), a("sdlsh", 64)];
+pub(super) const RELEASE: &[Column] = &[a("sdh", 20), a("sdlsh", 64)];
 
-pub const PAY: &[Column] =
+pub(super) const PAY: &[Column] =
     &[a("ddh", 64), a("wfbh", 20), a("sdh", 20), m("je"), d("jfsj"), a("jfqd", 2), a("qdlsh", 32)];
-pub const PAY_REPLY: &[Column] =
+pub(super) const PAY_REPLY: &[Column] =
     &[a("jyzt", 1), a("jflsh", 20), d("rzsj"), a("wfbh", 20), m("je"), a("zt", 1), n("jfq", 2), n("jfh", 2)];
 
-pub const INQUIRE: &[Column] = &[a("ddh", 64)];
-pub const INQUIRE_REPLY: &[Column] = &[a("jjm", 4), t("jjyy", 60)];
+pub(super) const INQUIRE: &[Column] = &[a("ddh", 64)];
+pub(super) const INQUIRE_REPLY: &[Column] = &[a("jjm", 4), t("jjyy", 60)];
 
-pub const POINTS: &[Column] = &[a("jszh", 18)];
-pub const POINTS_REPLY: &[Column] = &[
+pub(super) const POINTS: &[Column] = &[a("jszh", 18)];
+pub(super) const POINTS_REPLY: &[Column] = &[
     a("jszh", 18),
     t("xm", 30),
     a("dabh", 12),

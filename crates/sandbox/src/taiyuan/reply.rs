@@ -16,7 +16,7 @@ const LENGTH_OF_TOO_LONG: &[u8] = b"999999";
 
 /// What goes back on the wire.
 #[derive(Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// These bytes.
     Bytes(Vec<u8>),
     /// These bytes, then the connection is closed.
@@ -28,16 +28,16 @@ pub enum Answer {
 }
 
 /// A return code with its text.
-pub type Code = (&'static str, &'static str);
+pub(super) type Code = (&'static str, &'static str);
 
-pub const DONE: Code = ("AAAA", "交易成功");
-pub const IN_PROCESS: Code = ("P001", "处理中");
-pub const UNKNOWN_TRANSACTION: Code = ("E101", "交易码不存在");
-pub const BAD_INSTITUTION: Code = ("E103", "机构代码无效");
-pub const INTERNAL: Code = ("E999", "系统异常");
+pub(super) const DONE: Code = ("AAAA", "交易成功");
+pub(super) const IN_PROCESS: Code = ("P001", "处理中");
+pub(super) const UNKNOWN_TRANSACTION: Code = ("E101", "交易码不存在");
+pub(super) const BAD_INSTITUTION: Code = ("E103", "机构代码无效");
+pub(super) const INTERNAL: Code = ("E999", "系统异常");
 
 /// The code of a call that has no answer of its own.
-pub fn code_of(no: No) -> Code {
+pub(super) fn code_of(no: No) -> Code {
     match no {
         No::Refused(refusal) => code_of_refusal(refusal),
         No::Busy => ("E998", "系统忙"),
@@ -47,7 +47,7 @@ pub fn code_of(no: No) -> Code {
 }
 
 /// The code of a refusal.
-pub fn code_of_refusal(refusal: Refusal) -> Code {
+pub(super) fn code_of_refusal(refusal: Refusal) -> Code {
     match refusal {
         Refusal::NoRecord => ("E201", "无此违法记录"),
         Refusal::NoDriver => ("E202", "无此驾驶人"),
@@ -68,7 +68,7 @@ const PLATE_TYPES: [(&str, &str); 8] =
     [("DX", "01"), ("XX", "02"), ("MT", "07"), ("GC", "15"), ("JL", "16"), ("LS", "22"), ("DN", "51"), ("XN", "52")];
 
 /// Reads a plate type of this system into GA's coding.
-pub fn plate_type(own: &str) -> Option<&'static str> {
+pub(super) fn plate_type(own: &str) -> Option<&'static str> {
     PLATE_TYPES.iter().find(|(code, _)| *code == own).map(|(_, class)| *class)
 }
 
@@ -77,7 +77,7 @@ fn own_plate_type(class: &str) -> &'static str {
 }
 
 /// The status letter of a record.
-pub fn letter(record: &Record) -> &'static str {
+pub(super) fn letter(record: &Record) -> &'static str {
     match () {
         () if record.is_warning() => "M",
         () if record.paid && record.handled_at.is_some() => "J",
@@ -89,10 +89,10 @@ pub fn letter(record: &Record) -> &'static str {
 }
 
 /// Columns with their values: a header, or a group of a body.
-pub type Group = (&'static [Column], Vec<(&'static str, Value)>);
+pub(super) type Group = (&'static [Column], Vec<(&'static str, Value)>);
 
 /// Writes a reply: its header, and the groups of its body.
-pub fn frame(head: Group, body: Vec<Group>) -> Result<Frame, DoesNotFit> {
+pub(super) fn frame(head: Group, body: Vec<Group>) -> Result<Frame, DoesNotFit> {
     let mut frame = Frame::default();
     for (columns, values) in std::iter::once(head).chain(body) {
         frame.put(columns, values)?;
@@ -101,7 +101,7 @@ pub fn frame(head: Group, body: Vec<Group>) -> Result<Frame, DoesNotFit> {
 }
 
 /// The header of a reply.
-pub fn head(transaction: &str, serial: &str, code: Code, detail: &str, now: Timestamp) -> Group {
+pub(super) fn head(transaction: &str, serial: &str, code: Code, detail: &str, now: Timestamp) -> Group {
     let text = if detail.is_empty() { code.1.to_owned() } else { format!("{}：{detail}", code.1) };
     let values = vec![
         ("jydm", transaction.into()),
@@ -114,7 +114,7 @@ pub fn head(transaction: &str, serial: &str, code: Code, detail: &str, now: Time
 }
 
 /// The record group.
-pub fn record(city: City, record: &Record) -> Group {
+pub(super) fn record(city: City, record: &Record) -> Group {
     let base = &record.base;
     let (name, number) = people::person(base.id.person).map(|person| (person.name, person.number)).unwrap_or_default();
     let values = vec![
@@ -143,7 +143,7 @@ pub fn record(city: City, record: &Record) -> Group {
 }
 
 /// The evidence group.
-pub fn evidence(evidence: &Evidence) -> Group {
+pub(super) fn evidence(evidence: &Evidence) -> Group {
     let values = vec![
         ("zjh", evidence.number.clone().into()),
         ("zjlx", if evidence.video { "V" } else { "P" }.into()),
@@ -155,7 +155,7 @@ pub fn evidence(evidence: &Evidence) -> Group {
 }
 
 /// What became of a payment.
-pub fn payment(payment: &Payment, record: Option<&Record>) -> Group {
+pub(super) fn payment(payment: &Payment, record: Option<&Record>) -> Group {
     let (state, posted_at, before, after) = match payment.state {
         PaymentState::Posted { posted_at, points_before, points_after, .. } => {
             ("S", Some(posted_at), points_before, points_after)
@@ -177,12 +177,12 @@ pub fn payment(payment: &Payment, record: Option<&Record>) -> Group {
 }
 
 /// The bytes of a reply on the wire.
-pub fn framed(frame: &Frame) -> Vec<u8> {
+pub(super) fn framed(frame: &Frame) -> Vec<u8> {
     [format!("{:06}", frame.bytes.len()).as_bytes(), &frame.bytes].concat()
 }
 
 /// The bytes of a reply that a fault has spoilt.
-pub fn spoilt(mut frame: Frame, fault: Fault) -> Answer {
+pub(super) fn spoilt(mut frame: Frame, fault: Fault) -> Answer {
     match fault {
         Fault::GarbleValue => undefined_values(&mut frame),
         Fault::GarbleCut => set_last_text(&mut frame, |mark| (mark.offset + mark.filled - 1, b' ')),
@@ -230,9 +230,8 @@ fn set_last_text(frame: &mut Frame, change: impl Fn(&Mark) -> (usize, u8)) {
         let ends_wide = |text: String| text.chars().last().is_some_and(|c| !c.is_ascii());
         mark.column.kind == Kind::Text && decode_gb18030(value).is_ok_and(ends_wide)
     };
-    if let Some((at, byte)) = frame.marks.iter().rev().find(is_wide).map(change) {
-        if let Some(cell) = frame.bytes.get_mut(at) {
-            *cell = byte;
-        }
+    let Some((at, byte)) = frame.marks.iter().rev().find(is_wide).map(change) else { return };
+    if let Some(cell) = frame.bytes.get_mut(at) {
+        *cell = byte;
     }
 }

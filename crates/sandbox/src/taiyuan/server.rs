@@ -24,7 +24,7 @@ const FEED: Duration = Duration::from_secs(30);
 const FEED_CHUNK: [u8; 8_192] = [b'0'; 8_192];
 
 /// Serves until the process stops.
-pub async fn serve(listener: Listener, service: Arc<Service>, context: Context) -> std::io::Result<()> {
+pub(crate) async fn serve(listener: Listener, service: Arc<Service>, context: Context) -> std::io::Result<()> {
     let stop = context.tasks.token();
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {

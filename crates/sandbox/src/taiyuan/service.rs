@@ -30,7 +30,7 @@ const TRANSACTIONS: [(&str, Option<Operation>, &[Column]); 8] = [
 ];
 
 /// Taiyuan's counter: who may call, and the office behind it.
-pub struct Service {
+pub(crate) struct Service {
     /// The office.
     pub office: Arc<Office>,
     /// The institution code that callers must give.
@@ -57,7 +57,7 @@ impl From<BadColumn> for Unread {
 
 impl Service {
     /// Answers one frame, given without its length.
-    pub async fn answer(&self, bytes: &[u8]) -> Answer {
+    pub(crate) async fn answer(&self, bytes: &[u8]) -> Answer {
         let (transaction, serial) = (echo(bytes, 0, 4), echo(bytes, 16, 20));
         let head = |code, detail: &str| reply::head(&transaction, &serial, code, detail, self.office.now());
         let refused = |no| sent(head(reply::code_of(no), ""), Vec::new());

@@ -76,7 +76,7 @@ impl Call {
 }
 
 /// Builds the HTTP routes.
-pub fn router(desk: Arc<Desk>) -> Router {
+pub(crate) fn router(desk: Arc<Desk>) -> Router {
     Router::new().fallback(answer).with_state(desk)
 }
 

@@ -17,7 +17,7 @@ const LIFE: Duration = Duration::from_secs(7 * 86_400);
 /// How an order is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum TradeType {
+pub(super) enum TradeType {
     /// Inside WeChat.
     Jsapi,
     /// By scanning a code.
@@ -31,7 +31,7 @@ pub enum TradeType {
 
 /// What an order is made of. Amounts are fen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub(super) struct Terms {
     pub mchid: String,
     pub out_trade_no: String,
     pub appid: String,
@@ -49,14 +49,14 @@ pub struct Terms {
 
 /// A payment session: what a prepay id, a code or a link stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub(super) struct Session {
     pub prepay_id: String,
     pub link: String,
 }
 
 /// What a refund is made of. Amounts are fen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefundTerms {
+pub(super) struct RefundTerms {
     pub mchid: String,
     pub out_refund_no: String,
     pub out_trade_no: String,
@@ -77,7 +77,7 @@ pub struct RefundTerms {
 /// How a refund stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum RefundStatus {
+pub(super) enum RefundStatus {
     Processing,
     Success,
     Abnormal,
@@ -86,7 +86,7 @@ pub enum RefundStatus {
 /// A change: one journal line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub(super) enum Event {
     /// An order was made.
     OrderCreated {
         #[serde(flatten)]
@@ -123,7 +123,7 @@ pub enum Event {
 
 /// An order.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub(super) struct Order {
     pub terms: Terms,
     pub session: Session,
     pub session_until: Timestamp,
@@ -135,7 +135,7 @@ pub struct Order {
 
 /// A payment.
 #[derive(Clone, Debug)]
-pub struct Paid {
+pub(super) struct Paid {
     pub transaction_id: String,
     pub openid: String,
     pub at: Timestamp,
@@ -143,7 +143,7 @@ pub struct Paid {
 
 /// A refund.
 #[derive(Clone, Debug)]
-pub struct Refund {
+pub(super) struct Refund {
     pub terms: RefundTerms,
     pub transaction_id: String,
     pub created_at: Timestamp,
@@ -155,7 +155,7 @@ pub struct Refund {
 
 /// A callback that still has to be taken by its merchant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub(super) struct Notice {
     pub id: String,
     pub about: About,
     pub created_at: Timestamp,
@@ -163,7 +163,7 @@ pub struct Notice {
 
 /// What a callback tells, by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum About {
+pub(super) enum About {
     /// A payment: merchant, order number.
     Paid(String, String),
     /// A refund: merchant, refund number.
@@ -172,7 +172,7 @@ pub enum About {
 
 /// How an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TradeState {
+pub(super) enum TradeState {
     Notpay,
     Success,
     Refund,
@@ -181,7 +181,7 @@ pub enum TradeState {
 
 /// Everything that the channel knows.
 #[derive(Debug, Default)]
-pub struct Book {
+pub(super) struct Book {
     orders: BTreeMap<(String, String), Order>,
     refunds: BTreeMap<(String, String), Refund>,
     /// Transaction id → order.
@@ -198,7 +198,7 @@ fn key(mchid: &str, number: &str) -> (String, String) {
 
 impl Order {
     /// How it stands at a moment.
-    pub fn state(&self, now: Timestamp) -> TradeState {
+    pub(super) fn state(&self, now: Timestamp) -> TradeState {
         match () {
             () if self.paid.is_some() && !self.refunds.is_empty() => TradeState::Refund,
             () if self.paid.is_some() => TradeState::Success,
@@ -212,55 +212,55 @@ impl Book {
     // === reading ===
 
     /// Returns an order by its number.
-    pub fn order(&self, mchid: &str, out_trade_no: &str) -> Result<&Order, ApiError> {
+    pub(super) fn order(&self, mchid: &str, out_trade_no: &str) -> Result<&Order, ApiError> {
         self.orders.get(&key(mchid, out_trade_no)).ok_or(outcome::NO_ORDER)
     }
 
     /// Returns an order by WeChat's own number.
-    pub fn order_of_transaction(&self, mchid: &str, transaction_id: &str) -> Result<&Order, ApiError> {
+    pub(super) fn order_of_transaction(&self, mchid: &str, transaction_id: &str) -> Result<&Order, ApiError> {
         let key = self.transactions.get(transaction_id).filter(|(owner, _)| owner == mchid);
         key.and_then(|key| self.orders.get(key)).ok_or(outcome::NO_ORDER)
     }
 
     /// Returns a refund by its number.
-    pub fn refund(&self, mchid: &str, out_refund_no: &str) -> Result<&Refund, ApiError> {
+    pub(super) fn refund(&self, mchid: &str, out_refund_no: &str) -> Result<&Refund, ApiError> {
         self.refunds.get(&key(mchid, out_refund_no)).ok_or(outcome::NO_REFUND)
     }
 
     /// Finds the order of a prepay id, a code or a link.
-    pub fn order_of_session(&self, token: &str) -> Option<&Order> {
+    pub(super) fn order_of_session(&self, token: &str) -> Option<&Order> {
         self.sessions.get(token).and_then(|key| self.orders.get(key))
     }
 
     /// Finds the orders of an order number, of whatever merchant.
-    pub fn orders_of_number<'a>(&'a self, out_trade_no: &'a str) -> impl Iterator<Item = &'a Order> {
+    pub(super) fn orders_of_number<'a>(&'a self, out_trade_no: &'a str) -> impl Iterator<Item = &'a Order> {
         self.orders.values().filter(move |order| order.terms.out_trade_no == out_trade_no)
     }
 
     /// Returns the orders that wait for their payment, with the time they were made.
-    pub fn unpaid(&self, now: Timestamp) -> impl Iterator<Item = &Order> {
+    pub(super) fn unpaid(&self, now: Timestamp) -> impl Iterator<Item = &Order> {
         self.orders.values().filter(move |order| order.state(now) == TradeState::Notpay)
     }
 
     /// Returns when the next refund comes to its end.
-    pub fn next_refund_end(&self) -> Option<Timestamp> {
+    pub(super) fn next_refund_end(&self) -> Option<Timestamp> {
         self.processing.keys().next().map(|(at, _)| *at)
     }
 
     /// Returns the callbacks that are not ended.
-    pub fn notices(&self) -> impl Iterator<Item = &Notice> {
+    pub(super) fn notices(&self) -> impl Iterator<Item = &Notice> {
         self.notices.values()
     }
 
     /// Returns a callback that is not ended.
-    pub fn notice(&self, id: &str) -> Option<&Notice> {
+    pub(super) fn notice(&self, id: &str) -> Option<&Notice> {
         self.notices.get(id)
     }
 
     // === deciding ===
 
     /// Decides an order. `session` is for a new one.
-    pub fn create(&self, terms: &Terms, session: Session, now: Timestamp) -> Result<Vec<Event>, ApiError> {
+    pub(super) fn create(&self, terms: &Terms, session: Session, now: Timestamp) -> Result<Vec<Event>, ApiError> {
         let Ok(earlier) = self.order(&terms.mchid, &terms.out_trade_no) else {
             return Ok(vec![Event::OrderCreated { terms: terms.clone(), session }]);
         };
@@ -278,7 +278,7 @@ impl Book {
     }
 
     /// Decides a payment by the citizen.
-    pub fn pay(&self, order: &Order, paid: Paid, notice: String) -> Result<Vec<Event>, ApiError> {
+    pub(super) fn pay(&self, order: &Order, paid: Paid, notice: String) -> Result<Vec<Event>, ApiError> {
         match order.state(paid.at) {
             TradeState::Success | TradeState::Refund => Err(outcome::PAID_ALREADY),
             TradeState::Closed => Err(outcome::CLOSED),
@@ -295,7 +295,7 @@ impl Book {
     }
 
     /// Decides a closing. An order that is closed already is closed again without an event.
-    pub fn close(&self, mchid: &str, out_trade_no: &str, now: Timestamp) -> Result<Vec<Event>, ApiError> {
+    pub(super) fn close(&self, mchid: &str, out_trade_no: &str, now: Timestamp) -> Result<Vec<Event>, ApiError> {
         let order = self.order(mchid, out_trade_no)?;
         match order.state(now) {
             TradeState::Success | TradeState::Refund => Err(outcome::CLOSE_OF_PAID),
@@ -307,7 +307,7 @@ impl Book {
     }
 
     /// Decides a refund. `total_minor` is what the caller believes the order's amount to be.
-    pub fn create_refund(&self, terms: &RefundTerms, total_minor: i64) -> Result<Vec<Event>, ApiError> {
+    pub(super) fn create_refund(&self, terms: &RefundTerms, total_minor: i64) -> Result<Vec<Event>, ApiError> {
         if let Ok(earlier) = self.refund(&terms.mchid, &terms.out_refund_no) {
             let same = earlier.terms.digest == terms.digest;
             return if same { Ok(Vec::new()) } else { Err(outcome::OTHER_REFUND) };

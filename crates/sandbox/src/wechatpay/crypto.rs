@@ -10,33 +10,33 @@ use base64::engine::general_purpose::STANDARD;
 
 /// A private key with the serial number or id that it signs under.
 #[derive(Debug)]
-pub struct Signer {
+pub(super) struct Signer {
     key: KeyPair,
     serial: String,
 }
 
 /// A public key.
 #[derive(Clone, Debug)]
-pub struct Verifier(Vec<u8>);
+pub(super) struct Verifier(Vec<u8>);
 
 /// A merchant's APIv3 key.
 #[derive(Debug)]
-pub struct ApiKey(LessSafeKey);
+pub(super) struct ApiKey(LessSafeKey);
 
 impl Signer {
     /// Reads a PKCS#8 key.
-    pub fn from_pem(pem: &str, serial: String) -> Option<Self> {
+    pub(super) fn from_pem(pem: &str, serial: String) -> Option<Self> {
         let der = der_of(pem, "PRIVATE KEY")?;
         Some(Self { key: KeyPair::from_pkcs8(&der).ok()?, serial })
     }
 
     /// Returns the serial number of its certificate, or the id of its public key.
-    pub fn serial(&self) -> &str {
+    pub(super) fn serial(&self) -> &str {
         &self.serial
     }
 
     /// Signs with PKCS#1 v1.5 and SHA-256; base64.
-    pub fn sign(&self, text: &str) -> String {
+    pub(super) fn sign(&self, text: &str) -> String {
         let mut signature = vec![0; self.key.public_modulus_len()];
         // Signing fails for keys that are too small only, and those are refused when they are read.
         let signed = self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature);
@@ -44,12 +44,12 @@ impl Signer {
     }
 
     /// Returns the other half.
-    pub fn verifier(&self) -> Verifier {
+    pub(super) fn verifier(&self) -> Verifier {
         Verifier(self.public_der())
     }
 
     /// Returns the other half as PEM (SubjectPublicKeyInfo).
-    pub fn public_pem(&self) -> String {
+    pub(super) fn public_pem(&self) -> String {
         pem_of("PUBLIC KEY", &self.public_der())
     }
 
@@ -61,7 +61,7 @@ impl Signer {
 
 impl Verifier {
     /// Tells whether the base64 signature is of this text.
-    pub fn verifies(&self, text: &str, signature: &str) -> bool {
+    pub(super) fn verifies(&self, text: &str, signature: &str) -> bool {
         let Ok(signature) = STANDARD.decode(signature) else { return false };
         UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.0).verify(text.as_bytes(), &signature).is_ok()
     }
@@ -69,12 +69,12 @@ impl Verifier {
 
 impl ApiKey {
     /// Takes the 32 characters of an APIv3 key.
-    pub fn new(text: &str) -> Option<Self> {
+    pub(super) fn new(text: &str) -> Option<Self> {
         UnboundKey::new(&AES_256_GCM, text.as_bytes()).ok().map(|key| Self(LessSafeKey::new(key)))
     }
 
     /// Seals with AES-256-GCM under a nonce of 12 characters; base64 with the tag at the end.
-    pub fn seal(&self, nonce: &str, associated: &str, text: &str) -> Option<String> {
+    pub(super) fn seal(&self, nonce: &str, associated: &str, text: &str) -> Option<String> {
         let nonce = Nonce::try_assume_unique_for_key(nonce.as_bytes()).ok()?;
         let mut bytes = text.as_bytes().to_vec();
         self.0.seal_in_place_append_tag(nonce, Aad::from(associated.as_bytes()), &mut bytes).ok()?;

@@ -18,10 +18,10 @@ use crate::journal::{Journal, NotKept, OpenError, Place};
 use crate::kept::{Kept, State as _};
 
 /// The name of the system.
-pub const SYSTEM: &str = "wechatpay";
+pub(crate) const SYSTEM: &str = "wechatpay";
 
 /// The sandbox's WeChat Pay.
-pub struct Desk {
+pub(crate) struct Desk {
     pub(super) book: Kept<Book>,
     pub(super) keys: Keys,
     pub(super) config: config::WechatPay,
@@ -73,7 +73,7 @@ impl From<NotKept> for ApiError {
 
 impl Desk {
     /// Opens the desk: replays the journal and starts the worker.
-    pub fn open(
+    pub(crate) fn open(
         config: config::WechatPay,
         keys: Keys,
         place: &Place,
@@ -98,12 +98,12 @@ impl Desk {
     }
 
     /// Returns the journal.
-    pub fn journal(&self) -> &Journal {
+    pub(crate) fn journal(&self) -> &Journal {
         self.book.journal()
     }
 
     /// Returns the callbacks that were sent lately, oldest first.
-    pub fn callbacks(&self) -> Vec<Sent> {
+    pub(crate) fn callbacks(&self) -> Vec<Sent> {
         self.outbox.sent()
     }
 
@@ -172,7 +172,7 @@ impl Desk {
     // === what the citizen does ===
 
     /// Pays an order; returns WeChat's number of the payment.
-    pub async fn pay(&self, pay: &Pay) -> Result<String, PayError> {
+    pub(crate) async fn pay(&self, pay: &Pay) -> Result<String, PayError> {
         let (transaction_id, notice) = (self.serial("420000"), self.notice_id());
         let openid = pay.openid.clone().unwrap_or_else(|| format!("o{}", self.context.ids.hex(27)));
         let number = transaction_id.clone();

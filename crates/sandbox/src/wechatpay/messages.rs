@@ -10,7 +10,7 @@ use runtime::Timestamp;
 
 /// What a refund request names.
 #[derive(Clone, Debug)]
-pub struct RefundRequest {
+pub(super) struct RefundRequest {
     pub transaction_id: Option<String>,
     pub out_trade_no: Option<String>,
     pub out_refund_no: String,
@@ -22,7 +22,7 @@ pub struct RefundRequest {
 }
 
 /// Reads an order.
-pub fn order(trade_type: TradeType, body: &Value) -> Result<Terms, ApiError> {
+pub(super) fn order(trade_type: TradeType, body: &Value) -> Result<Terms, ApiError> {
     let payer_needed = trade_type == TradeType::Jsapi;
     let openid = optional(body, "payer.openid", 128)?;
     if openid.is_none() == payer_needed {
@@ -57,7 +57,7 @@ pub fn order(trade_type: TradeType, body: &Value) -> Result<Terms, ApiError> {
 }
 
 /// Reads a refund.
-pub fn refund(body: &Value) -> Result<RefundRequest, ApiError> {
+pub(super) fn refund(body: &Value) -> Result<RefundRequest, ApiError> {
     let out_refund_no = required(body, "out_refund_no", 64)?;
     if !is_number(&out_refund_no, 1) {
         return Err(bad_parameter("out_refund_no"));
@@ -81,7 +81,7 @@ pub fn refund(body: &Value) -> Result<RefundRequest, ApiError> {
 }
 
 /// Reads the merchant of a closing.
-pub fn close(body: &Value) -> Result<String, ApiError> {
+pub(super) fn close(body: &Value) -> Result<String, ApiError> {
     required(body, "mchid", 32)
 }
 
@@ -128,7 +128,7 @@ fn digest_of(body: &Value) -> String {
 }
 
 /// What an order request is answered.
-pub fn session(order: &Order) -> Value {
+pub(super) fn session(order: &Order) -> Value {
     match order.terms.trade_type {
         TradeType::Jsapi | TradeType::App => json!({ "prepay_id": order.session.prepay_id }),
         TradeType::Native => json!({ "code_url": order.session.link }),
@@ -137,7 +137,7 @@ pub fn session(order: &Order) -> Value {
 }
 
 /// An order as a query and a callback tell it.
-pub fn transaction(order: &Order, now: Timestamp) -> Value {
+pub(super) fn transaction(order: &Order, now: Timestamp) -> Value {
     let terms = &order.terms;
     let (state, text) = match order.state(now) {
         TradeState::Notpay => ("NOTPAY", "订单未支付"),
@@ -167,7 +167,7 @@ pub fn transaction(order: &Order, now: Timestamp) -> Value {
 }
 
 /// A payment as its callback tells it, whatever happened to the order since.
-pub fn transaction_paid(order: &Order, now: Timestamp) -> Value {
+pub(super) fn transaction_paid(order: &Order, now: Timestamp) -> Value {
     let mut told = transaction(order, now);
     told["trade_state"] = json!("SUCCESS");
     told["trade_state_desc"] = json!("支付成功");
@@ -175,7 +175,7 @@ pub fn transaction_paid(order: &Order, now: Timestamp) -> Value {
 }
 
 /// A refund as its answers tell it.
-pub fn refunded(refund: &Refund) -> Value {
+pub(super) fn refunded(refund: &Refund) -> Value {
     let terms = &refund.terms;
     let mut told = json!({
         "refund_id": terms.refund_id,
@@ -205,7 +205,7 @@ pub fn refunded(refund: &Refund) -> Value {
 }
 
 /// A refund as its callback tells it.
-pub fn refund_notice(refund: &Refund) -> Value {
+pub(super) fn refund_notice(refund: &Refund) -> Value {
     let terms = &refund.terms;
     let mut told = json!({
         "mchid": terms.mchid,

@@ -30,7 +30,7 @@ const LOG_MAX: usize = 1_000;
 const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
 /// What has to be sent when, and what was.
-pub struct Outbox {
+pub(super) struct Outbox {
     deliveries: Mutex<BTreeMap<String, Delivery>>,
     sent: Mutex<VecDeque<Sent>>,
     wake: Notify,
@@ -49,7 +49,7 @@ struct Delivery {
 
 /// A callback that was sent.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Its id; the same for every attempt.
     pub notice: String,
     /// `genuine`, `double`, `forged` or `probe`.
@@ -71,7 +71,7 @@ struct Message {
 
 impl Outbox {
     /// Takes over what an earlier run did not finish.
-    pub fn new<'a>(context: &Context, open: impl Iterator<Item = &'a Notice>) -> Self {
+    pub(super) fn new<'a>(context: &Context, open: impl Iterator<Item = &'a Notice>) -> Self {
         let now = context.clock.now();
         let fresh = Delivery { next: now, attempts: 0, busy: false, faulted: false };
         Self {
@@ -84,12 +84,12 @@ impl Outbox {
     }
 
     /// Tells the worker that there is something to do.
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
 
     /// Returns what was sent lately, oldest first.
-    pub fn sent(&self) -> Vec<Sent> {
+    pub(super) fn sent(&self) -> Vec<Sent> {
         locked(&self.sent).iter().cloned().collect()
     }
 

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiError {
+pub(super) struct ApiError {
     /// HTTP status.
     pub status: StatusCode,
     /// The code that callers decide by.
@@ -22,49 +22,55 @@ const fn error(status: StatusCode, code: &'static str, message: &'static str, nu
 }
 
 /// The request's signature, or what it is made of, is wrong.
-pub const SIGN_ERROR: ApiError = error(StatusCode::UNAUTHORIZED, "SIGN_ERROR", "签名错误，请检查后再试", 268_443_699);
+pub(super) const SIGN_ERROR: ApiError =
+    error(StatusCode::UNAUTHORIZED, "SIGN_ERROR", "签名错误，请检查后再试", 268_443_699);
 /// The merchant may not do this.
-pub const NO_AUTH: ApiError = error(StatusCode::FORBIDDEN, "NO_AUTH", "商户无权限", 268_435_462);
+pub(super) const NO_AUTH: ApiError = error(StatusCode::FORBIDDEN, "NO_AUTH", "商户无权限", 268_435_462);
 /// There is no such path.
-pub const NO_PATH: ApiError = error(StatusCode::NOT_FOUND, "RESOURCE_NOT_EXISTS", "请求的资源不存在", 268_435_463);
+pub(super) const NO_PATH: ApiError =
+    error(StatusCode::NOT_FOUND, "RESOURCE_NOT_EXISTS", "请求的资源不存在", 268_435_463);
 /// There is no such order.
-pub const NO_ORDER: ApiError = error(StatusCode::NOT_FOUND, "ORDER_NOT_EXIST", "订单不存在", 268_512_771);
+pub(super) const NO_ORDER: ApiError = error(StatusCode::NOT_FOUND, "ORDER_NOT_EXIST", "订单不存在", 268_512_771);
 /// There is no such refund, or no such order to refund.
-pub const NO_REFUND: ApiError = error(StatusCode::NOT_FOUND, "RESOURCE_NOT_EXISTS", "退款单不存在", 268_512_772);
+pub(super) const NO_REFUND: ApiError = error(StatusCode::NOT_FOUND, "RESOURCE_NOT_EXISTS", "退款单不存在", 268_512_772);
 /// The order number came with other parameters before.
-pub const OTHER_PARAMETERS: ApiError =
+pub(super) const OTHER_PARAMETERS: ApiError =
     error(StatusCode::FORBIDDEN, "OUT_TRADE_NO_USED", "请求重入时，参数与首次请求时不一致", 268_498_688);
 /// The order of this number is paid.
-pub const PAID_ALREADY: ApiError = error(StatusCode::FORBIDDEN, "OUT_TRADE_NO_USED", "商户订单号已支付", 268_498_689);
+pub(super) const PAID_ALREADY: ApiError =
+    error(StatusCode::FORBIDDEN, "OUT_TRADE_NO_USED", "商户订单号已支付", 268_498_689);
 /// The order of this number is closed.
-pub const CLOSED: ApiError = error(StatusCode::BAD_REQUEST, "ORDER_CLOSED", "订单已关闭", 268_447_914);
+pub(super) const CLOSED: ApiError = error(StatusCode::BAD_REQUEST, "ORDER_CLOSED", "订单已关闭", 268_447_914);
 /// A paid order cannot be closed.
-pub const CLOSE_OF_PAID: ApiError = error(StatusCode::FORBIDDEN, "TRADE_ERROR", "订单已支付，不能关闭", 268_449_538);
+pub(super) const CLOSE_OF_PAID: ApiError =
+    error(StatusCode::FORBIDDEN, "TRADE_ERROR", "订单已支付，不能关闭", 268_449_538);
 /// Only a paid order can be refunded.
-pub const REFUND_OF_UNPAID: ApiError = error(StatusCode::FORBIDDEN, "TRADE_ERROR", "订单未支付，不能退款", 268_449_539);
+pub(super) const REFUND_OF_UNPAID: ApiError =
+    error(StatusCode::FORBIDDEN, "TRADE_ERROR", "订单未支付，不能退款", 268_449_539);
 /// The refund number came with other parameters before.
-pub const OTHER_REFUND: ApiError =
+pub(super) const OTHER_REFUND: ApiError =
     error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "退款单号重复且参数与首次请求不一致", 268_498_690);
 /// More would be refunded than was paid.
-pub const TOO_MUCH: ApiError =
+pub(super) const TOO_MUCH: ApiError =
     error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "订单金额或退款金额与之前请求不一致，请核实后再试", 268_435_464);
 /// The app does not belong to the merchant.
-pub const OTHER_APP: ApiError =
+pub(super) const OTHER_APP: ApiError =
     error(StatusCode::BAD_REQUEST, "APPID_MCHID_NOT_MATCH", "appid与mchid不匹配", 268_435_465);
 /// Too many calls.
-pub const TOO_OFTEN: ApiError = error(StatusCode::TOO_MANY_REQUESTS, "FREQUENCY_LIMITED", "频率超限", 268_447_840);
+pub(super) const TOO_OFTEN: ApiError =
+    error(StatusCode::TOO_MANY_REQUESTS, "FREQUENCY_LIMITED", "频率超限", 268_447_840);
 /// Something broke; what was asked may or may not be done.
-pub const SYSTEM: ApiError =
+pub(super) const SYSTEM: ApiError =
     error(StatusCode::INTERNAL_SERVER_ERROR, "SYSTEMERROR", "系统异常，请稍后重试", 268_435_456);
 
 /// A parameter is missing or ill-formed.
-pub const fn bad_parameter(field: &'static str) -> ApiError {
+pub(super) const fn bad_parameter(field: &'static str) -> ApiError {
     ApiError { field: Some(field), ..error(StatusCode::BAD_REQUEST, "PARAM_ERROR", "参数错误", 268_435_461) }
 }
 
 impl ApiError {
     /// The JSON body.
-    pub fn body(&self) -> String {
+    pub(super) fn body(&self) -> String {
         let detail = self.field.map(|field| {
             serde_json::json!({ "location": "body", "field": format!("/{}", field.replace('.', "/")), "issue": "参数缺失或格式不符" })
         });
