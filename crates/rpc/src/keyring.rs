@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 pub use keys::{Key, Keys, OwnKey, PublicKey};
 
 use crate::jose::{AgreementPublicKey, VerifyingKey};
-use crate::{Mesh, RemoteFault, Wire};
+use crate::{Mesh, RemoteFault, Wire, token};
 
 type Client = IdentityServiceClient<Wire>;
 
@@ -31,8 +31,8 @@ type Client = IdentityServiceClient<Wire>;
 const JITTER_DIVISOR: u32 = 4;
 /// The first pause after a failure; doubled each time.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The least time between two rounds, however many hints arrive.
-const HINT_GAP: Duration = Duration::from_millis(100);
+/// The least time between two rounds, however many hints arrive: anybody can show a token with a key that nobody has.
+const HINT_GAP: Duration = Duration::from_millis(500);
 /// What "never refreshed" looks like in the atomic.
 const NEVER: i64 = i64::MIN;
 
@@ -156,7 +156,7 @@ impl KeyRing {
         self.0.changes.borrow().registered
     }
 
-    /// Asks for a poll soon, because a key was met that the list lacks. Cheap; hints within 100 ms of a poll share one.
+    /// Asks for a poll soon, because a key was met that the list lacks. Cheap; hints within half a second of a poll share one.
     pub fn hint(&self) {
         self.0.hint.notify_one();
     }
@@ -268,6 +268,17 @@ impl KeyRing {
         let state = State { version: keys.version(), registered: keys.missing(&self.0.own).is_empty() };
         self.0.keys.store(Arc::new(keys));
         self.0.changes.send_replace(state);
+    }
+}
+
+/// A ring is what verifiers of tokens look keys up in: always the newest list, and a hint when a key is not in it.
+impl token::Keys for KeyRing {
+    fn find(&self, kid: &str) -> Option<token::Key> {
+        let found = self.keys().find(kid);
+        if found.is_none() {
+            self.hint();
+        }
+        found
     }
 }
 

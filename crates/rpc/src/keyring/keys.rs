@@ -4,7 +4,7 @@ use contracts::identity::v1::{self as proto, KeyUse};
 use runtime::Timestamp;
 
 use crate::jose::{AgreementKey, AgreementPublicKey, Jwk, JwkError, SigningKey, VerifyingKey};
-use crate::time;
+use crate::{time, token};
 
 /// A public key, by what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +119,13 @@ impl Key {
 
 /// The keys of one version of the list.
 ///
-/// Shape: by owner; per owner, verification keys by `kid` and sealing keys by age. Immutable.
+/// Shape: by owner; per owner, verification keys by `kid` and sealing keys by age. Immutable. Also a set of keys for the verifiers of
+/// [`crate::token`].
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
     version: i64,
     owners: BTreeMap<String, Owner>,
+    signers: BTreeMap<String, token::Key>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -135,11 +137,16 @@ struct Owner {
 impl Keys {
     /// Collects keys into a list.
     pub fn new(version: i64, keys: impl IntoIterator<Item = Key>) -> Self {
-        let mut list = Self { version, owners: BTreeMap::new() };
-        for Key { owner, key, created } in keys {
-            let owner = list.owners.entry(owner).or_default();
+        let mut list = Self { version, ..Self::default() };
+        for Key { owner: name, key, created } in keys {
+            let owner = list.owners.entry(name.clone()).or_default();
             match key {
-                PublicKey::Verify(key) => drop(owner.verify.insert(key.kid(), (key, created))),
+                PublicKey::Verify(key) => {
+                    let kid = key.kid();
+                    owner.verify.insert(kid.clone(), (key, created));
+                    // Identity registers a key once; should a list say otherwise, the first owner keeps it.
+                    list.signers.entry(kid).or_insert_with(|| token::Key { key, owner: name.into() });
+                }
                 PublicKey::Seal(key) => drop(owner.seal.insert((created, key.kid()), key)),
             }
         }
@@ -193,5 +200,11 @@ impl Keys {
             PublicKey::Verify(key) => owner.verify.contains_key(&key.kid()),
             PublicKey::Seal(key) => owner.seal.values().any(|known| *known == key),
         }
+    }
+}
+
+impl token::Keys for Keys {
+    fn find(&self, kid: &str) -> Option<token::Key> {
+        self.signers.get(kid).cloned()
     }
 }

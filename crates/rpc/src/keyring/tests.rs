@@ -166,6 +166,8 @@ async fn own_keys_are_registered_once_identity_is_there() {
     assert_eq!(ring.seal_key("cases"), Some(*opening.public()));
     assert_eq!(ring.verify_key("gateway", signing.kid()), None);
     assert_eq!(ring.verify_key("cases", "x"), None);
+    let found = token::Keys::find(&ring, signing.kid()).expect("verifiers find it");
+    assert_eq!((found.key, found.owner.as_ref()), (signing.verifying_key(), "cases"));
     assert!(ring.is_registered() && ring.age().is_some());
     assert_eq!(world.registrar.0.lock().expect("no test panics in it").keys.len(), 2);
 }
@@ -194,6 +196,18 @@ async fn a_hint_brings_a_poll_soon_and_many_hints_bring_one() {
     for _ in 0..100 {
         ring.hint();
     }
+    world.context.clock.sleep(SECOND).await;
+    assert_eq!(world.registrar.1.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_has_brings_a_poll() {
+    let world = World::new();
+    world.bind();
+    let ring = world.ring(Vec::new(), Options { poll: 1_000 * SECOND, ..Options::default() });
+    world.context.clock.sleep(SECOND).await;
+    let before = world.registrar.1.load(Ordering::SeqCst);
+    assert_eq!(token::Keys::find(&ring, "x"), None);
     world.context.clock.sleep(SECOND).await;
     assert_eq!(world.registrar.1.load(Ordering::SeqCst), before + 1);
 }
