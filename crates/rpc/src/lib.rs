@@ -51,7 +51,7 @@ pub use role::{ROLES, Role, role_name, role_named, role_of_key};
 pub use serve::{Limits, Trust, serve};
 pub use stack::{ClientOptions, Door, Request, Response, Server, ServerOptions};
 pub use standard::{ReflectionError, standard};
-pub use wire::{Mesh, MeshError, RemoteOptions, Wire};
+pub use wire::{MESH_KEY, Mesh, MeshError, RemoteOptions, Wire};
 
 use std::time::Duration;
 

@@ -25,6 +25,7 @@ const UNBOUND_RETRY: Duration = Duration::from_millis(200);
 ///
 /// Shape: a wire can be had before its peer is bound; a call on it then answers PEER_UNAVAILABLE with effect NONE. So the order in
 /// which roles start does not matter, nor do cycles. Each role works with its own view ([`Mesh::caller`]), whose calls carry its name.
+/// A profile without a binding of its own is where its role is: "adapter" stands for every "adapter/…".
 #[derive(Clone)]
 pub struct Mesh {
     shared: Arc<Shared>,
@@ -43,6 +44,8 @@ struct Shared {
 /// What a key stands for at the moment.
 struct Target {
     key: String,
+    /// For a profile: what its role stands for.
+    role: Option<Arc<Target>>,
     binding: ArcSwapOption<Binding>,
 }
 
@@ -121,15 +124,31 @@ impl Mesh {
         wire
     }
 
-    /// Tells whether a key is bound.
+    /// Tells whether a key is bound, by itself or by its role.
     pub fn is_bound(&self, key: &str) -> bool {
-        self.target(key).binding.load().is_some()
+        self.shared.binding(&self.target(key)).is_some()
     }
 
     fn target(&self, key: &str) -> Arc<Target> {
-        let mut targets = lock(&self.shared.targets);
-        let make = || Arc::new(Target { key: key.to_owned(), binding: ArcSwapOption::empty() });
-        targets.entry(key.to_owned()).or_insert_with(make).clone()
+        self.shared.target(key)
+    }
+}
+
+impl Shared {
+    fn target(&self, key: &str) -> Arc<Target> {
+        let mut targets = lock(&self.targets);
+        if let Some(target) = targets.get(key) {
+            return target.clone();
+        }
+        let role = role_of_key(key).map(role_name).filter(|role| *role != key);
+        let empty = |key: &str, role| Arc::new(Target { key: key.to_owned(), role, binding: ArcSwapOption::empty() });
+        let role = role.map(|role| targets.entry(role.to_owned()).or_insert_with(|| empty(role, None)).clone());
+        targets.entry(key.to_owned()).or_insert_with(|| empty(key, role)).clone()
+    }
+
+    /// The binding of a key, else that of its role.
+    fn binding(&self, target: &Target) -> Option<Arc<Binding>> {
+        target.binding.load_full().or_else(|| target.role.as_ref()?.binding.load_full())
     }
 }
 
@@ -152,7 +171,7 @@ type Made = (Arc<Binding>, Arc<dyn Transport>);
 
 impl Late {
     fn transport(&self) -> Option<Arc<dyn Transport>> {
-        let binding = self.target.binding.load_full()?;
+        let binding = self.shared.binding(&self.target)?;
         let mut made = lock(&self.made);
         if let Some((of, transport)) = made.as_ref()
             && Arc::ptr_eq(of, &binding)
