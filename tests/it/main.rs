@@ -1,0 +1,3 @@
+//! Everything that is tested across crates, in one binary: it links once, and a test is found by its path.
+
+mod wire;
