@@ -186,6 +186,21 @@ impl Seen {
         self.0.lock().expect("not poisoned").clone()
     }
 
+    /// Waits until nothing was noted for a while, and returns how much there is. A producer that never rests fails the test.
+    pub(crate) async fn rests(&self) -> usize {
+        const QUIET: Duration = Duration::from_millis(200);
+        let resting = async {
+            loop {
+                let before = self.all().len();
+                tokio::time::sleep(QUIET).await;
+                if self.all().len() == before {
+                    return before;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), resting).await.expect("comes to rest")
+    }
+
     /// Waits until something was noted `count` times, with a deadline.
     pub(crate) async fn wait_for(&self, what: &str, count: usize) {
         let waited = tokio::time::timeout(Duration::from_secs(10), async {
