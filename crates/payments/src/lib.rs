@@ -1,6 +1,136 @@
-//! Orders, refunds and the ledger.
+//! Orders, refunds and the double-entry ledger; the drivers of the channels that move the citizens' money.
+//!
+//! Payments owns what is owed to whom. It keeps, before it calls a channel, what it is about to do, and after it, what came of it; every
+//! answer that it gave under a request id it gives again, for ever. It never calls a department and never calls cases: cases pulls its
+//! events and tells it what to do next. No code here knows whether a peer is in the process.
+//!
+//! The rules are in [`domain`], pure. [`channel`] is the seam to the channels. Everything meets in the till (private): one place where
+//! orders change, with their transfers, answers and events in one transaction. [`audit`] recomputes the books from their entries.
+
 #![deny(clippy::arithmetic_side_effects, clippy::float_arithmetic, clippy::as_conversions)]
+#![cfg_attr(
+    test,
+    allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests may count as they like")
+)]
+
+pub mod audit;
 pub mod channel;
 pub mod config;
 pub mod domain;
+pub mod error;
+
+mod callbacks;
+mod convert;
+mod repo;
+mod service;
+mod till;
+mod vault;
+mod worker;
+
+use std::sync::Arc;
+
+use contracts::payments::v1::payment_service_server::PaymentServiceServer;
+use rpc::{Mesh, Mounted, Readiness};
+use runtime::Context;
+use store::Db;
+
 pub use config::Config;
+pub use error::{Error, REASONS};
+pub use repo::MIGRATIONS;
+pub use service::Service;
+
+use channel::Channel;
+use channel::wechatpay::{KeyError, WechatPay};
+use till::Till;
+use vault::{Vault, VaultError};
+
+/// Every moment at which a drill may kill this service, in the order of an order's life.
+pub const CRASH_POINTS: &[&str] = &[
+    "payments.create.before_claim",
+    "payments.create.after_claim",
+    "payments.create.before_commit",
+    "payments.create.after_commit",
+    "payments.create.before_call",
+    "payments.create.after_call",
+    "payments.create.before_answer",
+    "payments.query.after_call",
+    "payments.close.before_commit",
+    "payments.close.after_commit",
+    "payments.close.before_call",
+    "payments.close.after_call",
+    "payments.callback.before_commit",
+    "payments.callback.after_commit",
+    "payments.book.after_order",
+    "payments.book.after_transfers",
+    "payments.book.after_balances",
+    "payments.book.after_event",
+    "payments.book.before_commit",
+    "payments.book.after_commit",
+    "payments.post.before_commit",
+    "payments.post.after_commit",
+    "payments.refund.before_commit",
+    "payments.refund.after_commit",
+    "payments.refund.before_call",
+    "payments.refund.after_call",
+    "payments.refund.after_decision",
+    "payments.work.after_claim",
+    "payments.work.before_release",
+];
+
+/// What payments needs of the world outside.
+#[derive(Clone)]
+pub struct Deps {
+    /// Time, ids, sockets, tasks.
+    pub context: Context,
+    /// Its own database.
+    pub db: Db,
+    /// The ways to peers; payments calls none of them.
+    pub mesh: Mesh,
+}
+
+/// Payments cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The store.
+    #[error("the store of payments cannot be used")]
+    Store(#[from] store::Error),
+    /// A merchant's keys.
+    #[error("the keys of a merchant account cannot be used")]
+    Keys(#[from] KeyError),
+    /// The key for payer references.
+    #[error("the payer key cannot be used")]
+    Payer(#[from] VaultError),
+}
+
+/// Builds payments and starts its worker.
+///
+/// Errors: a store that cannot be migrated, a key file that cannot be used.
+pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
+    let (service, till) = build(config, deps).await?;
+    till.context.tasks.spawn_critical("payments worker", {
+        let till = Arc::clone(&till);
+        async move {
+            worker::run(till).await;
+            Ok::<_, std::convert::Infallible>(())
+        }
+    });
+    let http = Some(service.callbacks());
+    let routes = tonic::service::Routes::new(PaymentServiceServer::new(service));
+    Ok(Mounted { routes, http, readiness: Readiness::always() })
+}
+
+async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {
+    let Deps { context, db, mesh: _ } = deps;
+    db.migrate(MIGRATIONS).await?;
+    let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
+    if config.channels.wechatpay.is_offered() {
+        let driver = WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
+        channels.push(Arc::new(driver));
+    }
+    let vault = match &config.merchants[..] {
+        [] => None,
+        _ => Some(Vault::open(&config.payer_key_file, context.ids.clone())?),
+    };
+    let till = Arc::new(Till::new(config, context, db, channels, vault)?);
+    Ok((Service::new(Arc::clone(&till)), till))
+}

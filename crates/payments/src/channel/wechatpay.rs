@@ -18,7 +18,7 @@ use runtime::config::{Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use driver::WechatPay;
+pub use driver::{KeyError, WechatPay};
 
 /// The channel's name in orders, accounts and configuration.
 pub const NAME: &str = "wechatpay";

@@ -131,7 +131,7 @@ impl Refund {
         (self.state == State::Requested).then(|| Self { state: State::Processing, channel_refund, ..self.clone() })
     }
 
-    fn reservation(&self, order: &Order) -> Transfer {
+    pub(super) fn reservation(&self, order: &Order) -> Transfer {
         Transfer {
             id: TransferId::refund(self.id),
             order: self.order,
@@ -141,7 +141,7 @@ impl Refund {
         }
     }
 
-    fn payout(&self, order: &Order) -> Transfer {
+    pub(super) fn payout(&self, order: &Order) -> Transfer {
         Transfer {
             id: TransferId::payout(self.id),
             order: self.order,

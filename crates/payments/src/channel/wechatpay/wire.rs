@@ -55,6 +55,7 @@ pub(super) struct RefundBody<'a> {
     out_trade_no: &'a str,
     out_refund_no: String,
     reason: &'a str,
+    notify_url: &'a str,
     amount: RefundAsked<'a>,
 }
 
@@ -87,6 +88,7 @@ impl<'a> RefundBody<'a> {
             out_trade_no: &terms.channel_order_no,
             out_refund_no: refund.channel_refund_no(),
             reason: &refund.reason,
+            notify_url: &terms.notify_url,
             amount: RefundAsked {
                 refund: refund.amount.amount_minor(),
                 total: terms.amount.amount_minor(),

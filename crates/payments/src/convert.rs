@@ -1,0 +1,419 @@
+//! Between the contract's messages and the domain. Every violation of a request is gathered, not only the first.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use contracts::common::v1 as common;
+use contracts::ids::{CaseId, OrderId, RefundId};
+use contracts::money::Money;
+use contracts::payments::v1 as pb;
+use prost::Message;
+use rpc::{Violation, call, page, time};
+use runtime::Timestamp;
+use runtime::secret::Pii;
+
+use crate::channel::PaySheet;
+use crate::domain::ledger::{Account, Balance, is_part};
+use crate::domain::order::{Happening, Order, State, TradeType};
+use crate::domain::refund::{Refund, State as RefundState};
+use crate::error::Error;
+use crate::repo::ledger::{After, Booked};
+use crate::repo::requests::{Key, Method};
+
+const PAYER_BYTES_MAX: usize = 128;
+const PROOF_SERIAL_CHARS_MAX: usize = 128;
+const REASON_CHARS_MAX: usize = 80;
+const EVENTS_DEFAULT: u32 = 100;
+const EVENTS_MAX: u32 = 1_000;
+const TRANSFERS_DEFAULT: u32 = 100;
+const TRANSFERS_MAX: u32 = 1_000;
+const WAIT_MS_MAX: i64 = 20_000;
+
+/// What CreateOrder asks.
+#[derive(Debug)]
+pub(crate) struct CreateAsk {
+    pub(crate) key: Key,
+    pub(crate) case_id: String,
+    pub(crate) payee_id: String,
+    pub(crate) amount: Money,
+    pub(crate) channel: String,
+    pub(crate) trade_type: TradeType,
+    pub(crate) entry_point: String,
+    pub(crate) payer: Option<Pii<String>>,
+    pub(crate) description: String,
+    pub(crate) expire_at: Timestamp,
+}
+
+/// What Refund asks.
+#[derive(Clone, Debug)]
+pub(crate) struct RefundAsk {
+    pub(crate) key: Key,
+    pub(crate) order: OrderId,
+    pub(crate) amount: Money,
+    pub(crate) reason: String,
+}
+
+/// By id or by the request that made it.
+#[derive(Debug)]
+pub(crate) enum Name<T> {
+    Id(T),
+    Request(String),
+}
+
+/// What ListEvents asks.
+#[derive(Debug)]
+pub(crate) struct EventsAsk {
+    pub(crate) after: i64,
+    pub(crate) max: u32,
+    pub(crate) wait: std::time::Duration,
+}
+
+/// What ListTransfers asks.
+#[derive(Debug)]
+pub(crate) struct TransfersAsk {
+    pub(crate) account: Option<Account>,
+    pub(crate) order: Option<OrderId>,
+    pub(crate) max: u32,
+    pub(crate) after: After,
+    /// Names the list for its page tokens.
+    pub(crate) list: String,
+}
+
+/// Gathers what is wrong with a request.
+#[derive(Default)]
+struct Check(Vec<Violation>);
+
+impl Check {
+    fn note(&mut self, field: &str, description: impl Display) {
+        self.0.push(Violation::new(field, description.to_string()));
+    }
+
+    fn demand(&mut self, field: &str, holds: bool, description: &str) {
+        if !holds {
+            self.note(field, description);
+        }
+    }
+
+    fn parse<T: FromStr<Err: Display>>(&mut self, field: &str, text: &str) -> Option<T> {
+        text.parse().map_err(|error| self.note(field, error)).ok()
+    }
+
+    fn take<T>(&mut self, found: Result<T, Violation>) -> Option<T> {
+        found.map_err(|violation| self.0.push(violation)).ok()
+    }
+
+    fn amount(&mut self, money: Option<&common::Money>) -> Option<Money> {
+        let Some(money) = money else {
+            self.note("amount", "is required");
+            return None;
+        };
+        let money = Money::try_from(money).map_err(|error| self.note("amount", error)).ok()?;
+        self.demand("amount.amount_minor", money.amount_minor() > 0, "must be above 0");
+        Some(money)
+    }
+
+    fn key(&mut self, caller: &str, method: Method, request_id: &str, digest: [u8; 32]) -> Key {
+        self.take(call::check_request_id(request_id));
+        Key { caller: caller.to_owned(), method, request_id: request_id.to_owned(), digest }
+    }
+
+    fn done<T>(self, value: Option<T>) -> Result<T, Error> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(Error::Invalid(self.0)),
+        }
+    }
+}
+
+/// Whether a text can stand on a citizen's screen: no control characters, not empty.
+fn is_line(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control)
+}
+
+/// Reads CreateOrder. What depends on the clock and the settings is checked where they are known.
+pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<CreateAsk, Error> {
+    let digest = rpc::digest::request("payments.v1/CreateOrder", &request);
+    let mut check = Check::default();
+    let key = check.key(caller, Method::CreateOrder, &request.request_id, digest);
+    check.parse::<CaseId>("case_id", &request.case_id);
+    check.demand("payee_id", is_part(&request.payee_id), "must be letters, digits, '-', '_' and '.', at most 64");
+    check.demand("channel", is_part(&request.channel), "must be the name of a channel");
+    check.demand("entry_point", is_part(&request.entry_point), "must be the name of an entry point");
+    check.demand("description", is_line(&request.description), "must be text without control characters");
+    let amount = check.amount(request.amount.as_ref());
+    let trade_type = match request.trade_type() {
+        pb::TradeType::Jsapi => Some(TradeType::Jsapi),
+        pb::TradeType::Native => Some(TradeType::Native),
+        pb::TradeType::Unspecified => {
+            check.note("trade_type", "must be one of the contract's");
+            None
+        }
+    };
+    let payer = Some(request.payer_reference).filter(|payer| !payer.is_empty());
+    check.demand(
+        "payer_reference",
+        payer.is_some() == (trade_type == Some(TradeType::Jsapi)) || trade_type.is_none(),
+        "is required by JSAPI and taken by nothing else",
+    );
+    let fits = payer.as_ref().is_none_or(|payer| payer.len() <= PAYER_BYTES_MAX && is_line(payer));
+    check.demand("payer_reference", fits, "must be text of at most 128 bytes");
+    let expire_at = time::required(request.expire_time.as_ref());
+    let expire_at = expire_at.map_err(|error| check.note("expire_time", error)).ok();
+    let ask = amount.zip(trade_type).zip(expire_at).map(|((amount, trade_type), expire_at)| CreateAsk {
+        key,
+        case_id: request.case_id,
+        payee_id: request.payee_id,
+        amount,
+        channel: request.channel,
+        trade_type,
+        entry_point: request.entry_point,
+        payer: payer.map(Pii::new),
+        description: request.description,
+        expire_at,
+    });
+    check.done(ask)
+}
+
+/// Reads CloseOrder.
+pub(crate) fn close(caller: &str, request: &pb::CloseOrderRequest) -> Result<(Key, OrderId), Error> {
+    let mut check = Check::default();
+    let digest = rpc::digest::request("payments.v1/CloseOrder", request);
+    let key = check.key(caller, Method::CloseOrder, &request.request_id, digest);
+    let order = check.parse("order_id", &request.order_id);
+    check.done(order.map(|order| (key, order)))
+}
+
+/// Reads PostOrder.
+pub(crate) fn post(caller: &str, request: pb::PostOrderRequest) -> Result<(Key, OrderId, String), Error> {
+    let mut check = Check::default();
+    let digest = rpc::digest::request("payments.v1/PostOrder", &request);
+    let key = check.key(caller, Method::PostOrder, &request.request_id, digest);
+    let order = check.parse("order_id", &request.order_id);
+    let serial = request.proof_serial;
+    let fits = is_line(&serial) && serial.chars().count() <= PROOF_SERIAL_CHARS_MAX;
+    check.demand("proof_serial", fits, "must be text of at most 128 characters");
+    check.done(order.map(|order| (key, order, serial)))
+}
+
+/// Reads Refund.
+pub(crate) fn refund(caller: &str, request: pb::RefundRequest) -> Result<RefundAsk, Error> {
+    let mut check = Check::default();
+    let digest = rpc::digest::request("payments.v1/Refund", &request);
+    let key = check.key(caller, Method::Refund, &request.request_id, digest);
+    let order = check.parse("order_id", &request.order_id);
+    let amount = check.amount(request.amount.as_ref());
+    let reason = request.reason;
+    let fits = is_line(&reason) && reason.chars().count() <= REASON_CHARS_MAX;
+    check.demand("reason", fits, "must be text of at most 80 characters");
+    check.done(order.zip(amount).map(|(order, amount)| RefundAsk { key, order, amount, reason }))
+}
+
+/// Reads GetOrder.
+pub(crate) fn order_name(request: &pb::GetOrderRequest) -> Result<Name<OrderId>, Error> {
+    name("order_id", &request.order_id, &request.request_id)
+}
+
+/// Reads GetRefund.
+pub(crate) fn refund_name(request: &pb::GetRefundRequest) -> Result<Name<RefundId>, Error> {
+    name("refund_id", &request.refund_id, &request.request_id)
+}
+
+/// Reads the id of an order.
+pub(crate) fn order_id(text: &str) -> Result<OrderId, Error> {
+    let mut check = Check::default();
+    let id = check.parse("order_id", text);
+    check.done(id)
+}
+
+fn name<T: FromStr<Err: Display>>(field: &str, id: &str, request_id: &str) -> Result<Name<T>, Error> {
+    let mut check = Check::default();
+    let name = match (id.is_empty(), request_id.is_empty()) {
+        (false, true) => check.parse(field, id).map(Name::Id),
+        (true, false) => check.take(call::check_request_id(request_id)).map(|id| Name::Request(id.to_owned())),
+        _ => {
+            check.note(field, "exactly one of this and request_id must be set");
+            None
+        }
+    };
+    check.done(name)
+}
+
+/// Reads ListEvents.
+pub(crate) fn events(request: &pb::ListEventsRequest) -> Result<EventsAsk, Error> {
+    let mut check = Check::default();
+    check.demand("after_sequence", request.after_sequence >= 0, "must not be negative");
+    check.demand("wait_ms", (0..=WAIT_MS_MAX).contains(&request.wait_ms), "must be from 0 to 20000");
+    let max = check.take(page::size(request.page_size, EVENTS_DEFAULT, EVENTS_MAX));
+    let wait = std::time::Duration::from_millis(u64::try_from(request.wait_ms).unwrap_or(0));
+    check.done(max.map(|max| EventsAsk { after: request.after_sequence, max, wait }))
+}
+
+/// Reads the name of an account.
+pub(crate) fn account(text: &str) -> Result<Account, Error> {
+    let mut check = Check::default();
+    let account = check.parse("account", text);
+    check.done(account)
+}
+
+/// Reads ListTransfers.
+pub(crate) fn transfers(request: &pb::ListTransfersRequest) -> Result<TransfersAsk, Error> {
+    let mut check = Check::default();
+    let account = Some(&request.account).filter(|text| !text.is_empty()).map(|text| check.parse("account", text));
+    let order = Some(&request.order_id).filter(|text| !text.is_empty()).map(|text| check.parse("order_id", text));
+    check.demand("account", account.is_some() || order.is_some(), "this or order_id must be set");
+    let max = check.take(page::size(request.page_size, TRANSFERS_DEFAULT, TRANSFERS_MAX));
+    let list = format!("payments.v1/ListTransfers|{}|{}", request.account, request.order_id);
+    let after = check.take(page::key(&list, &request.page_token).and_then(read_after));
+    let ask = max.zip(after).map(|(max, after)| TransfersAsk {
+        account: account.flatten(),
+        order: order.flatten(),
+        max,
+        after,
+        list,
+    });
+    check.done(ask)
+}
+
+fn read_after(key: Option<Vec<u8>>) -> Result<After, Violation> {
+    let Some(key) = key else { return Ok((Timestamp::from_micros(i64::MIN), String::new())) };
+    let parsed = key.split_first_chunk::<8>().and_then(|(micros, id)| {
+        Some((Timestamp::from_micros(i64::from_be_bytes(*micros)), String::from_utf8(id.to_vec()).ok()?))
+    });
+    parsed.ok_or_else(|| Violation::new("page_token", "is not a token of this list"))
+}
+
+/// Writes the token of the page behind `last`.
+pub(crate) fn transfers_token(list: &str, last: &Booked) -> String {
+    let key = [&last.at.micros().to_be_bytes(), last.transfer.id.as_str().as_bytes()].concat();
+    page::token(list, &key)
+}
+
+/// Writes an order.
+pub(crate) fn order(order: &Order) -> Result<pb::Order, Error> {
+    let terms = &order.terms;
+    let currency = terms.amount.currency();
+    let refunded = Money::new(order.tally.given_back(), currency).map_err(|_| Error::Internal("sum of refunds"))?;
+    let sheet = order.sheet.as_deref().filter(|_| order.state == State::Waiting).map(pb::PaySheet::decode);
+    Ok(pb::Order {
+        order_id: terms.id.to_string(),
+        request_id: terms.request_id.clone(),
+        case_id: terms.case_id.clone(),
+        payee_id: terms.payee_id.clone(),
+        amount: Some(terms.amount.into()),
+        channel: terms.merchant.channel.clone(),
+        channel_order_no: terms.channel_order_no.clone(),
+        channel_transaction: order.channel_transaction.clone().unwrap_or_default(),
+        state: state(order.state).into(),
+        paid_time: order.paid_at.map(time::to_proto),
+        expire_time: Some(time::to_proto(terms.expire_at)),
+        pay_sheet: sheet.transpose().map_err(|_| Error::Internal("stored pay sheet"))?,
+        refunded: Some(refunded.into()),
+        late_money: order.is_late,
+    })
+}
+
+fn state(state: State) -> pb::OrderState {
+    match state {
+        State::Creating => pb::OrderState::Creating,
+        State::Waiting => pb::OrderState::Waiting,
+        State::Paid => pb::OrderState::Paid,
+        State::Posted => pb::OrderState::Posted,
+        State::Closed => pb::OrderState::Closed,
+        State::Refunding => pb::OrderState::Refunding,
+        State::Refunded => pb::OrderState::Refunded,
+        State::Refused => pb::OrderState::Refused,
+    }
+}
+
+/// Writes a refund.
+pub(crate) fn refund_record(refund: &Refund) -> pb::RefundRecord {
+    let state = match refund.state {
+        RefundState::Requested => pb::RefundState::Requested,
+        RefundState::Processing => pb::RefundState::Processing,
+        RefundState::Succeeded => pb::RefundState::Succeeded,
+        RefundState::Failed => pb::RefundState::Failed,
+    };
+    pb::RefundRecord {
+        refund_id: refund.id.to_string(),
+        request_id: refund.request_id.clone(),
+        order_id: refund.order.to_string(),
+        amount: Some(refund.amount.into()),
+        state: state.into(),
+        channel_refund: refund.channel_refund.clone().unwrap_or_default(),
+        success_time: refund.success_at.map(time::to_proto),
+    }
+}
+
+/// Writes a pay sheet as it is kept: the contract's message.
+pub(crate) fn sheet(sheet: PaySheet) -> Vec<u8> {
+    let trade_type = match sheet.trade_type {
+        TradeType::Jsapi => pb::TradeType::Jsapi,
+        TradeType::Native => pb::TradeType::Native,
+    };
+    let sheet = pb::PaySheet {
+        trade_type: trade_type.into(),
+        jsapi: sheet.jsapi,
+        code_url: sheet.code_url,
+        expire_time: Some(time::to_proto(sheet.expire_at)),
+    };
+    sheet.encode_to_vec()
+}
+
+/// Writes an event as it is kept: the contract's message, without what the outbox knows by itself.
+pub(crate) fn event(order: &Order, refund: Option<RefundId>, happening: Happening) -> Vec<u8> {
+    let kind = match happening {
+        Happening::Paid => pb::EventKind::OrderPaid,
+        Happening::Closed => pb::EventKind::OrderClosed,
+        Happening::Posted => pb::EventKind::OrderPosted,
+        Happening::RefundSucceeded => pb::EventKind::RefundSucceeded,
+        Happening::RefundFailed => pb::EventKind::RefundFailed,
+        Happening::LateMoney => pb::EventKind::LateMoney,
+    };
+    let event = pb::Event {
+        sequence: 0,
+        kind: kind.into(),
+        case_id: order.terms.case_id.clone(),
+        order_id: order.terms.id.to_string(),
+        refund_id: refund.map(|id| id.to_string()).unwrap_or_default(),
+        commit_time: None,
+    };
+    event.encode_to_vec()
+}
+
+/// Reads a kept event.
+pub(crate) fn kept_event(kept: &store::outbox::Event) -> Result<pb::Event, Error> {
+    let event = pb::Event::decode(kept.payload.as_slice()).map_err(|_| Error::Internal("stored event"))?;
+    Ok(pb::Event { sequence: kept.seq, commit_time: Some(time::to_proto(kept.at)), ..event })
+}
+
+/// Writes a transfer.
+pub(crate) fn transfer(booked: &Booked) -> pb::Transfer {
+    let transfer = &booked.transfer;
+    pb::Transfer {
+        transfer_id: transfer.id.as_str().to_owned(),
+        debit_account: transfer.debit.to_string(),
+        credit_account: transfer.credit.to_string(),
+        amount: Some(transfer.amount.into()),
+        state: booked.standing.as_str().to_owned(),
+        order_id: transfer.order.to_string(),
+        commit_time: Some(time::to_proto(booked.at)),
+    }
+}
+
+/// Writes an account.
+pub(crate) fn account_told(account: &Account, currency: &str, balance: Balance) -> pb::GetAccountResponse {
+    pb::GetAccountResponse {
+        account: account.to_string(),
+        debit_minor: balance.debit_posted,
+        credit_minor: balance.credit_posted,
+        currency: currency.to_owned(),
+    }
+}
+
+/// Reads a kept answer.
+pub(crate) fn answer<T: Message + Default>(bytes: &[u8]) -> Result<T, Error> {
+    T::decode(bytes).map_err(|_| Error::Internal("stored answer"))
+}
+
+#[cfg(test)]
+mod tests;

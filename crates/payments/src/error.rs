@@ -1,0 +1,349 @@
+//! What payments refuses, named by what the caller can do about it.
+
+use rpc::{Details, Effect, Fault, Kind, Origin, ReasonSpec, ReasonTable, Violation};
+
+use crate::channel::ChannelError;
+use crate::domain::order::Rule;
+
+/// The domain of payments' own reasons.
+pub const DOMAIN: &str = "payments.lastmile";
+
+/// Every reason of this domain, for the golden table.
+pub const REASONS: ReasonTable = ReasonTable {
+    domain: DOMAIN,
+    proto_enum: "lastmile.payments.v1.ErrorReason",
+    reasons: &[
+        ReasonSpec::new("ORDER_NOT_FOUND", Kind::NotFound),
+        ReasonSpec::new("REFUND_NOT_FOUND", Kind::NotFound),
+        ReasonSpec::new("PAYEE_UNKNOWN", Kind::RuleBroken),
+        ReasonSpec::new("MERCHANT_UNKNOWN", Kind::RuleBroken),
+        ReasonSpec::new("CHANNEL_NOT_OFFERED", Kind::RuleBroken),
+        ReasonSpec::new("CHANNEL_UNAVAILABLE", Kind::Unavailable).either_effect(),
+        ReasonSpec::new("CHANNEL_REFUSED", Kind::RuleBroken).with(&["channelCode"]),
+        ReasonSpec::new("ORDER_NOT_PAID", Kind::RuleBroken),
+        ReasonSpec::new("ORDER_REFUNDING", Kind::RuleBroken),
+        ReasonSpec::new("REFUND_EXCEEDS_CAPTURE", Kind::RuleBroken).with(&["capturedMinor", "refundedMinor"]),
+        ReasonSpec::new("ORDER_POSTED", Kind::RuleBroken),
+        ReasonSpec::new("ACCOUNT_NOT_FOUND", Kind::NotFound),
+    ],
+};
+
+/// Why a call brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request breaks the contract.
+    #[error("the request breaks the contract")]
+    Invalid(Vec<Violation>),
+    /// There is no such thing.
+    #[error("no such {}", what.word())]
+    NotFound {
+        /// What was looked for.
+        what: Thing,
+        /// Under which name; never an identifier of a person.
+        name: String,
+    },
+    /// The payee is not on the list.
+    #[error("the payee is not on payments' list")]
+    PayeeUnknown,
+    /// No merchant account collects for (entry point, channel, payee).
+    #[error("no merchant account for this entry point, channel and payee")]
+    MerchantUnknown,
+    /// The channel does not offer it.
+    #[error("the channel does not offer it")]
+    ChannelNotOffered,
+    /// The channel gave no usable answer.
+    #[error("the channel gave no usable answer")]
+    ChannelUnavailable {
+        /// Whether it, or what was asked of us, may have had an effect.
+        effect: Effect,
+        /// What went wrong, where this call has met it itself.
+        #[source]
+        source: Option<ChannelError>,
+    },
+    /// The channel refused to create the order.
+    #[error("the channel refused: {code}")]
+    ChannelRefused {
+        /// Its own code.
+        code: String,
+    },
+    /// A rule of orders and refunds.
+    #[error(transparent)]
+    Rule(#[from] Rule),
+    /// The key stands for another request.
+    #[error("the request_id was used before with another request")]
+    RequestIdReused,
+    /// Other writers kept changing the same order.
+    #[error("other calls kept changing the same order")]
+    Raced,
+    /// The store.
+    #[error("the store did not do it")]
+    Store {
+        /// Whether something may have been kept.
+        effect: Effect,
+        /// What it said.
+        #[source]
+        source: store::Error,
+    },
+    /// The ledger refused what the rules allow: a bug.
+    #[error("the ledger refuses an entry that the rules allow")]
+    Ledger(#[source] crate::domain::ledger::LedgerError),
+    /// A bug, or a broken installation.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+/// What can be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing {
+    /// An order.
+    Order,
+    /// A refund.
+    Refund,
+    /// An account.
+    Account,
+}
+
+impl Thing {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Refund => "refund",
+            Self::Account => "account",
+        }
+    }
+}
+
+impl Error {
+    /// The same, where what was asked for may have happened already.
+    #[must_use]
+    pub(crate) fn possible(self) -> Self {
+        match self {
+            Self::Store { source, .. } => Self::Store { effect: Effect::Possible, source },
+            Self::Raced => Self::ChannelUnavailable { effect: Effect::Possible, source: None },
+            Self::ChannelUnavailable { source, .. } => Self::ChannelUnavailable { effect: Effect::Possible, source },
+            other => other,
+        }
+    }
+
+    /// One field that breaks the contract.
+    pub(crate) fn field(field: &str, description: &str) -> Self {
+        Self::Invalid(vec![Violation::new(field, description)])
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(source: store::Error) -> Self {
+        let effect = if source.had_no_effect() { Effect::None } else { Effect::Possible };
+        Self::Store { effect, source }
+    }
+}
+
+impl From<crate::repo::ledger::BookError> for Error {
+    fn from(error: crate::repo::ledger::BookError) -> Self {
+        match error {
+            crate::repo::ledger::BookError::Ledger(error) => Self::Ledger(error),
+            crate::repo::ledger::BookError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Whether a failing store is one that will come back, or a bug of ours.
+fn is_outage(error: &store::Error) -> bool {
+    error.is_transient() || !error.had_no_effect()
+}
+
+impl Fault for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Invalid(_) => Kind::InvalidInput,
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::PayeeUnknown
+            | Self::MerchantUnknown
+            | Self::ChannelNotOffered
+            | Self::ChannelRefused { .. }
+            | Self::RequestIdReused => Kind::RuleBroken,
+            Self::ChannelUnavailable { .. } | Self::Raced => Kind::Unavailable,
+            Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Ledger(_) | Self::Internal(_) => Kind::Internal,
+            Self::Rule(Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::ExceedsCapture { .. }) => {
+                Kind::RuleBroken
+            }
+            Self::Store { source, .. } if is_outage(source) => Kind::Unavailable,
+            Self::Store { .. } => Kind::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "INVALID_REQUEST",
+            Self::NotFound { what: Thing::Order, .. } => "ORDER_NOT_FOUND",
+            Self::NotFound { what: Thing::Refund, .. } => "REFUND_NOT_FOUND",
+            Self::NotFound { what: Thing::Account, .. } => "ACCOUNT_NOT_FOUND",
+            Self::PayeeUnknown => "PAYEE_UNKNOWN",
+            Self::MerchantUnknown => "MERCHANT_UNKNOWN",
+            Self::ChannelNotOffered => "CHANNEL_NOT_OFFERED",
+            Self::ChannelUnavailable { .. } => "CHANNEL_UNAVAILABLE",
+            Self::ChannelRefused { .. } => "CHANNEL_REFUSED",
+            Self::Rule(Rule::NotPaid) => "ORDER_NOT_PAID",
+            Self::Rule(Rule::Refunding) => "ORDER_REFUNDING",
+            Self::Rule(Rule::Posted) => "ORDER_POSTED",
+            Self::Rule(Rule::ExceedsCapture { .. }) => "REFUND_EXCEEDS_CAPTURE",
+            Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::Raced => "STORE_UNAVAILABLE",
+            Self::Store { source, .. } if is_outage(source) => "STORE_UNAVAILABLE",
+            Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Store { .. } | Self::Ledger(_) | Self::Internal(_) => {
+                "INTERNAL"
+            }
+        }
+    }
+
+    fn domain(&self) -> &'static str {
+        match self {
+            Self::Invalid(_)
+            | Self::RequestIdReused
+            | Self::Raced
+            | Self::Store { .. }
+            | Self::Rule(Rule::Differs(_) | Rule::Sums)
+            | Self::Ledger(_)
+            | Self::Internal(_) => rpc::COMMON.domain,
+            Self::NotFound { .. }
+            | Self::PayeeUnknown
+            | Self::MerchantUnknown
+            | Self::ChannelNotOffered
+            | Self::ChannelUnavailable { .. }
+            | Self::ChannelRefused { .. }
+            | Self::Rule(_) => DOMAIN,
+        }
+    }
+
+    fn effect(&self) -> Effect {
+        match self {
+            Self::Invalid(_)
+            | Self::NotFound { .. }
+            | Self::PayeeUnknown
+            | Self::MerchantUnknown
+            | Self::ChannelNotOffered
+            | Self::ChannelRefused { .. }
+            | Self::RequestIdReused
+            | Self::Raced
+            | Self::Rule(Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::ExceedsCapture { .. }) => Effect::None,
+            Self::ChannelUnavailable { effect, .. } => *effect,
+            Self::Store { effect, source } if is_outage(source) => *effect,
+            // A bug proves nothing.
+            Self::Store { .. } | Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Ledger(_) | Self::Internal(_) => {
+                Effect::Possible
+            }
+        }
+    }
+
+    fn metadata(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::ChannelRefused { code } => vec![("channelCode", code.clone())],
+            Self::Rule(Rule::ExceedsCapture { captured, refunded }) => {
+                vec![("capturedMinor", captured.to_string()), ("refundedMinor", refunded.to_string())]
+            }
+            Self::Invalid(_)
+            | Self::NotFound { .. }
+            | Self::PayeeUnknown
+            | Self::MerchantUnknown
+            | Self::ChannelNotOffered
+            | Self::ChannelUnavailable { .. }
+            | Self::Rule(_)
+            | Self::RequestIdReused
+            | Self::Raced
+            | Self::Store { .. }
+            | Self::Ledger(_)
+            | Self::Internal(_) => Vec::new(),
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        match self {
+            Self::ChannelUnavailable { .. } | Self::ChannelRefused { .. } => Origin::Department,
+            other => other.kind().origin(),
+        }
+    }
+
+    fn details(&self) -> Details {
+        match self {
+            Self::Invalid(violations) => Details { violations: violations.clone(), ..Details::default() },
+            Self::NotFound { what, name } => {
+                Details { resource: Some((what.word(), name.clone())), ..Details::default() }
+            }
+            Self::PayeeUnknown | Self::MerchantUnknown => {
+                Details { subject: Some("payee".to_owned()), ..Details::default() }
+            }
+            Self::ChannelNotOffered | Self::ChannelRefused { .. } => {
+                Details { subject: Some("channel".to_owned()), ..Details::default() }
+            }
+            Self::Rule(_) => Details { subject: Some("order".to_owned()), ..Details::default() },
+            Self::RequestIdReused => Details { subject: Some("request_id".to_owned()), ..Details::default() },
+            Self::ChannelUnavailable { .. }
+            | Self::Raced
+            | Self::Store { .. }
+            | Self::Ledger(_)
+            | Self::Internal(_) => Details::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Error> {
+        let outage = || store::Error::Unavailable { what: "a connection", source: None };
+        vec![
+            Error::field("amount", "is missing"),
+            Error::NotFound { what: Thing::Order, name: "ord_0".into() },
+            Error::NotFound { what: Thing::Refund, name: "rfd_0".into() },
+            Error::NotFound { what: Thing::Account, name: "payee/x".into() },
+            Error::PayeeUnknown,
+            Error::MerchantUnknown,
+            Error::ChannelNotOffered,
+            Error::ChannelUnavailable { effect: Effect::Possible, source: None },
+            Error::ChannelRefused { code: "PARAM_ERROR".into() },
+            Error::Rule(Rule::NotPaid),
+            Error::Rule(Rule::Refunding),
+            Error::Rule(Rule::Posted),
+            Error::Rule(Rule::ExceedsCapture { captured: 2, refunded: 1 }),
+            Error::Rule(Rule::Differs("amount")),
+            Error::Rule(Rule::Sums),
+            Error::RequestIdReused,
+            Error::Raced,
+            outage().into(),
+            store::Error::CommitUnknown { source: None }.into(),
+            store::Error::Failed.into(),
+            Error::Ledger(crate::domain::ledger::LedgerError::Floor),
+            Error::Internal("x"),
+        ]
+    }
+
+    #[test]
+    fn every_error_keeps_to_its_row_of_the_table() {
+        for error in all() {
+            let table = if error.domain() == DOMAIN { REASONS } else { rpc::COMMON };
+            assert_eq!(table.check(&error), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_reason_of_the_contract_is_raised() {
+        let raised: Vec<_> =
+            all().iter().filter(|error| error.domain() == DOMAIN).map(|error| error.reason()).collect();
+        for spec in REASONS.reasons {
+            assert!(raised.contains(&spec.reason), "{}", spec.reason);
+        }
+        let named = (1..)
+            .map_while(|number| contracts::payments::v1::ErrorReason::try_from(number).ok())
+            .map(|reason| reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned());
+        assert!(named.eq(REASONS.reasons.iter().map(|spec| spec.reason.to_owned())));
+    }
+
+    #[test]
+    fn an_answer_to_a_commit_that_was_lost_is_no_proof_of_nothing() {
+        assert_eq!(Error::from(store::Error::CommitUnknown { source: None }).effect(), Effect::Possible);
+        assert_eq!(Error::from(store::Error::Contention { source: None }).effect(), Effect::None);
+        assert_eq!(Error::from(store::Error::Contention { source: None }).possible().effect(), Effect::Possible);
+        assert_eq!(Error::Raced.possible().effect(), Effect::Possible);
+    }
+}

@@ -1,0 +1,47 @@
+//! What is kept, as statements.
+//!
+//! ```text
+//! orders             order_id                        one order; every change names the version it was decided on
+//! refunds            refund_id                       one refund; likewise
+//! transfers          transfer_id                     immutable; the id is made by the step that books
+//! transfer_decisions transfer_id                     what became of a reserved transfer; immutable
+//! balances           account, shard                  sums of transfers
+//! requests           request_id, method, caller      what was asked under a key and what was answered, for ever
+//! work               subject (order or refund id)    what is open at a channel, when it is due, who holds it
+//! outbox             stream `payments`               events, see `store::outbox`
+//! ```
+
+pub(crate) mod ledger;
+pub(crate) mod orders;
+pub(crate) mod refunds;
+pub(crate) mod requests;
+pub(crate) mod work;
+
+use std::str::FromStr;
+
+use contracts::money::{Currency, Money};
+use store::{Migration, Row};
+
+/// The schema, step by step.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "payments",
+    sqlite: include_str!("../migrations/sqlite/0001_payments.sql"),
+    postgres: include_str!("../migrations/postgres/0001_payments.sql"),
+}];
+
+/// Reads a column that holds one of our own words or ids.
+fn word<T: FromStr>(row: &Row, column: &'static str) -> Result<T, store::Error> {
+    row.get::<String>(column)?.parse().map_err(|_| unreadable(column))
+}
+
+/// Reads an amount and its currency.
+fn money(row: &Row) -> Result<Money, store::Error> {
+    let currency: Currency = word(row, "currency")?;
+    Money::new(row.get("amount_minor")?, currency).map_err(|_| unreadable("amount_minor"))
+}
+
+/// A value in the store that this program did not write.
+pub(crate) fn unreadable(column: &'static str) -> store::Error {
+    store::Error::Column { column, problem: "holds what this program does not write" }
+}

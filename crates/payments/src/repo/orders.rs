@@ -1,0 +1,147 @@
+//! Orders.
+
+use contracts::ids::OrderId;
+use store::{Read, Row, Tx, params};
+
+use super::{money, word};
+use crate::domain::ledger::Merchant;
+use crate::domain::order::{Order, Tally, Terms};
+
+const INSERT: &str = "INSERT INTO orders (order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel,
+    merchant, app_id, trade_type, channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent,
+    is_closing, is_late, payer_sealed, sheet, channel_transaction, paid_at, proof_serial, refusal, captured_minor,
+    refunding_minor, refunded_minor, posted_minor)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
+    $26, $27, $28, $29, $30, $31)";
+
+const UPDATE: &str = "UPDATE orders SET version = version + 1, state = $3, is_sent = $4, is_closing = $5, is_late = $6,
+    payer_sealed = $7, sheet = $8, channel_transaction = $9, paid_at = $10, proof_serial = $11, refusal = $12,
+    captured_minor = $13, refunding_minor = $14, refunded_minor = $15, posted_minor = $16
+    WHERE order_id = $1 AND version = $2";
+
+const GET: &str = "SELECT * FROM orders WHERE order_id = $1";
+
+const BY_CHANNEL_NO: &str = "SELECT * FROM orders WHERE channel_order_no = $1 AND merchant = $2 AND channel = $3";
+
+const PAGE: &str = "SELECT * FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2";
+
+/// Keeps a new order.
+pub(crate) async fn insert(tx: &mut Tx, order: &Order) -> Result<(), store::Error> {
+    let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &order.terms;
+    let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &order.terms;
+    let values = params![
+        id.to_string(),
+        caller,
+        request_id,
+        case_id,
+        payee_id,
+        amount.amount_minor(),
+        amount.currency().as_str(),
+        merchant.channel,
+        merchant.number,
+        app_id,
+        trade_type.to_string(),
+        channel_order_no,
+        notify_url,
+        description,
+        created_at,
+        expire_at,
+        order.version,
+        order.state.to_string(),
+        order.is_sent,
+        order.is_closing,
+        order.is_late,
+        order.payer_sealed,
+        order.sheet,
+        order.channel_transaction,
+        order.paid_at,
+        order.proof_serial,
+        order.refusal,
+        order.tally.captured,
+        order.tally.refunding,
+        order.tally.refunded,
+        order.tally.posted,
+    ];
+    tx.execute(INSERT, values).await.map(|_| ())
+}
+
+/// Keeps a changed order; false when it was changed by another since it was read.
+pub(crate) async fn update(tx: &mut Tx, order: &Order) -> Result<bool, store::Error> {
+    let values = params![
+        order.terms.id.to_string(),
+        order.version,
+        order.state.to_string(),
+        order.is_sent,
+        order.is_closing,
+        order.is_late,
+        order.payer_sealed,
+        order.sheet,
+        order.channel_transaction,
+        order.paid_at,
+        order.proof_serial,
+        order.refusal,
+        order.tally.captured,
+        order.tally.refunding,
+        order.tally.refunded,
+        order.tally.posted,
+    ];
+    Ok(tx.execute(UPDATE, values).await? == 1)
+}
+
+/// Finds an order by its id.
+pub(crate) async fn get(reader: &mut impl Read, id: OrderId) -> Result<Option<Order>, store::Error> {
+    reader.fetch_opt(GET, params![id.to_string()]).await?.as_ref().map(read).transpose()
+}
+
+/// Finds an order by the number that the channel knows it by.
+pub(crate) async fn by_channel_no(
+    reader: &mut impl Read,
+    merchant: &Merchant,
+    channel_order_no: &str,
+) -> Result<Option<Order>, store::Error> {
+    let values = params![channel_order_no, merchant.number, merchant.channel];
+    reader.fetch_opt(BY_CHANNEL_NO, values).await?.as_ref().map(read).transpose()
+}
+
+/// Reads at most `max` orders with ids above `after`, by id.
+pub(crate) async fn page(reader: &mut impl Read, after: &str, max: u32) -> Result<Vec<Order>, store::Error> {
+    reader.fetch_all(PAGE, params![after, max]).await?.iter().map(read).collect()
+}
+
+fn read(row: &Row) -> Result<Order, store::Error> {
+    Ok(Order {
+        terms: Terms {
+            id: word(row, "order_id")?,
+            caller: row.get("caller")?,
+            request_id: row.get("request_id")?,
+            case_id: row.get("case_id")?,
+            payee_id: row.get("payee_id")?,
+            amount: money(row)?,
+            merchant: Merchant { channel: row.get("channel")?, number: row.get("merchant")? },
+            app_id: row.get("app_id")?,
+            trade_type: word(row, "trade_type")?,
+            channel_order_no: row.get("channel_order_no")?,
+            notify_url: row.get("notify_url")?,
+            description: row.get("description")?,
+            created_at: row.get("created_at")?,
+            expire_at: row.get("expire_at")?,
+        },
+        version: row.get("version")?,
+        state: word(row, "state")?,
+        is_sent: row.get("is_sent")?,
+        is_closing: row.get("is_closing")?,
+        is_late: row.get("is_late")?,
+        payer_sealed: row.get("payer_sealed")?,
+        sheet: row.get("sheet")?,
+        channel_transaction: row.get("channel_transaction")?,
+        paid_at: row.get("paid_at")?,
+        proof_serial: row.get("proof_serial")?,
+        refusal: row.get("refusal")?,
+        tally: Tally {
+            captured: row.get("captured_minor")?,
+            refunding: row.get("refunding_minor")?,
+            refunded: row.get("refunded_minor")?,
+            posted: row.get("posted_minor")?,
+        },
+    })
+}

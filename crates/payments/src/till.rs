@@ -1,0 +1,240 @@
+//! Where orders, refunds, the ledger and the channels meet.
+//!
+//! Every change of an order goes through [`Till::amend`] or [`Till::book`]: read the order, let the rules decide, and in one
+//! transaction keep the order (if nobody changed it since), its transfers and balances, the answer to the request that made it, and
+//! the events. A channel is only called between two transactions, never inside one: first it is kept what is about to be done, then
+//! it is done, then it is kept what came of it. Whatever a crash leaves between them stands in the table `work` and is taken up again.
+
+mod close;
+mod create;
+mod look;
+mod notice;
+mod refund;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contracts::ids::OrderId;
+use contracts::payments::v1 as pb;
+use futures::future::BoxFuture;
+use prost::Message;
+use rpc::Effect;
+use runtime::telemetry::{Counter, Family, Labels};
+use runtime::{Context, crash};
+use store::lease::Leases;
+use store::{Db, Read, Tx, outbox};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::Config;
+use crate::channel::Channel;
+use crate::convert;
+use crate::domain::order::{Change, Order, Rule, State};
+use crate::domain::plan;
+use crate::error::{Error, Thing};
+use crate::repo::requests::{Key, Known, Method};
+use crate::repo::{self, ledger, orders, requests, work};
+use crate::vault::Vault;
+
+pub(crate) use notice::NoticeError;
+
+/// The outbox stream of payments' events.
+pub(crate) const STREAM: &str = "payments";
+
+/// How often a change is decided anew when others keep changing the same order.
+const AMEND_TRIES_MAX: u32 = 8;
+/// How long a waiting call relies on being woken before it looks by itself: another replica may have done it.
+const WAIT_POLL: Duration = Duration::from_millis(200);
+/// What a call keeps of its deadline to write its answer.
+const ANSWER_COST: Duration = Duration::from_millis(50);
+
+/// The till.
+pub(crate) struct Till {
+    pub(crate) db: Db,
+    pub(crate) context: Context,
+    pub(crate) config: Config,
+    pub(crate) leases: Leases,
+    /// This start of this replica, as owner of leases.
+    pub(crate) owner: String,
+    /// Wakes the worker.
+    pub(crate) nudge: Notify,
+    channels: BTreeMap<&'static str, Arc<dyn Channel>>,
+    vault: Option<Vault>,
+    /// Counts changes, for calls that wait for one.
+    changes: watch::Sender<u64>,
+    states: Family<Labels, Counter>,
+    mismatches: Family<Labels, Counter>,
+}
+
+impl Till {
+    pub(crate) fn new(
+        config: Config,
+        context: Context,
+        db: Db,
+        channels: Vec<Arc<dyn Channel>>,
+        vault: Option<Vault>,
+    ) -> Result<Self, store::Error> {
+        let metrics = &context.metrics;
+        Ok(Self {
+            leases: Leases::new(&db, &work::SPEC)?,
+            owner: format!("payments-{}", context.ids.hex(12)),
+            nudge: Notify::new(),
+            channels: channels.into_iter().map(|channel| (channel.capabilities().channel, channel)).collect(),
+            vault,
+            changes: watch::Sender::new(0),
+            states: metrics.counter("lastmile_payments_order_states", "Orders that came into a state, by state."),
+            mismatches: metrics.counter(
+                "lastmile_payments_channel_mismatches",
+                "Accounts of a channel that do not fit the order and were not booked; each needs a person.",
+            ),
+            db,
+            context,
+            config,
+        })
+    }
+
+    /// Finds the driver of an order's channel.
+    pub(crate) fn channel(&self, name: &str) -> Result<&Arc<dyn Channel>, Error> {
+        self.channels.get(name).ok_or(Error::ChannelNotOffered)
+    }
+
+    fn now(&self) -> runtime::Timestamp {
+        self.context.clock.now()
+    }
+
+    /// Reads an order that must be there.
+    pub(crate) async fn order(&self, reader: &mut impl Read, id: OrderId) -> Result<Order, Error> {
+        let order = orders::get(reader, id).await?;
+        order.ok_or_else(|| Error::NotFound { what: Thing::Order, name: id.to_string() })
+    }
+
+    /// Changes an order by the rules, as often as it takes to be the one who changes it; hands back how it stands.
+    pub(crate) async fn amend(
+        &self,
+        id: OrderId,
+        step: impl Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync,
+    ) -> Result<Order, Error> {
+        for _ in 0..AMEND_TRIES_MAX {
+            let amended = self
+                .db
+                .transact(async |mut tx: Tx| {
+                    let order = self.order(&mut tx, id).await?;
+                    match step(&order)? {
+                        Some(change) => Ok((self.book(&mut tx, &order, &change, None).await?, Some(order.state))),
+                        None => Ok((order, None)),
+                    }
+                })
+                .await;
+            match amended {
+                Ok((order, None)) => return Ok(order),
+                Ok((order, Some(before))) => {
+                    crash::point("payments.book.after_commit");
+                    self.changed(&order, before);
+                    return Ok(order);
+                }
+                Err(Error::Raced) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Raced)
+    }
+
+    /// Keeps a change with everything that belongs to it, in the caller's transaction.
+    ///
+    /// Errors: Raced when the order was changed since it was read.
+    async fn book(
+        &self,
+        tx: &mut Tx,
+        before: &Order,
+        change: &Change,
+        refund: Option<contracts::ids::RefundId>,
+    ) -> Result<Order, Error> {
+        if !orders::update(tx, &change.order).await? {
+            return Err(Error::Raced);
+        }
+        crash::point("payments.book.after_order");
+        let now = tx.now()?;
+        if !change.entries.is_empty() {
+            ledger::book(tx, &change.entries, now).await?;
+            crash::point("payments.book.after_balances");
+        }
+        let after = Order { version: change.order.version.saturating_add(1), ..change.order.clone() };
+        let terms = &after.terms;
+        if before.state == State::Creating && !matches!(after.state, State::Creating | State::Refused) {
+            let answer = pb::CreateOrderResponse { order: Some(convert::order(&after)?) }.encode_to_vec();
+            requests::answer(tx, &terms.caller, Method::CreateOrder, &terms.request_id, &answer).await?;
+        }
+        if before.is_open() && !after.is_open() {
+            work::done(tx, &terms.id.to_string()).await?;
+        } else if before.state != after.state && after.is_open() {
+            let due_at = plan::next_look(&after, 0, now, self.config.worker.pace());
+            work::follow(tx, &terms.id.to_string(), due_at).await?;
+        }
+        for happening in &change.happenings {
+            let payload = convert::event(&after, refund, *happening);
+            outbox::append(tx, STREAM, &terms.id.to_string(), &payload).await?;
+            crash::point("payments.book.after_event");
+        }
+        crash::point("payments.book.before_commit");
+        Ok(after)
+    }
+
+    /// Tells those who wait, and counts.
+    fn changed(&self, after: &Order, before: State) {
+        if after.state != before {
+            self.states.get_or_create(&vec![("state", after.state.to_string().into())]).inc();
+        }
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Notes that what a channel says does not fit what we know. Never booked; a person has to look.
+    fn mismatch(&self, order: &Order, what: &'static str) {
+        let channel = order.terms.merchant.channel.clone();
+        self.mismatches.get_or_create(&vec![("channel", channel.into()), ("what", what.into())]).inc();
+        tracing::error!(order_id = %order.terms.id, what, "the channel's account does not fit the order");
+    }
+
+    /// Finds what is known under a key.
+    ///
+    /// Errors: RequestIdReused when it stands for another request.
+    pub(crate) async fn known(&self, reader: &mut impl Read, key: &Key) -> Result<Option<Known>, Error> {
+        let known = requests::get(reader, &key.caller, key.method, &key.request_id).await?;
+        match known {
+            Some(known) if !known.is_same(key) => Err(Error::RequestIdReused),
+            known => Ok(known),
+        }
+    }
+
+    /// When a call has to stop waiting: at its own deadline, and in any case after the configured time.
+    fn deadline(&self) -> Instant {
+        let most = later(Instant::now(), self.config.answer_timeout.get());
+        let own = rpc::call::deadline().map(|at| at.checked_sub(ANSWER_COST).unwrap_or(at));
+        own.map_or(most, |own| own.min(most))
+    }
+
+    /// Waits until something changed, or it is time to look again, or the deadline.
+    async fn wait(&self, changes: &mut watch::Receiver<u64>, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now()).min(WAIT_POLL);
+        let _ = self.context.clock.timeout(left, changes.changed()).await;
+    }
+
+    /// Runs an effect to its end, whatever becomes of the call that asked for it.
+    async fn to_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        effect: BoxFuture<'static, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let ended = self.context.tasks.run_to_end(name, effect).await;
+        ended.unwrap_or(Err(Error::ChannelUnavailable { effect: Effect::Possible, source: None }))
+    }
+}
+
+fn later(at: Instant, span: Duration) -> Instant {
+    at.checked_add(span).unwrap_or(at)
+}
+
+/// Reads a subject of the tables `requests` and `work` as the id that it is.
+fn subject<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::from(repo::unreadable("subject")))
+}

@@ -1,0 +1,364 @@
+//! A look at what is open at a channel: one step further with an order or refund, whoever takes it.
+
+use contracts::ids::{OrderId, RefundId};
+use runtime::{Timestamp, crash};
+use store::Tx;
+use store::lease::Lease;
+
+use super::{Till, subject};
+use crate::channel::{ChannelError, OrderStatus, RefundStatus};
+use crate::convert;
+use crate::domain::order::{Order, Rule, State};
+use crate::domain::plan::{self, OrderStep, RefundStep};
+use crate::domain::refund::{self, Decision, Refund};
+use crate::error::{Error, Thing};
+use crate::repo::{refunds, work};
+
+/// Steps of one look: create, close, ask.
+const MOVES_MAX: u32 = 3;
+
+/// What a step of a look brought.
+enum Moved {
+    /// The order as it stands now.
+    To(Box<Order>),
+    /// Nothing new.
+    Nothing,
+    /// The channel gave no answer that says how it stands.
+    Failed(ChannelError),
+}
+
+impl Moved {
+    fn to(order: Order) -> Self {
+        Self::To(Box::new(order))
+    }
+}
+
+impl Till {
+    /// Takes claimed work one step further and puts it back.
+    pub(crate) async fn look(&self, lease: &Lease) -> Result<(), Error> {
+        if lease.key.starts_with(RefundId::PREFIX) {
+            let id = subject(&lease.key)?;
+            return self.look_refund(lease, id).await;
+        }
+        let id: OrderId = subject(&lease.key)?;
+        let order = {
+            let mut reader = self.db.read().await?;
+            self.order(&mut reader, id).await?
+        };
+        let is_first = !order.is_sent;
+        self.look_order(lease, order, is_first).await.map(|_| ())
+    }
+
+    /// Takes an order further, as far as it goes now, and puts it back. `is_first`: nothing was sent for it before.
+    ///
+    /// Shape: what the channel did not answer is handed back and is no failure of the look.
+    pub(super) async fn look_order(
+        &self,
+        lease: &Lease,
+        order: Order,
+        is_first: bool,
+    ) -> Result<Option<ChannelError>, Error> {
+        let was = order.state;
+        let mut order = order;
+        let mut is_first = is_first;
+        let mut failed = None;
+        for _ in 0..MOVES_MAX {
+            let before = order.state;
+            match self.move_order(&order, is_first).await? {
+                Moved::To(next) => order = *next,
+                Moved::Nothing => break,
+                Moved::Failed(error) => {
+                    tracing::debug!(order_id = %order.terms.id, %error, "the channel gave no answer");
+                    failed = Some(error);
+                    break;
+                }
+            }
+            is_first = false;
+            let is_pressing = order.is_closing || self.is_over(&order);
+            if !order.is_open() || !is_pressing || order.state == before {
+                break;
+            }
+        }
+        // An order that came to exist was put back in the transaction that kept it.
+        if order.is_open() && (was, order.state) != (State::Creating, State::Waiting) {
+            self.put_back(lease, |attempts, now| plan::next_look(&order, attempts, now, self.config.worker.pace()))
+                .await?;
+        }
+        Ok(failed)
+    }
+
+    async fn move_order(&self, order: &Order, is_first: bool) -> Result<Moved, Error> {
+        match plan::order_step(order, self.now()) {
+            OrderStep::Rest => Ok(Moved::Nothing),
+            OrderStep::Forget => self.amend(order.terms.id, |order| Ok(order.closed())).await.map(Moved::to),
+            OrderStep::Create => self.create_there(order, is_first).await,
+            OrderStep::Query => self.ask(order).await,
+            OrderStep::Close => self.close_there(order).await,
+        }
+    }
+
+    /// Creates the order at the channel, or repeats it.
+    async fn create_there(&self, order: &Order, is_first: bool) -> Result<Moved, Error> {
+        let id = order.terms.id;
+        let payer = match &order.payer_sealed {
+            None => None,
+            Some(sealed) => {
+                let opened = self.vault.as_ref().and_then(|vault| vault.open_for(id, sealed));
+                Some(opened.ok_or(Error::Internal("the payer reference cannot be opened: another payer key file"))?)
+            }
+        };
+        if !order.is_sent {
+            self.amend(id, |order| Ok(order.sending())).await?;
+        }
+        let channel = self.channel(&order.terms.merchant.channel)?;
+        crash::point("payments.create.before_call");
+        let told = channel.create(&order.terms, payer.as_ref()).await;
+        crash::point("payments.create.after_call");
+        let code = match told {
+            Ok(sheet) => {
+                let sheet = convert::sheet(sheet);
+                return self.amend(id, |order| Ok(order.created(sheet.clone()))).await.map(Moved::to);
+            }
+            Err(ChannelError::Refused { code }) if is_first => {
+                return self.amend(id, |order| Ok(order.refused(code.clone()))).await.map(Moved::to);
+            }
+            Err(ChannelError::Refused { code } | ChannelError::Otherwise { code }) => code,
+            Err(ChannelError::NotKnown) => "NOT_KNOWN".to_owned(),
+            Err(error @ (ChannelError::NotNow { .. } | ChannelError::NoAnswer { .. })) => {
+                if is_first && error.had_no_effect() {
+                    self.amend(id, |order| Ok(order.unsent())).await?;
+                }
+                return Ok(Moved::Failed(error));
+            }
+        };
+        // It cannot be created (again). How it stands decides; if an earlier call made it, there is no pay sheet, so it must end.
+        match channel.query(&order.terms).await {
+            Err(ChannelError::NotKnown) => self.amend(id, |order| Ok(order.refused(code.clone()))).await.map(Moved::to),
+            Ok(OrderStatus::Pending) => self.close_there(order).await,
+            Ok(status) => self.take(order, status).await,
+            Err(error) => Ok(Moved::Failed(error)),
+        }
+    }
+
+    /// Asks how an order stands.
+    pub(super) async fn ask_order(&self, order: &Order) -> Result<Result<Order, ChannelError>, Error> {
+        Ok(match self.ask(order).await? {
+            Moved::To(order) => Ok(*order),
+            Moved::Nothing => Ok(order.clone()),
+            Moved::Failed(error) => Err(error),
+        })
+    }
+
+    async fn ask(&self, order: &Order) -> Result<Moved, Error> {
+        let told = self.channel(&order.terms.merchant.channel)?.query(&order.terms).await;
+        crash::point("payments.query.after_call");
+        match told {
+            // An order that was being created when its time ended exists after all: it has no pay sheet, and now needs none.
+            Ok(OrderStatus::Pending) if order.state == State::Creating && self.is_over(order) => {
+                self.close_there(order).await
+            }
+            Ok(status) => self.take(order, status).await,
+            Err(ChannelError::NotKnown) if plan::is_gone(order, self.now(), self.config.worker.pace()) => {
+                self.amend(order.terms.id, |order| Ok(order.closed())).await.map(Moved::to)
+            }
+            Err(ChannelError::NotKnown) => Ok(Moved::Nothing),
+            Err(error) => Ok(Moved::Failed(error)),
+        }
+    }
+
+    fn is_over(&self, order: &Order) -> bool {
+        self.now() >= order.terms.expire_at
+    }
+
+    /// Closes an order at the channel and asks for the confirmation.
+    async fn close_there(&self, order: &Order) -> Result<Moved, Error> {
+        let channel = self.channel(&order.terms.merchant.channel)?;
+        crash::point("payments.close.before_call");
+        let closed = channel.close(&order.terms).await;
+        crash::point("payments.close.after_call");
+        match closed {
+            // Whatever it said, the query says how it stands: closed, or paid first.
+            Ok(()) | Err(ChannelError::Refused { .. } | ChannelError::Otherwise { .. } | ChannelError::NotKnown) => {}
+            Err(error @ (ChannelError::NotNow { .. } | ChannelError::NoAnswer { .. })) => {
+                return Ok(Moved::Failed(error));
+            }
+        }
+        match channel.query(&order.terms).await {
+            Ok(status) => self.take(order, status).await,
+            Err(ChannelError::NotKnown) => Ok(Moved::Nothing),
+            Err(error) => Ok(Moved::Failed(error)),
+        }
+    }
+
+    /// Books what the channel says of an order.
+    async fn take(&self, order: &Order, status: OrderStatus) -> Result<Moved, Error> {
+        let taken = match status {
+            OrderStatus::Pending => return Ok(Moved::Nothing),
+            OrderStatus::Closed => self.amend(order.terms.id, |order| Ok(order.closed())).await,
+            OrderStatus::Paid(capture) => self.amend(order.terms.id, |order| order.captured(&capture)).await,
+        };
+        match taken {
+            Ok(order) => Ok(Moved::to(order)),
+            Err(Error::Rule(Rule::Differs(what))) => {
+                self.mismatch(order, what);
+                Ok(Moved::Nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts work back, to be looked at again; nothing happens when it is done or another holds it.
+    async fn put_back(
+        &self,
+        lease: &Lease,
+        next: impl Fn(u32, Timestamp) -> Timestamp + Send + Sync,
+    ) -> Result<(), Error> {
+        self.db
+            .transact(async |mut tx: Tx| {
+                let Some(attempts) = work::looked(&mut tx, lease).await? else { return Ok(()) };
+                let attempt = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+                let due_at = next(attempt, tx.now()?);
+                crash::point("payments.work.before_release");
+                match self.leases.release(&mut tx, lease, Some(due_at)).await {
+                    Ok(()) | Err(store::Error::LeaseLost) => Ok(()),
+                    Err(error) => Err(Error::from(error)),
+                }
+            })
+            .await
+    }
+
+    async fn look_refund(&self, lease: &Lease, id: RefundId) -> Result<(), Error> {
+        let (order, refund) = {
+            let mut reader = self.db.read().await?;
+            let refund = refunds::get(&mut reader, id).await?;
+            let refund = refund.ok_or_else(|| Error::NotFound { what: Thing::Refund, name: id.to_string() })?;
+            (self.order(&mut reader, refund.order).await?, refund)
+        };
+        let told = match plan::refund_step(&refund) {
+            RefundStep::Rest => None,
+            RefundStep::Send => Some(self.send_refund(&order, &refund, true).await?),
+            RefundStep::Query => Some(self.ask_refund(&order, &refund).await?),
+        };
+        let is_done = match told {
+            None => true,
+            Some(Ok(RefundStatus::Decided(decision))) => self.decide(id, &decision).await?,
+            Some(Ok(RefundStatus::Processing { channel_refund })) => {
+                let number = Some(channel_refund);
+                self.amend_refund(id, |refund| refund.processing(number.clone())).await?;
+                false
+            }
+            Some(Err(error)) => {
+                tracing::debug!(refund_id = %id, %error, "the channel gave no answer");
+                false
+            }
+        };
+        if is_done {
+            return Ok(());
+        }
+        let pace = self.config.worker.pace();
+        self.put_back(lease, |attempts, now| now.plus(plan::pause(attempts, pace))).await
+    }
+
+    /// Sends a refund, or repeats it.
+    async fn send_refund(
+        &self,
+        order: &Order,
+        refund: &Refund,
+        is_first: bool,
+    ) -> Result<Result<RefundStatus, ChannelError>, Error> {
+        if !refund.is_sent {
+            self.amend_refund(refund.id, Refund::sending).await?;
+        }
+        let channel = self.channel(&order.terms.merchant.channel)?;
+        crash::point("payments.refund.before_call");
+        let told = channel.refund(&order.terms, refund).await;
+        crash::point("payments.refund.after_call");
+        let failed = |code: String| Ok(Ok(RefundStatus::Decided(Decision::Failed { code })));
+        let code = match told {
+            Ok(status) => return Ok(Ok(status)),
+            Err(ChannelError::Refused { code }) if is_first => return failed(code),
+            Err(ChannelError::Refused { code } | ChannelError::Otherwise { code }) => code,
+            Err(ChannelError::NotKnown) => "NOT_KNOWN".to_owned(),
+            Err(error @ (ChannelError::NotNow { .. } | ChannelError::NoAnswer { .. })) => {
+                if is_first && error.had_no_effect() {
+                    self.amend_refund(refund.id, Refund::unsent).await?;
+                }
+                return Ok(Err(error));
+            }
+        };
+        match channel.query_refund(&order.terms, refund).await {
+            Err(ChannelError::NotKnown) => failed(code),
+            told => Ok(told),
+        }
+    }
+
+    /// Asks how a refund stands; one that the channel does not know is sent again, under the same number.
+    async fn ask_refund(&self, order: &Order, refund: &Refund) -> Result<Result<RefundStatus, ChannelError>, Error> {
+        let told = self.channel(&order.terms.merchant.channel)?.query_refund(&order.terms, refund).await;
+        crash::point("payments.query.after_call");
+        match told {
+            Err(ChannelError::NotKnown) => self.send_refund(order, refund, false).await,
+            told => Ok(told),
+        }
+    }
+
+    /// Changes a refund alone, as often as it takes.
+    async fn amend_refund(
+        &self,
+        id: RefundId,
+        step: impl Fn(&Refund) -> Option<Refund> + Send + Sync,
+    ) -> Result<(), Error> {
+        for _ in 0..super::AMEND_TRIES_MAX {
+            let amended = self
+                .db
+                .transact(async |mut tx: Tx| {
+                    let refund = refunds::get(&mut tx, id).await?;
+                    let Some(next) = refund.as_ref().and_then(&step) else { return Ok(()) };
+                    if refunds::update(&mut tx, &next).await? { Ok(()) } else { Err(Error::Raced) }
+                })
+                .await;
+            if !matches!(amended, Err(Error::Raced)) {
+                return amended;
+            }
+        }
+        Err(Error::Raced)
+    }
+
+    /// Books the channel's verdict on a refund; false when the channel contradicts itself and nothing was booked.
+    async fn decide(&self, id: RefundId, decision: &Decision) -> Result<bool, Error> {
+        for _ in 0..super::AMEND_TRIES_MAX {
+            match self.try_decide(id, decision).await {
+                Ok(Some((order, before))) => {
+                    crash::point("payments.refund.after_decision");
+                    self.changed(&order, before);
+                    return Ok(true);
+                }
+                Ok(None) => return Ok(true),
+                Err(Error::Raced) => {}
+                Err(Error::Rule(Rule::Differs(what))) => {
+                    tracing::error!(refund_id = %id, what, "the channel contradicts itself about a refund");
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Raced)
+    }
+
+    async fn try_decide(&self, id: RefundId, decision: &Decision) -> Result<Option<(Order, State)>, Error> {
+        self.db
+            .transact(async |mut tx: Tx| {
+                let refund = refunds::get(&mut tx, id).await?;
+                let refund = refund.ok_or_else(|| Error::NotFound { what: Thing::Refund, name: id.to_string() })?;
+                let order = self.order(&mut tx, refund.order).await?;
+                let Some(decided) = refund::decide(&order, &refund, decision)? else { return Ok(None) };
+                if !refunds::update(&mut tx, &decided.refund).await? {
+                    return Err(Error::Raced);
+                }
+                work::done(&mut tx, &id.to_string()).await?;
+                let after = self.book(&mut tx, &order, &decided.change, Some(id)).await?;
+                Ok(Some((after, order.state)))
+            })
+            .await
+    }
+}
