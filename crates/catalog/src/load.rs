@@ -274,7 +274,7 @@ mod tests {
         let places: BTreeSet<_> = catalogue.entries.keys().map(|(region, _, _)| region).collect();
         // The articles' 32 names are 31 codes: (全国) and (平台) both mean the nation.
         assert_eq!(places.len(), 31);
-        let listed: BTreeSet<_> = catalogue.entries.iter().map(|(key, _)| (&key.0, &key.1)).collect();
+        let listed: BTreeSet<_> = catalogue.entries.keys().map(|key| (&key.0, &key.1)).collect();
         for row in &rows {
             let region = if row.gb2260.is_empty() { crate::domain::NATION } else { &row.gb2260 };
             let found = listed.iter().any(|(at, _)| at.as_str() == region);

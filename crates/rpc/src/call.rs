@@ -43,6 +43,11 @@ pub fn scope<F: Future>(call: Call, work: F) -> impl Future<Output = F::Output> 
     CURRENT.scope(call, work)
 }
 
+/// Runs one step of work on behalf of a call: what a stream does between two of its frames.
+pub(crate) fn scope_sync<T>(call: &Call, work: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(call.clone(), work)
+}
+
 /// The longest request id.
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 

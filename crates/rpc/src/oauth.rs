@@ -5,6 +5,10 @@
 //!
 //! Source: RFC 6749 (4.4, 5), RFC 7521 and 7523 (client assertions), RFC 8693 (token exchange), RFC 7517 (JWKS).
 
+mod caller;
+
+pub use caller::{Caller, CallerError, Person};
+
 use contracts::identity::v1::{IssueTokenRequest, IssueTokenResponse};
 use http::StatusCode;
 use serde::Serialize;

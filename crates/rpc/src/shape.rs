@@ -173,7 +173,8 @@ impl Walk<'_> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let key = varint(&mut rest)?;
-            let number = u32::try_from(key >> 3).map_err(|_| Refusal::Malformed("field number"))?;
+            // A tag has 32 bits: 29 of number, three of wire type.
+            let number = u32::try_from(key).map_err(|_| Refusal::Malformed("field number"))? >> 3;
             if number == 0 {
                 return Err(Refusal::Malformed("field number"));
             }

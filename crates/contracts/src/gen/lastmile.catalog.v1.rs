@@ -224,7 +224,7 @@ pub struct WatchCatalogResponse {
     /// All routes, by item, region, entry point.
     #[prost(message, repeated, tag = "2")]
     pub routes: ::prost::alloc::vec::Vec<Route>,
-    /// Parent of each region that resolves upward, child to parent.
+    /// Every region but the towns, child to parent; the parent of a province is empty. A town resolves as its county.
     #[prost(btree_map = "string, string", tag = "3")]
     pub region_parents: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,

@@ -104,9 +104,14 @@ impl SigningKey {
         let head = serde_json::to_vec(&head).map_err(|_| KeyError::Rejected)?;
         let body = serde_json::to_vec(claims).map_err(|_| KeyError::Rejected)?;
         let input = format!("{}.{}", base64url(&head), base64url(&body));
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.encoding, JwtAlgorithm::EdDSA)
-            .map_err(|_| KeyError::Rejected)?;
+        let signature = self.signature(&input)?;
         Ok(format!("{input}.{signature}"))
+    }
+
+    /// The signature over a JWS signing input, base64url.
+    pub(crate) fn signature(&self, input: &str) -> Result<String, KeyError> {
+        jsonwebtoken::crypto::sign(input.as_bytes(), &self.encoding, JwtAlgorithm::EdDSA)
+            .map_err(|_| KeyError::Rejected)
     }
 }
 

@@ -50,7 +50,7 @@ impl Step for Deadline {
         let streaming = self.streams(request.uri().path());
         let until_head = now + asked.unwrap_or(self.call_timeout_max).min(self.call_timeout_max);
         let call = Call { request_id: request_id.into(), deadline: (!streaming).then_some(until_head) };
-        let work = call::scope(call, next.handle(request));
+        let work = call::scope(call.clone(), next.handle(request));
         let Ok(response) = tokio::time::timeout_at(until_head, work).await else {
             // The handler was running: what it had sent on is not called back by dropping it.
             return answer(status(&Common::Deadline { effect: Effect::Possible }));
@@ -63,7 +63,7 @@ impl Step for Deadline {
             Some(asked) if asked < age => End { at: now + asked, by_caller: true },
             _ => End { at: now + age, by_caller: false },
         };
-        response.map(|body| Body::new(Aged::new(body, end)))
+        response.map(|body| Body::new(Aged::new(body, end, call)))
     }
 }
 
@@ -128,14 +128,15 @@ struct End {
 /// A panic in the stream becomes INTERNAL, as it does in a handler.
 struct Aged {
     body: Body,
+    call: Call,
     sleep: Pin<Box<Sleep>>,
     end: End,
     ended: bool,
 }
 
 impl Aged {
-    fn new(body: Body, end: End) -> Self {
-        Self { body, sleep: Box::pin(tokio::time::sleep_until(end.at)), end, ended: false }
+    fn new(body: Body, end: End, call: Call) -> Self {
+        Self { body, call, sleep: Box::pin(tokio::time::sleep_until(end.at)), end, ended: false }
     }
 
     fn last(&mut self, fault: Option<Common>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
@@ -147,7 +148,7 @@ impl Aged {
                 trailers.insert(tonic::Status::GRPC_STATUS, HeaderValue::from_static("0"));
                 Ok(())
             }
-            Some(fault) => status(&fault).add_header(&mut trailers),
+            Some(fault) => call::scope_sync(&self.call, || status(&fault)).add_header(&mut trailers),
         };
         Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))))
     }
@@ -161,8 +162,9 @@ impl http_body::Body for Aged {
         if self.ended {
             return Poll::Ready(None);
         }
-        let body = &mut self.body;
-        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Pin::new(body).poll_frame(cx)));
+        let Self { body, call, .. } = &mut *self;
+        let poll = || call::scope_sync(call, || Pin::new(body).poll_frame(cx));
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
         match polled {
             Ok(Poll::Ready(frame)) => return Poll::Ready(frame),
             Ok(Poll::Pending) => {}

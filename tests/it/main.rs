@@ -1,0 +1,4 @@
+//! Everything that is tested across crates, in one binary: it links once, and a test is found by its path.
+
+mod tidy;
+mod wire;

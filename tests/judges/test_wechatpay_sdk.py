@@ -1,0 +1,250 @@
+"""wechatpayv3, a client library that nobody here wrote, against the sandbox's WeChat Pay."""
+
+import http.server
+import json
+import pathlib
+import queue
+import threading
+
+import pytest
+from wechatpayv3 import WeChatPay, WeChatPayType
+from wechatpayv3.core import Core
+
+from sandbox_process import Sandbox, eventually
+
+MCHID = "1900430100"
+APPID = "wx5a4db0c5a4db0c51"
+SYSTEM = "wechatpay"
+
+
+class Callbacks:
+    """A merchant's callback endpoint: keeps what comes, answers what it is told to answer."""
+
+    def __init__(self):
+        self.received = queue.Queue()
+        self.answers = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.received.put((dict(self.headers.items()), body))
+                self.send_response(outer.answers.pop(0) if outer.answers else 204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/notify"
+
+    def next(self, seconds=10):
+        return self.received.get(timeout=seconds)
+
+
+@pytest.fixture
+def callbacks():
+    endpoint = Callbacks()
+    yield endpoint
+    endpoint.server.shutdown()
+    endpoint.server.server_close()
+
+
+def merchants(signed_by):
+    return [{"mchid": MCHID, "appids": [APPID], "callbacks_signed_by": signed_by}]
+
+
+@pytest.fixture(scope="module", params=["public_key", "certificate"])
+def mode(request, tmp_path_factory):
+    """The sandbox in each of the two ways in which WeChat Pay signs."""
+    sandbox = Sandbox(tmp_path_factory.mktemp("wechatpay"), merchants=merchants(request.param))
+    yield request.param, sandbox
+    sandbox.stop()
+
+
+def sdk(monkeypatch, sandbox, mode, notify_url, trade_type=WeChatPayType.NATIVE, **other):
+    keys = pathlib.Path(sandbox.addresses["keys_dir"])
+    # The constructor overwrites the address and may call it at once.
+    monkeypatch.setattr(Core, "_gate_way", property(lambda _: sandbox.url(SYSTEM), lambda _, __: None), raising=False)
+    options = {
+        "mchid": MCHID, "appid": APPID, "notify_url": notify_url,
+        "private_key": (keys / MCHID / "private_key.pem").read_text(),
+        "cert_serial_no": (keys / MCHID / "serial_no.txt").read_text().strip(),
+        "apiv3_key": (keys / MCHID / "apiv3_key.txt").read_text().strip(),
+    }
+    if mode == "public_key":
+        options["public_key"] = (keys / "platform" / "public_key.pem").read_text()
+        options["public_key_id"] = (keys / "platform" / "public_key_id.txt").read_text().strip()
+    return WeChatPay(trade_type, timeout=(5, 10), **{**options, **other})
+
+
+@pytest.fixture
+def wechat(monkeypatch, mode, callbacks):
+    return sdk(monkeypatch, mode[1], mode[0], callbacks.url)
+
+
+numbers = iter(range(1, 10_000))
+
+
+def order(wechat, total=20_000, **more):
+    number = f"JUDGE{next(numbers):08}"
+    code, body = wechat.pay(description="交通违法罚款", out_trade_no=number, amount={"total": total}, **more)
+    assert code == 200, body
+    return number, json.loads(body)
+
+
+def pay(sandbox, **what):
+    return sandbox.control("POST", "/wechatpay/pay", 200, json=what).json()["transaction_id"]
+
+
+def test_an_order_is_made_paid_called_back_and_refunded(mode, wechat, callbacks):
+    sandbox = mode[1]
+    number, made = order(wechat)
+    assert made["code_url"].startswith("weixin://wxpay/bizpayurl?pr=")
+    code, body = wechat.query(out_trade_no=number)
+    assert (code, json.loads(body)["trade_state"]) == (200, "NOTPAY")
+
+    transaction = pay(sandbox, code_url=made["code_url"])
+    told = wechat.callback(*callbacks.next())
+    assert told["event_type"] == "TRANSACTION.SUCCESS"
+    resource = told["resource"]
+    assert (resource["out_trade_no"], resource["transaction_id"]) == (number, transaction)
+    assert (resource["trade_state"], resource["amount"]["total"], resource["trade_type"]) == ("SUCCESS", 20_000, "NATIVE")
+    for found in (wechat.query(out_trade_no=number), wechat.query(transaction_id=transaction)):
+        assert json.loads(found[1])["trade_state"] == "SUCCESS"
+
+    refund = {"out_refund_no": f"R{number}", "out_trade_no": number, "amount": {"refund": 5_000, "total": 20_000, "currency": "CNY"}}
+    code, body = wechat.refund(**refund)
+    assert (code, json.loads(body)["status"]) == (200, "PROCESSING")
+    told = wechat.callback(*callbacks.next())
+    assert told["event_type"] == "REFUND.SUCCESS" and told["resource"]["amount"]["refund"] == 5_000
+    assert json.loads(wechat.query_refund(f"R{number}")[1])["status"] == "SUCCESS"
+    assert json.loads(wechat.query(out_trade_no=number)[1])["trade_state"] == "REFUND"
+    assert json.loads(wechat.refund(**refund)[1])["status"] == "SUCCESS", "a repetition is the same refund"
+    code, body = wechat.refund(**{**refund, "out_refund_no": f"S{number}", "amount": {"refund": 15_001, "total": 20_000, "currency": "CNY"}})
+    assert (code, json.loads(body)["code"]) == (400, "INVALID_REQUEST"), "more than was paid"
+
+
+def test_every_trade_type_gives_its_pay_sheet(monkeypatch, mode, wechat, callbacks):
+    _, made = order(wechat, pay_type=WeChatPayType.JSAPI, payer={"openid": "o-judge"})
+    assert len(made["prepay_id"]) == 36 and made["prepay_id"].startswith("wx")
+    _, made = order(wechat, pay_type=WeChatPayType.APP)
+    assert made["prepay_id"]
+    scene = {"payer_client_ip": "127.0.0.1", "h5_info": {"type": "Wap"}}
+    _, made = order(wechat, pay_type=WeChatPayType.H5, scene_info=scene)
+    assert made["h5_url"].startswith("https://")
+
+
+def test_closing_and_the_numbers_that_are_used_up(mode, wechat):
+    sandbox = mode[1]
+    number, made = order(wechat)
+    assert wechat.close(number)[0] == 204
+    assert wechat.close(number)[0] == 204, "closed is closed"
+    assert json.loads(wechat.query(out_trade_no=number)[1])["trade_state"] == "CLOSED"
+    sandbox.control("POST", "/wechatpay/pay", 409, json={"code_url": made["code_url"]})
+
+    number, made = order(wechat)
+    again = {"description": "交通违法罚款", "out_trade_no": number, "amount": {"total": 20_000}}
+    assert json.loads(wechat.pay(**again)[1]) == made, "the same parameters, the same session"
+    code, body = wechat.pay(**{**again, "amount": {"total": 1}})
+    assert (code, json.loads(body)["code"]) == (403, "OUT_TRADE_NO_USED")
+    pay(sandbox, mchid=MCHID, out_trade_no=number)
+    assert json.loads(wechat.close(number)[1])["code"] == "TRADE_ERROR"
+    assert json.loads(wechat.pay(**again)[1])["code"] == "OUT_TRADE_NO_USED"
+    assert json.loads(wechat.query(out_trade_no="NOBODY0001")[1])["code"] == "ORDER_NOT_EXIST"
+    assert wechat.query_refund("NOBODY")[0] == 404
+
+
+def test_signatures_that_are_not_the_merchants_are_refused(monkeypatch, mode, wechat, callbacks):
+    kind, sandbox = mode
+    if kind == "certificate":
+        # Its constructor already needs a good signature.
+        with pytest.raises(Exception, match="platform certificate"):
+            sdk(monkeypatch, sandbox, kind, callbacks.url, cert_serial_no="0" * 40)
+    else:
+        stranger = sdk(monkeypatch, sandbox, kind, callbacks.url, cert_serial_no="0" * 40)
+        code, body = stranger.query(out_trade_no="ANYTHING")
+        assert (code, json.loads(body)["code"]) == (401, "SIGN_ERROR")
+    code, body = wechat.query(out_trade_no="ANYTHING", mchid="1900140100")
+    assert (code, json.loads(body)["code"]) == (403, "NO_AUTH")
+
+
+def test_answers_that_are_not_wechats_are_noticed_by_the_sdk(mode, wechat):
+    sandbox = mode[1]
+    number, _ = order(wechat)
+    sandbox.stage(SYSTEM, "query", "bad_signature")
+    with pytest.raises(Exception, match="verify the signature"):
+        wechat.query(out_trade_no=number)
+    sandbox.stage(SYSTEM, "query", "unsigned")
+    with pytest.raises(Exception, match="verify the signature"):
+        wechat.query(out_trade_no=number)
+    for fault, code, name in [("busy", 429, "FREQUENCY_LIMITED"), ("error_before", 500, "SYSTEMERROR")]:
+        sandbox.stage(SYSTEM, "query", fault)
+        answer = wechat.query(out_trade_no=number)
+        assert (answer[0], json.loads(answer[1])["code"]) == (code, name)
+    sandbox.stage(SYSTEM, "query", "garble_value")
+    assert json.loads(wechat.query(out_trade_no=number)[1])["trade_state"] == "SANDBOX_UNDEFINED"
+
+
+def test_callbacks_are_sent_again_until_they_are_taken(mode, wechat, callbacks):
+    sandbox = mode[1]
+    callbacks.answers = [500, 404]
+    _, made = order(wechat)
+    pay(sandbox, code_url=made["code_url"])
+    told = [wechat.callback(*callbacks.next()) for _ in range(3)]
+    assert len({t["id"] for t in told}) == 1 and all(t["resource"] == told[0]["resource"] for t in told)
+    ended = eventually(lambda: [e for e in sandbox.journal(SYSTEM) if e.get("notice") == told[0]["id"] and e["event"] == "notice_ended"])
+    assert (ended[0]["delivered"], ended[0]["attempts"]) == (True, 3)
+
+
+def test_lost_doubled_late_forged_and_probing_callbacks(mode, wechat, callbacks):
+    sandbox = mode[1]
+
+    def paid(fault, **more):
+        sandbox.stage(SYSTEM, "notify", fault, **more)
+        number, made = order(wechat)
+        pay(sandbox, code_url=made["code_url"])
+        return number
+
+    number = paid("doubled")
+    assert [wechat.callback(*callbacks.next())["resource"]["out_trade_no"] for _ in range(2)] == [number] * 2
+
+    number = paid("late", delay="300ms")
+    with pytest.raises(queue.Empty):
+        callbacks.next(0.15)
+    assert wechat.callback(*callbacks.next())["resource"]["out_trade_no"] == number
+
+    number = paid("forged")
+    assert wechat.callback(*callbacks.next()) is None, "the SDK sees through the forged one"
+    assert wechat.callback(*callbacks.next())["resource"]["out_trade_no"] == number
+
+    number = paid("probe")
+    headers, body = callbacks.next()
+    signature = next(v for k, v in headers.items() if k.lower() == "wechatpay-signature")
+    assert signature.startswith("WECHATPAY/SIGNTEST/")
+    assert not wechat.callback(headers, body)
+    assert wechat.callback(*callbacks.next())["resource"]["out_trade_no"] == number
+
+    number = paid("lost")
+    with pytest.raises(queue.Empty):
+        callbacks.next(0.5)
+    assert json.loads(wechat.query(out_trade_no=number)[1])["trade_state"] == "SUCCESS", "the query finds it"
+
+
+def test_a_kill_forgets_neither_payment_nor_callback(monkeypatch, tmp_path, callbacks):
+    sandbox = Sandbox(tmp_path, merchants=merchants("public_key"), notify_second="10s")
+    wechat = sdk(monkeypatch, sandbox, "public_key", callbacks.url)
+    number, made = order(wechat)
+    callbacks.answers = [500]
+    transaction = pay(sandbox, code_url=made["code_url"])
+    first = wechat.callback(*callbacks.next())
+    sandbox.kill()
+    sandbox.start()
+    wechat = sdk(monkeypatch, sandbox, "public_key", callbacks.url)
+    again = wechat.callback(*callbacks.next())
+    assert again["id"] == first["id"], "sent again at once, not after 150 s"
+    told = json.loads(wechat.query(out_trade_no=number)[1])
+    assert (told["trade_state"], told["transaction_id"]) == ("SUCCESS", transaction)
+    sandbox.control("POST", "/wechatpay/pay", 409, json={"code_url": made["code_url"]})
+    sandbox.stop()
