@@ -84,6 +84,15 @@ impl Config {
         }
     }
 
+    /// What the database is called in metrics: its schema or its file.
+    pub(crate) fn name(&self) -> String {
+        let file = self.place().ok().and_then(|place| match place {
+            Place::Sqlite(path) => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+            Place::Postgres => None,
+        });
+        file.or_else(|| self.schema.clone()).unwrap_or_else(|| "public".to_owned())
+    }
+
     pub(crate) fn place(&self) -> Result<Place, String> {
         if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
             return Ok(Place::Postgres);
@@ -107,7 +116,7 @@ pub(crate) fn is_identifier(name: &str) -> bool {
 }
 
 /// Writes an address with its password as `***`.
-fn mask(url: &str) -> String {
+pub(crate) fn mask(url: &str) -> String {
     let parts = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
     match parts {
         Some((scheme, (login, rest))) => {
@@ -119,7 +128,7 @@ fn mask(url: &str) -> String {
     }
 }
 
-fn masked<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn masked<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&mask(url))
 }
 

@@ -63,13 +63,13 @@ pub async fn open(config: &Config, context: Context) -> Result<Db, Error> {
         Place::Postgres => engine::postgres(config, &context).await?,
     };
     let limits = Limits { acquire: config.acquire_timeout.get(), statement: config.statement_timeout.get() };
-    Ok(Db::new(engine, limits, context))
+    Ok(Db::new(engine, limits, context, &config.name()))
 }
 
 impl Db {
-    fn new(engine: Engine, limits: Limits, context: Context) -> Self {
-        let core =
-            Core { engine, limits, meter: Meter::default(), wake: Wake::default(), unique_names: Mutex::default() };
+    fn new(engine: Engine, limits: Limits, context: Context, name: &str) -> Self {
+        let meter = Meter::new(&context.metrics, name);
+        let core = Core { engine, limits, meter, wake: Wake::default(), unique_names: Mutex::default() };
         Self { core: Arc::new(core), context, faults: None }
     }
 
@@ -81,7 +81,7 @@ impl Db {
     /// Errors: [`Error::Open`] when SQLite cannot start.
     pub fn simulated() -> Result<Self, Error> {
         let limits = Limits { acquire: Duration::from_millis(250), statement: Duration::from_secs(5) };
-        Ok(Self::new(engine::simulated()?, limits, Context::system()))
+        Ok(Self::new(engine::simulated()?, limits, Context::system(), "simulated"))
     }
 
     /// Returns a handle on the same database for another role or another start of a simulated host.

@@ -4,7 +4,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use runtime::{Clock, Context};
@@ -12,6 +12,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection, Row as _};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::config::{Place, is_identifier};
 use crate::db::Limits;
@@ -28,13 +29,13 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that lay idle this long is asked whether it still lives before it is used.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
-/// How large the write-ahead log may stay on disk after a checkpoint.
-const WAL_BYTES_KEPT: u32 = 64 << 20;
 
+/// The lock file keeps other programs of ours away; what else may lock the file (a backup, a shell) is waited for this shortly,
+/// several times over.
 const SQLITE_WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-    PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF;";
-const SQLITE_READER: &str =
-    "PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA query_only = ON;";
+    PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 500; PRAGMA journal_size_limit = 67108864;";
+const SQLITE_READER: &str = "PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF;
+    PRAGMA busy_timeout = 500; PRAGMA query_only = ON;";
 
 /// An opened engine.
 pub(crate) enum Engine {
@@ -46,6 +47,7 @@ pub(crate) enum Engine {
     },
     Postgres {
         pool: AnyPool,
+        suspicion: Suspicion,
     },
     /// One connection, driven inline.
     Simulated {
@@ -81,11 +83,18 @@ impl Engine {
         }
     }
 
+    /// Notes that a connection was found dead.
+    pub(crate) fn found_dead(&self) {
+        if let Self::Postgres { suspicion, .. } = self {
+            suspicion.raise();
+        }
+    }
+
     /// Takes a connection for reading.
     pub(crate) async fn reading(&self) -> Result<Conn, Error> {
         Ok(match self {
             Self::Sqlite { readers, .. } => Conn::Pooled(acquire(readers).await?),
-            Self::Postgres { pool } => Conn::Pooled(acquire(pool).await?),
+            Self::Postgres { pool, .. } => Conn::Pooled(acquire(pool).await?),
             Self::Simulated { conn } => Conn::Shared(Arc::clone(conn)),
         })
     }
@@ -94,9 +103,24 @@ impl Engine {
     pub(crate) async fn writing(&self, limits: Limits, clock: &Clock) -> Result<Conn, Error> {
         Ok(match self {
             Self::Sqlite { writer, .. } => Conn::Pooled(acquire(writer).await?),
-            Self::Postgres { pool } => Conn::Pooled(acquire(pool).await?),
+            Self::Postgres { pool, .. } => Conn::Pooled(acquire(pool).await?),
             Self::Simulated { conn } => Conn::Held(session::lock(conn, limits.acquire, clock).await?),
         })
+    }
+}
+
+/// When a connection was last found dead. Where one died, as in a restart of the server, the others that lie idle did as well.
+#[derive(Clone, Default)]
+pub(crate) struct Suspicion(Arc<std::sync::Mutex<Option<Instant>>>);
+
+impl Suspicion {
+    fn raise(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_fresh(&self) -> bool {
+        let raised = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        raised.is_some_and(|raised| raised.elapsed() < IDLE_TRUSTED)
     }
 }
 
@@ -127,10 +151,10 @@ pub(crate) async fn sqlite(path: &Path, config: &Config) -> Result<Engine, Error
                 move |conn, _| Box::pin(async move { sqlx::raw_sql(setup).execute(conn).await.map(|_| ()) }),
             )
         };
-    let refused = |error| Error::open(format!("{}", path.display()), Cause::of(&error));
+    // By hand first: the pool would keep trying what cannot succeed, and then not say why.
+    check_sqlite(&options, &path).await?;
     let writer = pool(SQLITE_WRITER).max_connections(1).acquire_timeout(config.writer_timeout.get());
     let writer = writer.connect_lazy_with(options.clone());
-    check_sqlite(&mut *writer.acquire().await.map_err(refused)?, &path).await?;
     let readers = pool(SQLITE_READER).max_connections(config.readers_max).acquire_timeout(config.acquire_timeout.get());
     Ok(Engine::Sqlite { writer, readers: readers.connect_lazy_with(options), _lock: lock })
 }
@@ -172,22 +196,22 @@ fn sqlite_options(path: &Path, mode: &str) -> Result<AnyConnectOptions, Error> {
 }
 
 /// Refuses to work on a library or a file that would not keep what it acknowledged.
-async fn check_sqlite(conn: &mut AnyConnection, path: &Path) -> Result<(), Error> {
-    let version = text(conn, "SELECT sqlite_version() AS answer").await?;
+async fn check_sqlite(options: &AnyConnectOptions, path: &Path) -> Result<(), Error> {
+    let refused = |error| Error::open(format!("{} is no database of ours", path.display()), Cause::of(&error));
+    let mut conn = options.connect().await.map_err(refused)?;
+    let version = text(&mut conn, "SELECT sqlite_version() AS answer").await.map_err(refused)?;
     if parse_version(&version) < Some(SQLITE_VERSION_MIN) {
         return Err(Error::open(
             format!("SQLite {version} can corrupt its write-ahead log; 3.51.3 is the first that cannot"),
             None,
         ));
     }
-    let limit = format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT}");
-    let limited = sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&mut *conn).await;
-    limited.map_err(|error| Error::open("the size of the write-ahead log", Cause::of(&error)))?;
-    let mode = text(conn, "SELECT journal_mode AS answer FROM pragma_journal_mode").await?;
+    sqlx::raw_sql(SQLITE_WRITER).execute(&mut conn).await.map_err(refused)?;
+    let mode = text(&mut conn, "SELECT journal_mode AS answer FROM pragma_journal_mode").await.map_err(refused)?;
     if mode != "wal" {
         return Err(Error::open(format!("{} cannot be kept in WAL mode here, only in {mode}", path.display()), None));
     }
-    Ok(())
+    conn.close().await.map_err(refused)
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
@@ -195,16 +219,17 @@ fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-async fn text(conn: &mut AnyConnection, sql: &'static str) -> Result<String, Error> {
-    let refused = |error| Error::open("a first question was refused", Cause::of(&error));
-    sqlx::query(sql).fetch_one(conn).await.map_err(refused)?.try_get("answer").map_err(refused)
+async fn text(conn: &mut AnyConnection, sql: &'static str) -> Result<String, sqlx::Error> {
+    sqlx::query(sql).fetch_one(conn).await?.try_get("answer")
 }
 
 pub(crate) async fn postgres(config: &Config, context: &Context) -> Result<Engine, Error> {
     install_default_drivers();
     let options = postgres_options(config)?;
     let mut first = first_connection(&options, &context.clock).await?;
-    if text(&mut first, "SELECT current_setting('synchronous_commit') AS answer").await? == "off" {
+    let refused = |error| Error::open("the server refuses us", Cause::of(&error));
+    let promise = text(&mut first, "SELECT current_setting('synchronous_commit') AS answer").await.map_err(refused)?;
+    if promise == "off" {
         return Err(Error::open("the server has synchronous_commit = off: what it acknowledges may be lost", None));
     }
     if let Some(schema) = &config.schema {
@@ -213,13 +238,15 @@ pub(crate) async fn postgres(config: &Config, context: &Context) -> Result<Engin
     // The pool makes its own connections; how this one ends does not matter.
     let _ = first.close().await;
     let (released, acquired) = (context.clock.clone(), context.clock.clone());
+    let suspicion = Suspicion::default();
+    let suspected = suspicion.clone();
     let pool = AnyPoolOptions::new()
         .max_connections(config.readers_max)
         .acquire_timeout(config.acquire_timeout.get())
         .test_before_acquire(false)
         .before_acquire(move |conn, seen| {
-            let clock = acquired.clone();
-            Box::pin(async move { if seen.idle_for < IDLE_TRUSTED { Ok(true) } else { answers(conn, &clock).await } })
+            let (clock, trusted) = (acquired.clone(), seen.idle_for < IDLE_TRUSTED && !suspected.is_fresh());
+            Box::pin(async move { if trusted { Ok(true) } else { answers(conn, &clock).await } })
         })
         .after_release(move |conn, _| {
             // The pool itself asks a returned connection for a sign of life without a deadline: a server that vanished would hold
@@ -228,7 +255,20 @@ pub(crate) async fn postgres(config: &Config, context: &Context) -> Result<Engin
             Box::pin(async move { answers(conn, &clock).await })
         })
         .connect_lazy_with(options);
-    Ok(Engine::Postgres { pool })
+    warm(&pool).await?;
+    Ok(Engine::Postgres { pool, suspicion })
+}
+
+/// Waits for the pool's first connection as long as for a server that is starting: what is done first, under the pool's own short
+/// deadline, then finds one.
+async fn warm(pool: &AnyPool) -> Result<(), Error> {
+    let start = Instant::now();
+    loop {
+        match acquire(pool).await {
+            Err(_) if start.elapsed() < CONNECT_TIMEOUT => {}
+            warmed => return warmed.map(|_| ()),
+        }
+    }
 }
 
 async fn answers(conn: &mut AnyConnection, clock: &Clock) -> Result<bool, sqlx::Error> {
@@ -265,7 +305,7 @@ fn postgres_options(config: &Config) -> Result<AnyConnectOptions, Error> {
 
 /// Reaches a server that may be starting up; a wrong password or database is told at once.
 async fn first_connection(options: &AnyConnectOptions, clock: &Clock) -> Result<AnyConnection, Error> {
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     loop {
         let left = CONNECT_TIMEOUT.saturating_sub(start.elapsed());
         let cause = match clock.timeout(left, options.connect()).await {

@@ -47,6 +47,7 @@
 //!
 //! **Simulation.** [`Db::simulated`] answers every call inside the poll that makes it, so that a seeded simulation replays exactly.
 
+pub mod cache;
 mod config;
 mod db;
 mod engine;
@@ -62,6 +63,7 @@ mod session;
 mod tx;
 mod value;
 
+pub use cache::Cache;
 pub use config::Config;
 pub use db::{Db, open};
 pub use error::{Cause, Error};

@@ -1,19 +1,33 @@
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use runtime::telemetry::{Counter, Metrics};
+
 /// Counts what one database was asked, so that a test can prove that a path asks it nothing.
 ///
-/// Shape: a cheap handle; clones and all clones of the [`crate::Db`] share the counters. Counters only grow.
-#[derive(Clone, Debug, Default)]
+/// Shape: a cheap handle; clones and all clones of the [`crate::Db`] share the counters. Counters only grow. The metrics
+/// `lastmile_store_statements_total` and so on show the same, by database.
+#[derive(Clone)]
 pub struct Meter(Arc<Counters>);
 
-#[derive(Debug, Default)]
 struct Counters {
-    statements: AtomicU64,
-    transactions: AtomicU64,
-    commits: AtomicU64,
-    retries: AtomicU64,
-    unknown: AtomicU64,
+    statements: Tally,
+    transactions: Tally,
+    commits: Tally,
+    retries: Tally,
+    unknown: Tally,
+}
+
+/// A number of ours, and the metric that shows it: databases of one name share a metric, and must not share a number.
+struct Tally(AtomicU64, Counter);
+
+impl Tally {
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        self.1.inc();
+    }
 }
 
 /// The counters at one moment.
@@ -32,9 +46,24 @@ pub struct Counts {
 }
 
 impl Meter {
+    pub(crate) fn new(metrics: &Metrics, database: &str) -> Self {
+        let tally = |what: &str, help: &str| {
+            let family = metrics.counter(&format!("lastmile_store_{what}"), help);
+            let labels = vec![("database", Cow::Owned(database.to_owned()))];
+            Tally(AtomicU64::new(0), family.get_or_create(&labels).clone())
+        };
+        Self(Arc::new(Counters {
+            statements: tally("statements", "Statements sent to a database"),
+            transactions: tally("transactions", "Transactions begun, each retry again"),
+            commits: tally("commits", "Commits acknowledged"),
+            retries: tally("retries", "Transactions run again after giving way to others"),
+            unknown: tally("commits_unknown", "Commits whose answer was lost"),
+        }))
+    }
+
     /// Reads all counters.
     pub fn counts(&self) -> Counts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let read = |tally: &Tally| tally.0.load(Ordering::Relaxed);
         Counts {
             statements: read(&self.0.statements),
             transactions: read(&self.0.transactions),
@@ -45,22 +74,28 @@ impl Meter {
     }
 
     pub(crate) fn statement(&self) {
-        self.0.statements.fetch_add(1, Ordering::Relaxed);
+        self.0.statements.add();
     }
 
     pub(crate) fn transaction(&self) {
-        self.0.transactions.fetch_add(1, Ordering::Relaxed);
+        self.0.transactions.add();
     }
 
     pub(crate) fn commit(&self) {
-        self.0.commits.fetch_add(1, Ordering::Relaxed);
+        self.0.commits.add();
     }
 
     pub(crate) fn retry(&self) {
-        self.0.retries.fetch_add(1, Ordering::Relaxed);
+        self.0.retries.add();
     }
 
     pub(crate) fn unknown(&self) {
-        self.0.unknown.fetch_add(1, Ordering::Relaxed);
+        self.0.unknown.add();
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counts().fmt(f)
     }
 }

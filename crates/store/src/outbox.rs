@@ -126,11 +126,16 @@ impl Wake {
 pub struct Waiter(watch::Receiver<u64>);
 
 impl Waiter {
-    /// Waits for the next hint, at most `poll`; whichever it was, look.
-    pub async fn wait(&mut self, clock: &Clock, poll: Duration) {
-        // A closed sender means that the database is gone; its readers will learn it from their next query.
-        if let Ok(Err(_)) = clock.timeout(poll, self.0.changed()).await {
-            clock.sleep(poll).await;
+    /// Waits for the next hint, at most `poll`; tells whether there was one. Look for events either way.
+    pub async fn wait(&mut self, clock: &Clock, poll: Duration) -> bool {
+        match clock.timeout(poll, self.0.changed()).await {
+            Ok(Ok(())) => true,
+            // The database is gone: nobody commits any more, but this must not spin.
+            Ok(Err(_)) => {
+                clock.sleep(poll).await;
+                false
+            }
+            Err(_) => false,
         }
     }
 }

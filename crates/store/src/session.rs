@@ -167,7 +167,10 @@ impl Session {
     /// Turns the engine's refusal into ours; on SQLite it looks up the name of a unique index that was hit.
     async fn judge(&mut self, error: &sqlx::Error) -> Failure {
         let verdict = error::verdict(error);
-        self.broken |= verdict == Verdict::Broken;
+        if verdict == Verdict::Broken {
+            self.broken = true;
+            self.core.engine.found_dead();
+        }
         let mut said = error::statement(error);
         if let Error::Conflict { constraint } = &mut said
             && self.core.is_sqlite()

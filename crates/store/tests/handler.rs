@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
-use runtime::Tasks;
-use store::{Db, Error, Migration, Tx, params};
+use runtime::{Context, Tasks};
+use store::{Cache, Db, Error, Migration, Tx, params};
 
 const TABLES: &[Migration] = &[Migration {
     version: 1,
@@ -32,6 +33,7 @@ struct Order {
 
 struct Service {
     db: Db,
+    cache: Cache,
     amount: i64,
 }
 
@@ -47,6 +49,8 @@ impl Orders for Service {
         's: 'r,
     {
         Box::pin(async move {
+            let quota = self.cache.incr(request, 1, Duration::from_secs(60)).await;
+            let _first = self.cache.put_if_absent(request, &quota.value.to_be_bytes(), Duration::from_secs(60)).await;
             let order = Order { id: request.to_owned(), amount: self.amount };
             let parts: Vec<&str> = request.split(',').collect();
             let rows = self
@@ -73,7 +77,8 @@ async fn insert(tx: &mut Tx, order: &Order, part: &str) -> Result<u64, Error> {
 async fn a_handler_borrows_its_request_in_a_transaction() {
     let db = Db::simulated().expect("opens");
     db.migrate(TABLES).await.expect("migrates");
-    let service = Service { db: db.clone(), amount: 250 };
+    let cache = Cache::memory(&store::cache::Config::default(), &Context::system());
+    let service = Service { db: db.clone(), cache, amount: 250 };
     let handlers: Box<dyn Orders> = Box::new(service);
     let tasks = Tasks::new();
     let rows = tasks.run_to_end("handler", async move {

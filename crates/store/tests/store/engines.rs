@@ -22,7 +22,7 @@ impl Fresh {
 pub(crate) fn limits(url: &str) -> Config {
     Config {
         statement_timeout: Duration::from_millis(2_000),
-        acquire_timeout: Duration::from_secs(5),
+        acquire_timeout: Duration::from_secs(2),
         writer_timeout: Duration::from_secs(20),
         ..Config::new(url)
     }

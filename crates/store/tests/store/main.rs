@@ -27,22 +27,24 @@ macro_rules! conformance {
 /// The whole suite for one engine.
 macro_rules! conformance_of {
     ($fresh:expr, #[$test:meta]) => {
-        crate::conformance! {
-            $fresh, #[$test];
-            sql: values_come_back_as_they_went_in, a_missing_row_is_none, a_wrong_column_is_named, changes_are_counted,
-                ok_commits_and_err_rolls_back, readers_see_only_what_is_committed, a_conflict_names_its_index,
-                a_refused_row_names_its_rule, a_failed_statement_ends_its_transaction, an_expected_conflict_goes_on,
-                no_update_is_lost, unchecked_updates_queue_up, a_caller_that_goes_away_leaves_nothing,
-                a_handle_that_is_given_away_cannot_commit, too_long_a_list_is_refused, nothing_is_asked_uncounted;
-            faults: a_failing_statement_leaves_nothing, a_torn_statement_leaves_nothing, a_hanging_statement_ends,
-                a_transaction_that_cannot_begin_says_so, a_commit_that_fails_for_certain, a_commit_lost_before_it_arrived,
-                a_commit_whose_answer_is_lost;
-            outbox: numbers_are_dense_and_in_order, a_rollback_takes_its_number_back, streams_are_apart,
-                concurrent_appenders_leave_no_gap_behind_a_reader, a_commit_wakes_and_a_rollback_does_not, old_events_are_trimmed;
-            lease: due_rows_go_to_one_worker_each, a_late_worker_finds_its_fence_old, a_lease_is_renewed_and_released,
-                one_row_is_claimed_by_key, the_longest_due_go_first;
-            migrate: each_runs_once, a_newer_schema_is_refused, a_changed_file_is_refused, a_missing_file_is_refused,
-                a_failing_one_leaves_nothing, two_processes_migrate_at_once;
+        mod suite {
+            crate::conformance! {
+                $fresh, #[$test];
+                sql: values_come_back_as_they_went_in, a_missing_row_is_none, a_wrong_column_is_named, changes_are_counted,
+                    ok_commits_and_err_rolls_back, readers_see_only_what_is_committed, a_conflict_names_its_index,
+                    a_refused_row_names_its_rule, a_failed_statement_ends_its_transaction, an_expected_conflict_goes_on,
+                    no_update_is_lost, unchecked_updates_queue_up, a_caller_that_goes_away_leaves_nothing,
+                    a_handle_that_is_given_away_cannot_commit, too_long_a_list_is_refused, nothing_is_asked_uncounted;
+                faults: a_failing_statement_leaves_nothing, a_torn_statement_leaves_nothing, a_hanging_statement_ends,
+                    a_transaction_that_cannot_begin_says_so, a_commit_that_fails_for_certain, a_commit_lost_before_it_arrived,
+                    a_commit_whose_answer_is_lost;
+                outbox: numbers_are_dense_and_in_order, a_rollback_takes_its_number_back, streams_are_apart,
+                    concurrent_appenders_leave_no_gap_behind_a_reader, a_commit_wakes_and_a_rollback_does_not, old_events_are_trimmed;
+                lease: due_rows_go_to_one_worker_each, a_late_worker_finds_its_fence_old, a_lease_is_renewed_and_released,
+                    one_row_is_claimed_by_key, the_longest_due_go_first;
+                migrate: each_runs_once, a_newer_schema_is_refused, a_changed_file_is_refused, a_missing_file_is_refused,
+                    a_failing_one_leaves_nothing, two_processes_migrate_at_once;
+            }
         }
     };
 }
