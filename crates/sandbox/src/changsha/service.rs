@@ -347,3 +347,40 @@ fn hang_up() -> Response<Body> {
     response.extensions_mut().insert(HangUp);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names of the elements in the sequence of a declared element.
+    fn declared(element: &str) -> Vec<String> {
+        let start = WSDL.find(&format!("<xs:element name=\"{element}\">")).unwrap_or_else(|| panic!("no {element}"));
+        let body = WSDL[start..].split_once("<xs:sequence>").expect("a sequence").1;
+        let body = body.split_once("</xs:sequence>").expect("its end").0;
+        let lines = body.lines().filter(|line| line.contains("<xs:element"));
+        let name = |line: &str| line.split('"').nth(1).expect("a name").to_owned();
+        let optional = |line: &str| line.contains("minOccurs=\"0\"");
+        let list = |line: &str| line.contains("type=\"w:") && line.contains("lb\"");
+        lines
+            .map(|line| match (optional(line), list(line)) {
+                (true, _) => format!("{}?", name(line)),
+                (false, true) => format!("{}[]", name(line)),
+                (false, false) => name(line),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_wsdl_declares_what_the_service_reads_and_writes() {
+        assert_eq!(WSDL.matches("<wsdl:operation ").count(), 2 * ENTRIES.len());
+        for entry in &ENTRIES {
+            let parameters = entry.parameters.iter().map(|name| match name.strip_suffix('!') {
+                Some(required) => required.to_owned(),
+                None => format!("{name}?"),
+            });
+            assert_eq!(declared(entry.name), parameters.collect::<Vec<_>>(), "{}", entry.name);
+            let reply: Vec<_> = ["fhm", "fhxx"].iter().chain(entry.reply).map(|name| (*name).to_owned()).collect();
+            assert_eq!(declared(&format!("{}Response", entry.name)), reply, "{}", entry.name);
+        }
+    }
+}

@@ -1,1 +1,236 @@
+use std::time::Duration;
 
+use proptest::prelude::*;
+use runtime::Timestamp;
+
+use super::*;
+
+const MERCHANT: &str = "1900000001";
+const TOTAL: i64 = 20_000;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(1_800_000_000_000_000).plus(Duration::from_secs(seconds))
+}
+
+fn terms(number: &str, digest: &str) -> Terms {
+    Terms {
+        mchid: MERCHANT.into(),
+        out_trade_no: number.into(),
+        appid: "wx".into(),
+        trade_type: TradeType::Native,
+        description: "fine".into(),
+        attach: None,
+        notify_url: "http://127.0.0.1/n".into(),
+        amount_minor: TOTAL,
+        currency: "CNY".into(),
+        openid: None,
+        expires_at: None,
+        digest: digest.into(),
+    }
+}
+
+fn session(number: &str) -> Session {
+    Session { prepay_id: format!("wx{number}"), link: format!("weixin://{number}") }
+}
+
+fn refund_terms(order: &str, number: &str, amount_minor: i64, ends: RefundStatus) -> RefundTerms {
+    RefundTerms {
+        mchid: MERCHANT.into(),
+        out_refund_no: number.into(),
+        out_trade_no: order.into(),
+        refund_id: format!("id-{number}"),
+        amount_minor,
+        reason: None,
+        notify_url: Some("http://127.0.0.1/n".into()),
+        digest: format!("{order} {amount_minor}"),
+        due: at(1),
+        ends,
+        notice: format!("notice-{number}"),
+    }
+}
+
+/// A book that applies what it decides, and remembers the events for a replay.
+#[derive(Default)]
+struct Till {
+    book: Book,
+    events: Vec<(Timestamp, Event)>,
+}
+
+impl Till {
+    fn take(&mut self, events: Result<Vec<Event>, ApiError>, now: Timestamp) -> Result<usize, &'static str> {
+        let events = events.map_err(|error| error.code)?;
+        for event in &events {
+            self.book.apply(event, now);
+            self.events.push((now, event.clone()));
+        }
+        Ok(events.len())
+    }
+
+    fn create(&mut self, number: &str, digest: &str, now: Timestamp) -> Result<usize, &'static str> {
+        let session = session(&format!("{number}-{}", self.events.len()));
+        let events = self.book.create(&terms(number, digest), session, now);
+        self.take(events, now)
+    }
+
+    fn pay(&mut self, number: &str, now: Timestamp) -> Result<usize, &'static str> {
+        let order = self.book.order(MERCHANT, number).map_err(|error| error.code)?.clone();
+        let paid = Paid { transaction_id: format!("t-{number}"), openid: "o".into(), at: now };
+        let events = self.book.pay(&order, paid, format!("notice-{number}"));
+        self.take(events, now)
+    }
+
+    fn close(&mut self, number: &str, now: Timestamp) -> Result<usize, &'static str> {
+        let events = self.book.close(MERCHANT, number, now);
+        self.take(events, now)
+    }
+
+    fn refund(
+        &mut self,
+        order: &str,
+        number: &str,
+        amount_minor: i64,
+        ends: RefundStatus,
+    ) -> Result<usize, &'static str> {
+        let events = self.book.create_refund(&refund_terms(order, number, amount_minor, ends), TOTAL);
+        self.take(events, at(0))
+    }
+
+    fn due(&mut self, now: Timestamp) -> usize {
+        let events = self.book.due(now);
+        self.take(Ok(events), now).expect("never refused")
+    }
+
+    fn state(&self, number: &str, now: Timestamp) -> TradeState {
+        self.book.order(MERCHANT, number).expect("an order").state(now)
+    }
+}
+
+#[test]
+fn a_number_is_one_order_for_ever() {
+    let mut till = Till::default();
+    assert_eq!(till.create("one", "d", at(0)), Ok(1));
+    assert_eq!(till.create("one", "d", at(1)), Ok(0), "the same again changes nothing");
+    assert_eq!(till.create("one", "other", at(1)), Err("OUT_TRADE_NO_USED"));
+    let first = till.book.order(MERCHANT, "one").expect("an order").session.clone();
+    assert_eq!(till.create("one", "d", at(7_200)), Ok(1), "the session ran out: another one");
+    let second = till.book.order(MERCHANT, "one").expect("an order").session.clone();
+    assert_ne!(first, second);
+    assert!(
+        till.book.order_of_session(&second.link).is_some() && till.book.order_of_session(&first.prepay_id).is_some()
+    );
+    assert_eq!(till.pay("one", at(7_300)), Ok(1));
+    assert_eq!(till.create("one", "d", at(7_301)), Err("OUT_TRADE_NO_USED"));
+    assert_eq!(till.pay("one", at(7_302)), Err("OUT_TRADE_NO_USED"), "nobody pays twice");
+}
+
+#[test]
+fn an_order_is_paid_or_closed_and_never_both() {
+    let mut till = Till::default();
+    for number in ["closed", "late", "paid", "dear"] {
+        till.create(number, "d", at(0)).expect("made");
+    }
+    assert_eq!(till.close("closed", at(1)), Ok(1));
+    assert_eq!(till.close("closed", at(2)), Ok(0), "closed is closed");
+    assert_eq!(till.pay("closed", at(3)), Err("ORDER_CLOSED"));
+    assert_eq!(till.create("closed", "d", at(3)), Err("ORDER_CLOSED"));
+    assert_eq!(till.pay("paid", at(3)), Ok(1));
+    assert_eq!(till.close("paid", at(4)), Err("TRADE_ERROR"));
+    assert_eq!(till.close("nobody", at(4)), Err("ORDER_NOT_EXIST"));
+    assert_eq!(till.pay("late", at(7_200)), Err("ORDER_CLOSED"), "the session ran out");
+    assert_eq!(till.state("dear", at(7 * 86_400 - 1)), TradeState::Notpay);
+    assert_eq!(till.state("dear", at(7 * 86_400)), TradeState::Closed, "after a week by itself");
+    let short = Terms { expires_at: Some(at(60)), ..terms("short", "d") };
+    let events = till.book.create(&short, session("short"), at(0));
+    till.take(events, at(0)).expect("made");
+    assert_eq!(till.pay("short", at(60)), Err("ORDER_CLOSED"), "after its own end");
+}
+
+#[test]
+fn refunds_never_give_back_more_than_was_paid() {
+    let mut till = Till::default();
+    till.create("one", "d", at(0)).expect("made");
+    assert_eq!(till.refund("one", "r1", 1, RefundStatus::Success), Err("TRADE_ERROR"), "nothing is paid");
+    assert_eq!(till.refund("nobody", "r1", 1, RefundStatus::Success), Err("RESOURCE_NOT_EXISTS"));
+    till.pay("one", at(0)).expect("paid");
+    assert_eq!(till.refund("one", "r1", 15_000, RefundStatus::Abnormal), Ok(1));
+    assert_eq!(till.refund("one", "r1", 15_000, RefundStatus::Abnormal), Ok(0), "the same again changes nothing");
+    assert_eq!(till.refund("one", "r1", 1, RefundStatus::Success), Err("INVALID_REQUEST"), "with other parameters");
+    assert_eq!(till.refund("one", "r2", 5_001, RefundStatus::Success), Err("INVALID_REQUEST"));
+    assert_eq!(till.state("one", at(0)), TradeState::Refund);
+    assert_eq!((till.due(at(0)), till.due(at(1)), till.due(at(2))), (0, 1, 0), "it ends once");
+    assert_eq!(till.book.refund(MERCHANT, "r1").expect("a refund").status, RefundStatus::Abnormal);
+    assert_eq!(till.refund("one", "r2", TOTAL, RefundStatus::Success), Ok(1), "what failed is free again");
+    assert_eq!(till.due(at(1)), 1);
+    let waiting: Vec<_> = till.book.notices().map(|notice| notice.id.as_str()).collect();
+    assert_eq!(waiting, ["notice-one", "notice-r1", "notice-r2"]);
+    let ended = Event::NoticeEnded { notice: "notice-r1".into(), delivered: true, attempts: 1 };
+    till.take(Ok(vec![ended]), at(2)).expect("applied");
+    assert_eq!(till.book.notices().count(), 2);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create(u8),
+    Pay(u8),
+    Close(u8),
+    Refund { order: u8, number: u8, amount: i64, fails: bool },
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4_u8).prop_map(Step::Create),
+        (0..4_u8).prop_map(Step::Pay),
+        (0..4_u8).prop_map(Step::Close),
+        (0..4_u8, 0..12_u8, 1..TOTAL, any::<bool>()).prop_map(|(order, number, amount, fails)| Step::Refund {
+            order,
+            number,
+            amount,
+            fails
+        }),
+        (0..10_000_u64).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn money_goes_in_once_and_out_at_most_as_much_and_a_replay_knows_the_same(steps in prop::collection::vec(step(), 1..80)) {
+        let mut till = Till::default();
+        let mut seconds = 0;
+        for step in steps {
+            till.due(at(seconds));
+            let _ = match step {
+                Step::Create(n) => till.create(&format!("order{n}"), "d", at(seconds)),
+                Step::Pay(n) => till.pay(&format!("order{n}"), at(seconds)),
+                Step::Close(n) => till.close(&format!("order{n}"), at(seconds)),
+                Step::Refund { order, number, amount, fails } => {
+                    let ends = if fails { RefundStatus::Abnormal } else { RefundStatus::Success };
+                    till.refund(&format!("order{order}"), &format!("r{number}"), amount, ends)
+                }
+                Step::Pass(more) => { seconds += more; Ok(0) }
+            };
+        }
+        till.due(at(seconds + 1));
+        for n in 0..4 {
+            let number = format!("order{n}");
+            let of = |wanted: &dyn Fn(&Event) -> bool| till.events.iter().filter(|(_, event)| wanted(event)).count();
+            let paid = of(&|e| matches!(e, Event::OrderPaid { out_trade_no, .. } if *out_trade_no == number));
+            let closed = of(&|e| matches!(e, Event::OrderClosed { out_trade_no, .. } if *out_trade_no == number));
+            prop_assert!(paid + closed <= 1);
+            let back: i64 = till.events.iter().filter_map(|(_, event)| match event {
+                Event::RefundEnded { out_refund_no, amount_minor, status: RefundStatus::Success, .. } => {
+                    let refund = till.book.refund(MERCHANT, out_refund_no).expect("a refund");
+                    (refund.terms.out_trade_no == number).then_some(*amount_minor)
+                }
+                _ => None,
+            }).sum();
+            prop_assert!(back <= TOTAL * i64::try_from(paid).expect("small"));
+        }
+        let mut replayed = Book::default();
+        for (moment, event) in &till.events {
+            let text = serde_json::to_string(event).expect("JSON");
+            replayed.apply(&serde_json::from_str(&text).expect("an event"), *moment);
+        }
+        prop_assert_eq!(format!("{replayed:?}"), format!("{:?}", till.book));
+    }
+}
