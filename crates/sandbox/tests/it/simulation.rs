@@ -1,0 +1,235 @@
+//! The sandbox under the simulator: virtual time, a seeded network, a host that crashes, journals that outlive it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::post;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use runtime::http::{Limits, serve};
+use runtime::net::{Accept, Io, Network};
+use runtime::{Clock, Context, Ids, Net, Timestamp, crash};
+use sandbox::{Config, Keys, Memory, Place};
+use serde_json::json;
+
+use crate::client::{Http, MERCHANT, Merchant, element, taiyuan, taiyuan_payment};
+
+const EPOCH: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+const CHANGSHA: &str = "sandbox:7511";
+const TAIYUAN: &str = "sandbox:7512";
+const WECHAT: &str = "sandbox:7501";
+
+struct Simulated;
+
+impl Network for Simulated {
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Io>> {
+        async move {
+            let (host, port) = address.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+            let port: u16 = port.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+            Ok(Box::new(turmoil::net::TcpStream::connect((host, port)).await?) as Io)
+        }
+        .boxed()
+    }
+
+    fn bind<'a>(&'a self, address: &'a str, _: bool) -> BoxFuture<'a, io::Result<Box<dyn Accept>>> {
+        async move {
+            let address: SocketAddr = address.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+            Ok(Box::new(Bound(turmoil::net::TcpListener::bind(address).await?)) as Box<dyn Accept>)
+        }
+        .boxed()
+    }
+}
+
+struct Bound(turmoil::net::TcpListener);
+
+impl Accept for Bound {
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Io, SocketAddr)>> {
+        async move {
+            let (stream, peer) = self.0.accept().await?;
+            Ok((Box::new(stream) as Io, peer))
+        }
+        .boxed()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+fn context(seed: u64) -> Context {
+    let now = EPOCH.plus(turmoil::sim_elapsed().unwrap_or_default());
+    Context::simulated(now, seed, Net::custom(Arc::new(Simulated)), crash::Points::simulated(|_| {}))
+}
+
+fn config(keys: &Path) -> Config {
+    let mut config = Config::default();
+    config.wechatpay.keys_dir = Some(keys.into());
+    for listen in [
+        &mut config.control.listen,
+        &mut config.wechatpay.listen,
+        &mut config.police_430100.listen,
+        &mut config.police_140100.listen,
+    ] {
+        *listen = listen.replace("127.0.0.1", "0.0.0.0");
+    }
+    config
+}
+
+type Trace = Arc<Mutex<Vec<String>>>;
+
+fn note(trace: &Trace, context: &Context, what: String) {
+    trace.lock().expect("not poisoned").push(format!("{} {what}", context.clock.now().micros()));
+}
+
+/// Takes callbacks; refuses the first one.
+async fn merchant(context: Context, trace: Trace) -> turmoil::Result {
+    let listener = context.net.bind("0.0.0.0:80").await?;
+    let take = async |State((context, trace)): State<(Context, Trace)>, body: Bytes| {
+        let told: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let first = !trace.lock().expect("not poisoned").iter().any(|line| line.contains("callback"));
+        note(&trace, &context, format!("callback {}", told["event_type"]));
+        if first { http::StatusCode::SERVICE_UNAVAILABLE } else { http::StatusCode::NO_CONTENT }
+    };
+    let app = Router::new().route("/notify", post(take)).with_state((context.clone(), trace));
+    serve(listener, app, Limits::default(), context.tasks.clone(), context.clock.clone()).await?;
+    Ok(())
+}
+
+/// Pays in both cities, before and after a crash of the sandbox, until everything is answered.
+async fn citizen(context: Context, keys: Arc<Path>, trace: Trace) -> turmoil::Result {
+    let http = Http::new(&context);
+    let key = Merchant::read(&keys);
+    for citizen in 0..6 {
+        let order = format!("SIMULATED{citizen}");
+        let body = json!({
+            "appid": "wx5a4db0c5a4db0c51", "mchid": MERCHANT, "description": "fine", "out_trade_no": order,
+            "notify_url": "http://merchant/notify", "amount": { "total": 20_000 },
+        });
+        let target = "/v3/pay/transactions/native";
+        let (status, sheet) = http.wechat(WECHAT, &key, "POST", target, &body.to_string()).await;
+        note(&trace, &context, format!("order {status}"));
+        let pay = json!({ "code_url": sheet["code_url"] });
+        let (status, _) = http.control("POST", "http://sandbox:7500/wechatpay/pay", &pay).await;
+        note(&trace, &context, format!("pay {status}"));
+
+        let record = format!("430100300000{citizen:02}01");
+        let paid = settled(&http, &context, &order, &record).await;
+        note(&trace, &context, format!("changsha {paid}"));
+        let record = format!("140100000030000{citizen:03}01");
+        let (_, detail) = patient(&context, "2102", &record).await;
+        let fen = std::str::from_utf8(&detail[222..234])?.parse()?;
+        let (code, _) = patient(&context, "2301", &taiyuan_payment(&order, &record, fen)).await;
+        note(&trace, &context, format!("taiyuan {code}"));
+        context.clock.sleep(Duration::from_millis(700)).await;
+    }
+    context.clock.sleep(Duration::from_secs(3)).await;
+    Ok(())
+}
+
+/// Settles until there is an answer.
+async fn settled(http: &Http, context: &Context, order: &str, record: &str) -> String {
+    loop {
+        if let Ok(detail) = http.changsha(CHANGSHA, "cxWfxq", &[("xh", record)]).await {
+            let fields = [
+                ("ddh", order),
+                ("xh", record),
+                ("jfje", element(&detail, "zje")),
+                ("jfsj", "2026-11-22 09:30:00"),
+                ("jfqd", "WX"),
+                ("qdlsh", "42"),
+            ];
+            if let Ok(paid) = http.changsha(CHANGSHA, "tzJk", &fields).await {
+                return format!("{} {}", element(&paid, "fhm"), element(&paid, "jflsh"));
+            }
+        }
+        context.clock.sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn patient(context: &Context, code: &str, body: &str) -> (String, Vec<u8>) {
+    loop {
+        match taiyuan(context, TAIYUAN, code, body).await {
+            Ok(reply) => return reply,
+            Err(_) => context.clock.sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+struct Run {
+    trace: Vec<String>,
+    journals: [String; 3],
+}
+
+fn run(seed: u64, keys: &Path) -> Run {
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(seed)
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(30))
+        .simulation_duration(Duration::from_secs(120))
+        .build();
+    let (memory, trace) = (Memory::default(), Trace::default());
+    let keys: Arc<Path> = keys.into();
+    let (kept, of_host) = (memory.clone(), keys.clone());
+    sim.host("sandbox", move || {
+        let (place, config) = (Place::Memory(kept.clone()), config(&of_host));
+        async move {
+            let context = context(seed);
+            sandbox::start_in(config, context.clone(), place).await?;
+            context.tasks.token().cancelled().await;
+            Ok(())
+        }
+    });
+    let of_merchant = trace.clone();
+    sim.host("merchant", move || merchant(context(seed + 1), of_merchant.clone()));
+    let of_citizen = trace.clone();
+    sim.client("citizen", async move { citizen(context(seed + 2), keys, of_citizen).await });
+    let mut crashed = false;
+    while !sim.step().expect("the simulation runs") {
+        let told = trace.lock().expect("not poisoned").iter().filter(|line| line.contains("changsha")).count();
+        if told == 3 && !crashed {
+            crashed = true;
+            sim.crash("sandbox");
+            sim.bounce("sandbox");
+        }
+    }
+    assert!(crashed, "the crash is part of the run");
+    let text = |system| String::from_utf8(memory.text(system)).expect("UTF-8");
+    let journals = ["wechatpay", "police-430100", "police-140100"].map(text);
+    let trace = trace.lock().expect("not poisoned").clone();
+    Run { trace, journals }
+}
+
+fn keys() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let merchants = [MERCHANT.to_owned(), "1900140100".to_owned()];
+    let (clock, _) = Clock::manual(EPOCH);
+    Keys::load_or_create(directory.path(), &merchants, &Ids::seeded(clock, 1), EPOCH).expect("keys");
+    directory
+}
+
+#[test]
+fn a_crash_in_the_middle_loses_and_doubles_nothing() {
+    let keys = keys();
+    let Run { trace, journals: [wechatpay, changsha, taiyuan] } = run(3, keys.path());
+    let posted = |journal: &str| journal.matches("\"state\":\"posted\"").count();
+    assert_eq!((posted(&changsha), posted(&taiyuan)), (6, 6), "{trace:#?}");
+    assert_eq!(wechatpay.matches("\"event\":\"order_paid\"").count(), 6);
+    assert_eq!(wechatpay.matches("\"delivered\":true").count(), 6, "every callback arrives: {trace:#?}");
+    assert!(trace.iter().filter(|line| line.contains("callback")).count() > 6, "one was refused and sent again");
+    assert!(trace.iter().filter(|line| line.contains("changsha 0000") || line.contains("taiyuan AAAA")).count() == 12);
+}
+
+#[test]
+fn one_seed_gives_one_trace_and_the_same_journals() {
+    let keys = keys();
+    let (first, second, other) = (run(5, keys.path()), run(5, keys.path()), run(6, keys.path()));
+    assert_eq!(first.trace, second.trace);
+    assert_eq!(first.journals, second.journals);
+    assert_ne!(first.trace, other.trace);
+}
