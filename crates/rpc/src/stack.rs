@@ -19,10 +19,10 @@ mod retry;
 mod shed;
 mod strip;
 
-pub use deadline::{timeout_header, timeout_of};
 pub use authn::{Authenticate, Door, Refused};
 pub use breaker::BreakerOptions;
 pub use chain::{Answering, Request, Response};
+pub use deadline::{timeout_header, timeout_of};
 pub use retry::{Idempotent, RetryOptions};
 
 use std::convert::Infallible;
@@ -142,7 +142,7 @@ pub(crate) fn client(
         // Fails fast while the peer is known to be away; one probe finds out when it is back.
         .layer(breaker::Breaker::new(name, options.breaker.clone(), context))
         // Innermost: each try carries its own span and the remaining time as the peer will see it.
-        .layer(inject::Inject)
+        .layer(inject::Inject::new(name))
         .over(inject::Send::new(transport));
     Boxed::new(chain)
 }

@@ -27,7 +27,7 @@ use crate::role::Role;
 use crate::stack::chain::{Answering, Boxed, Request, Response};
 use crate::stack::{self, ClientOptions, Server};
 
-/// Names the mesh key that a remote call is for, so that one listener can serve several profiles. It is no proof of anything: what a
+/// Names the mesh key that a call is for, so that one listener can serve several profiles. It is no proof of anything: what a
 /// profile may do for a caller is in the assertion.
 pub const MESH_KEY: http::HeaderName = http::HeaderName::from_static("lastmile-mesh-key");
 

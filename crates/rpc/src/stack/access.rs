@@ -1,5 +1,7 @@
 //! Whether this caller may call this method: the table that the contract carries.
 
+use contracts::common::v1::Exposure;
+
 use super::chain::{Handle, Request, Response, Step};
 use crate::call;
 use crate::contract::Contract;
@@ -28,7 +30,10 @@ impl AccessTable {
         };
         if !method.admits(principal) {
             return Err(match principal {
-                Principal::Anonymous => Common::Unauthenticated { check: None },
+                // A credential would help, unless the method is not for the public at all.
+                Principal::Anonymous if method.exposure != Exposure::Internal => {
+                    Common::Unauthenticated { check: None }
+                }
                 known => Common::NotAllowed { caller: known.label().to_owned(), method: path.to_owned() },
             });
         }

@@ -12,10 +12,18 @@ use super::chain::{Handle, Request, Response, Step};
 use super::deadline::{GRPC_TIMEOUT, timeout_header};
 use super::request_id::REQUEST_ID;
 use crate::call;
-use crate::wire::{Answer, Transport};
+use crate::wire::{Answer, MESH_KEY, Transport};
 
-/// Writes trace context, request id and the remaining time into the headers.
-pub(super) struct Inject;
+/// Writes mesh key, trace context, request id and the remaining time into the headers.
+pub(super) struct Inject {
+    key: Option<HeaderValue>,
+}
+
+impl Inject {
+    pub(super) fn new(key: &str) -> Self {
+        Self { key: HeaderValue::from_str(key).ok() }
+    }
+}
 
 impl Step for Inject {
     async fn run(&self, mut request: Request, next: &impl Handle) -> Response {
@@ -26,6 +34,9 @@ impl Step for Inject {
             rpc.method = request.uri().path(),
         );
         span.in_scope(|| telemetry::inject(request.headers_mut()));
+        if let Some(key) = &self.key {
+            request.headers_mut().insert(MESH_KEY, key.clone());
+        }
         if let Some(Ok(id)) = call::request_id().map(|id| HeaderValue::from_str(&id)) {
             request.headers_mut().insert(REQUEST_ID, id);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Extensions, HeaderValue, Version};
+use http::{Extensions, Version};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::Io;
@@ -24,7 +24,6 @@ use crate::frames::{CollectError, Collected, Holding, answer};
 use crate::role::role_of_key;
 use crate::stack::chain::{Request, Response};
 use crate::tls::ClientIdentity;
-use crate::wire::MESH_KEY;
 
 /// How remote wires connect. The defaults are those of the mesh; tests shorten them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +74,6 @@ pub(crate) struct Remote {
     name: String,
     address: String,
     authority: Option<Authority>,
-    key: Option<HeaderValue>,
     tls: Option<ClientIdentity>,
     context: runtime::Context,
     options: RemoteOptions,
@@ -124,7 +122,6 @@ impl Remote {
         Self {
             name: name.to_owned(),
             authority: Authority::try_from(address).ok(),
-            key: HeaderValue::from_str(name).ok(),
             address: address.to_owned(),
             tls,
             context: context.clone(),
@@ -302,9 +299,6 @@ impl Remote {
         }
         *request.version_mut() = Version::HTTP_2;
         *request.extensions_mut() = Extensions::new();
-        if let Some(key) = &self.key {
-            request.headers_mut().insert(MESH_KEY, key.clone());
-        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
