@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use crate::faults::{Faults, Staged};
 use crate::journal::Journal;
-use crate::police::book::Record;
 use crate::police::event::Edit;
 use crate::police::office::{No, Office, Subject};
 use crate::police::people::{self, CAST, Kind, PersonId};
+use crate::police::view::Record;
 use crate::wechatpay::{Desk, Pay, PayError};
 
 /// What the control port reaches.

@@ -8,3 +8,4 @@ pub(crate) mod office;
 pub mod people;
 pub(crate) mod registry;
 pub(crate) mod tariff;
+pub(crate) mod view;

@@ -4,6 +4,7 @@ mod api;
 mod book;
 mod crypto;
 mod desk;
+mod event;
 mod keys;
 mod messages;
 mod notify;

@@ -5,11 +5,12 @@ use runtime::Timestamp;
 use super::envelope::{self, Node};
 use crate::beijing;
 use crate::faults::Fault;
-use crate::police::book::{Lock, Record};
+use crate::police::book::Lock;
 use crate::police::event::{Payment, PaymentState, Refusal};
 use crate::police::office::No;
 use crate::police::people;
 use crate::police::registry::{City, Evidence};
+use crate::police::view::Record;
 
 /// How much text `too_long` puts in.
 const TOO_LONG_BYTES: usize = 2 << 20;

@@ -19,9 +19,9 @@ use super::envelope::{self, Node, Request, Unreadable};
 use super::reply::{self, Code, DONE, IN_PROCESS};
 use crate::beijing;
 use crate::faults::{Fault, Operation};
-use crate::police::book::{Notice, Record};
 use crate::police::event::PaymentState;
 use crate::police::office::{After, Before, No, Office, Subject};
+use crate::police::view::{Notice, Record};
 
 /// Where the service is.
 const PATH: &str = "/services/WfclService";

@@ -11,6 +11,7 @@ use super::magic::{self, Quirk};
 use super::people::{self, PersonId};
 use super::registry::{Base, City, Initial, RecordId};
 use super::tariff;
+use super::view::{Driver, Notice, Record};
 use crate::beijing;
 use crate::kept::State;
 
@@ -62,90 +63,6 @@ pub(crate) struct Lock {
     pub until: Timestamp,
     fine_minor: i64,
     late_minor: i64,
-}
-
-/// A record as it is at one moment.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    /// What was laid out.
-    pub base: Base,
-    /// Fine, in fen.
-    pub fine_minor: i64,
-    /// Late fee, in fen.
-    pub late_minor: i64,
-    /// When the decision was made; `None` for a capture.
-    pub decided_at: Option<Timestamp>,
-    /// Whether it is disputed.
-    pub disputed: bool,
-    /// Whether it is paid.
-    pub paid: bool,
-    /// When it was handled.
-    pub handled_at: Option<Timestamp>,
-}
-
-/// A driver as of one moment.
-#[derive(Clone, Debug)]
-pub(crate) struct Driver {
-    /// Who.
-    pub id: PersonId,
-    /// What is known of them.
-    pub person: people::Person,
-    /// Points that stand.
-    pub points: u32,
-    /// Records that are not handled.
-    pub unhandled: usize,
-}
-
-/// A payment notice.
-#[derive(Clone, Debug)]
-pub(crate) struct Notice {
-    /// The caller's order number.
-    pub order: String,
-    /// Record number.
-    pub record: String,
-    /// Lock number, if the caller has one.
-    pub lock: Option<String>,
-    /// Amount, in fen.
-    pub amount_minor: i64,
-    /// The channel's transaction number.
-    pub channel_number: String,
-}
-
-impl Record {
-    /// Fine and late fee, in fen.
-    pub(crate) fn total_minor(&self) -> i64 {
-        self.fine_minor + self.late_minor
-    }
-
-    /// Whether there is nothing to pay.
-    pub(crate) fn is_warning(&self) -> bool {
-        self.base.initial == Initial::Warning
-    }
-
-    fn payable(&self) -> Result<(), Refusal> {
-        match () {
-            () if self.paid || self.is_warning() => Err(Refusal::AlreadyPaid),
-            () if self.decided_at.is_none() => Err(Refusal::NotConfirmed),
-            () if self.disputed => Err(Refusal::Disputed),
-            () => Ok(()),
-        }
-    }
-
-    fn points_standing(&self) -> u32 {
-        if self.decided_at.is_some() && self.handled_at.is_none() { self.base.offence.points } else { 0 }
-    }
-}
-
-impl Driver {
-    /// Licence status: `B` from 12 points on.
-    pub(crate) fn status(&self) -> &'static str {
-        if self.points >= 12 { "B" } else { "A" }
-    }
-
-    /// First and last day of the cycle that `day` lies in; everybody's cycle is the calendar year here.
-    pub(crate) fn cycle(&self, day: Date) -> (Date, Date) {
-        (day.first_of_year(), day.last_of_year())
-    }
 }
 
 impl Book {

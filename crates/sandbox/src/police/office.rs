@@ -7,10 +7,11 @@ use std::time::Duration;
 use jiff::civil::Date;
 use runtime::{Context, Timestamp};
 
-use super::book::{Book, Driver, Lock, Notice, Record};
+use super::book::{Book, Lock};
 use super::event::{Edit, Event, Payment, Refusal};
 use super::people::{self, PersonId};
 use super::registry::{City, Evidence};
+use super::view::{Driver, Notice, Record};
 use super::{hours::Hours, magic};
 use crate::beijing;
 use crate::faults::{Fault, Faults, HANG, Operation, Suffer};

@@ -4,11 +4,11 @@ use super::columns::{Column, DoesNotFit, Frame, Kind, Mark, Value};
 use super::layout::{EVIDENCE, PAY_REPLY, RECORD, REPLY_HEAD};
 use crate::charset::decode_gb18030;
 use crate::faults::Fault;
-use crate::police::book::Record;
 use crate::police::event::{Payment, PaymentState, Refusal};
 use crate::police::office::No;
 use crate::police::people;
 use crate::police::registry::{City, Evidence};
+use crate::police::view::Record;
 use runtime::Timestamp;
 
 /// What a frame of 6 length digits can promise at most; more than any reply is allowed to have.

@@ -8,9 +8,9 @@ use super::layout::{self, REQUEST_HEAD};
 use super::reply::{self, Answer, Code, DONE, Group, IN_PROCESS};
 use crate::beijing;
 use crate::faults::Operation;
-use crate::police::book::{Notice, Record};
 use crate::police::event::PaymentState;
 use crate::police::office::{After, Before, No, Office, Subject};
+use crate::police::view::{Notice, Record};
 
 /// Rows of a list at most.
 const ROWS_MAX: u64 = 20;

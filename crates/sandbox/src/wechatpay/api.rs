@@ -13,9 +13,9 @@ use runtime::Context;
 use runtime::http::HangUp;
 use serde_json::{Value, json};
 
-use super::book::{RefundStatus, TradeType};
 use super::crypto::Signer;
 use super::desk::{Desk, SYSTEM};
+use super::event::{RefundStatus, TradeType};
 use super::messages;
 use super::outcome::{self, ApiError, bad_parameter};
 use crate::faults::{Fault, HANG, Operation, Suffer};

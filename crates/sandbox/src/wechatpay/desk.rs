@@ -6,7 +6,8 @@ use std::time::Duration;
 use runtime::{Context, Timestamp};
 use serde::Deserialize;
 
-use super::book::{Book, Event, Order, Paid, Refund, RefundStatus, RefundTerms, Session, Terms, TradeType};
+use super::book::{Book, Order, Paid, Refund};
+use super::event::{Event, RefundStatus, RefundTerms, Session, Terms, TradeType};
 use super::keys::Keys;
 use super::messages::RefundRequest;
 use super::notify::{Outbox, Sent};

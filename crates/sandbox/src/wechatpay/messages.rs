@@ -3,7 +3,8 @@
 use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
-use super::book::{Order, Refund, RefundStatus, Terms, TradeState, TradeType};
+use super::book::{Order, Refund, TradeState};
+use super::event::{RefundStatus, Terms, TradeType};
 use super::outcome::{ApiError, bad_parameter};
 use crate::beijing;
 use runtime::Timestamp;

@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
-use super::book::{About, Event, Notice, RefundStatus};
+use super::book::{About, Notice};
 use super::crypto::Signer;
 use super::desk::{Desk, SYSTEM};
+use super::event::{Event, RefundStatus};
 use super::{api, messages};
 use crate::beijing;
 use crate::config::SignedBy;

@@ -15,30 +15,30 @@ use runtime::http::{Client, Error, Options};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-pub const SERIAL: &str = "CSJJ-SANDBOX-0001";
-pub const MERCHANT: &str = "1900430100";
+pub(crate) const SERIAL: &str = "CSJJ-SANDBOX-0001";
+pub(crate) const MERCHANT: &str = "1900430100";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Any caller over HTTP.
 #[derive(Clone)]
-pub struct Http {
+pub(crate) struct Http {
     client: Client,
     context: Context,
 }
 
 impl Http {
-    pub fn new(context: &Context) -> Self {
+    pub(crate) fn new(context: &Context) -> Self {
         let client = Client::new(context.net.clone(), context.clock.clone(), Options::default());
         Self { client, context: context.clone() }
     }
 
-    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+    pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
         self.client.send(request, TIMEOUT, ANSWER_BYTES_MAX).await
     }
 
     /// Sends JSON to the control port.
-    pub async fn control(&self, method: &str, url: &str, body: &Value) -> (u16, Value) {
+    pub(crate) async fn control(&self, method: &str, url: &str, body: &Value) -> (u16, Value) {
         let request = Request::builder().method(method).uri(url).header("content-type", "application/json");
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         let answer = self.send(request.body(body).expect("a request")).await.expect("an answer");
@@ -48,7 +48,7 @@ impl Http {
     }
 
     /// Calls a Changsha operation; returns the reply as text.
-    pub async fn changsha(&self, at: &str, operation: &str, fields: &[(&str, &str)]) -> Result<String, Error> {
+    pub(crate) async fn changsha(&self, at: &str, operation: &str, fields: &[(&str, &str)]) -> Result<String, Error> {
         let inner: String = fields.iter().map(|(name, value)| format!("<{name}>{value}</{name}>")).collect();
         let body = format!(
             "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>\
@@ -61,7 +61,14 @@ impl Http {
     }
 
     /// Calls WeChat Pay as a merchant.
-    pub async fn wechat(&self, at: &str, key: &Merchant, method: &str, target: &str, body: &str) -> (u16, Value) {
+    pub(crate) async fn wechat(
+        &self,
+        at: &str,
+        key: &Merchant,
+        method: &str,
+        target: &str,
+        body: &str,
+    ) -> (u16, Value) {
         let (seconds, _) = self.context.clock.now().seconds_nanos();
         let nonce = self.context.ids.hex(32);
         let signature = key.sign(&format!("{method}\n{target}\n{seconds}\n{nonce}\n{body}\n"));
@@ -81,13 +88,13 @@ impl Http {
 }
 
 /// A merchant's key, from the sandbox's own directory.
-pub struct Merchant {
+pub(crate) struct Merchant {
     key: KeyPair,
     serial: String,
 }
 
 impl Merchant {
-    pub fn read(keys_dir: &Path) -> Self {
+    pub(crate) fn read(keys_dir: &Path) -> Self {
         let directory = keys_dir.join(MERCHANT);
         let pem = std::fs::read_to_string(directory.join("private_key.pem")).expect("a key");
         let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
@@ -104,13 +111,13 @@ impl Merchant {
 }
 
 /// The text of the first element of a name.
-pub fn element<'a>(reply: &'a str, name: &str) -> &'a str {
+pub(crate) fn element<'a>(reply: &'a str, name: &str) -> &'a str {
     let rest = reply.split_once(&format!("<{name}>")).map_or("", |(_, rest)| rest);
     rest.split_once(&format!("</{name}>")).map_or("", |(text, _)| text)
 }
 
 /// Calls a Taiyuan transaction on a connection of its own; returns return code and body.
-pub async fn taiyuan(context: &Context, at: &str, code: &str, body: &str) -> std::io::Result<(String, Vec<u8>)> {
+pub(crate) async fn taiyuan(context: &Context, at: &str, code: &str, body: &str) -> std::io::Result<(String, Vec<u8>)> {
     let mut io = context.net.connect(at, TIMEOUT).await?;
     let frame = format!("{code:4}{:12}{:020}{}{body}", "TYSANDBOX001", 7, "20261122093000");
     io.write_all(format!("{:06}{frame}", frame.len()).as_bytes()).await?;
@@ -124,6 +131,6 @@ pub async fn taiyuan(context: &Context, at: &str, code: &str, body: &str) -> std
 }
 
 /// The columns of a Taiyuan payment notice of a record without a lock.
-pub fn taiyuan_payment(order: &str, record: &str, fen: i64) -> String {
+pub(crate) fn taiyuan_payment(order: &str, record: &str, fen: i64) -> String {
     format!("{order:64}{record:20}{:20}{fen:012}20261122093000WX{:32}", "", "4200001234")
 }

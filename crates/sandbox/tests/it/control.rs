@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::{Http, element};
 
 /// A sandbox on free ports in a directory of its own.
-pub async fn started(context: &Context) -> (Running, tempfile::TempDir) {
+pub(crate) async fn started(context: &Context) -> (Running, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = Config { data_dir: directory.path().into(), ..Config::default() };
     let free = || "127.0.0.1:0".to_owned();

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use runtime::Timestamp;
 
 use super::*;
+use crate::wechatpay::event::TradeType;
 
 const MERCHANT: &str = "1900000001";
 const TOTAL: i64 = 20_000;
