@@ -22,6 +22,7 @@ pub mod peek;
 pub mod policy;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rpc::jose::SigningKey;
 use rpc::keyring::KeyRing;
@@ -31,6 +32,11 @@ pub use error::{REASONS, Refusal};
 pub use proxy::Proxy;
 
 use shared::Shared;
+
+/// How often quotas are settled with the other replicas.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
+/// How long a shared count is kept: its window and the next.
+const QUOTA_TTL: Duration = Duration::from_secs(120);
 
 /// The gateway's whole outside world.
 pub struct Deps {
@@ -42,6 +48,8 @@ pub struct Deps {
     pub keys: KeyRing,
     /// The key with which assertions are signed.
     pub signer: SigningKey,
+    /// Where replicas share their quotas.
+    pub cache: store::cache::Cache,
 }
 
 /// A gateway whose snapshots are being followed.
@@ -50,13 +58,14 @@ pub struct Gateway {
     shared: Arc<Shared>,
 }
 
-/// Starts to follow the catalogue.
+/// Starts to follow the catalogue and to settle quotas.
 ///
 /// Errors: a contract that cannot be served.
 pub fn start(config: Config, deps: Deps) -> Result<Gateway, &'static rpc::ContractError> {
     let plans = policy::Plans::new(rpc::Contract::lastmile()?);
     let shared = Arc::new(Shared::new(config, deps.context.clone(), deps.keys, deps.signer, plans));
     deps.context.tasks.spawn("gateway.routes", feed::follow(Arc::clone(&shared), deps.mesh.wire("catalog")));
+    deps.context.tasks.spawn("gateway.quotas", settle(Arc::clone(&shared), deps.cache));
     Ok(Gateway { shared })
 }
 
@@ -70,5 +79,22 @@ impl Gateway {
     pub fn readiness(&self) -> rpc::Readiness {
         let shared = Arc::clone(&self.shared);
         rpc::Readiness::new(move || shared.ready())
+    }
+}
+
+/// Adds what was admitted here to the counts of all replicas, once a second.
+async fn settle(shared: Arc<Shared>, cache: store::cache::Cache) {
+    let stop = shared.context.tasks.token();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.context.clock.sleep(SETTLE_EVERY) => {}
+        }
+        for unsettled in shared.quotas.unsettled() {
+            let key = format!("quota/{}/{}/{}", unsettled.key.0, unsettled.key.1, unsettled.window);
+            let count = u32::try_from(unsettled.count).unwrap_or(u32::MAX);
+            let used = cache.incr(&key, count, QUOTA_TTL).await;
+            shared.quotas.settle(&unsettled, used.value);
+        }
     }
 }
