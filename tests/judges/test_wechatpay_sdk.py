@@ -166,6 +166,9 @@ def test_signatures_that_are_not_the_merchants_are_refused(monkeypatch, mode, we
         stranger = sdk(monkeypatch, sandbox, kind, callbacks.url, cert_serial_no="0" * 40)
         code, body = stranger.query(out_trade_no="ANYTHING")
         assert (code, json.loads(body)["code"]) == (401, "SIGN_ERROR")
+    lower = (pathlib.Path(sandbox.addresses["keys_dir"]) / MCHID / "serial_no.txt").read_text().strip().lower()
+    other_client = sdk(monkeypatch, sandbox, kind, callbacks.url, cert_serial_no=lower)
+    assert other_client.query(out_trade_no="ANYTHING")[0] == 404, "some clients write the serial number in lower case"
     code, body = wechat.query(out_trade_no="ANYTHING", mchid="1900140100")
     assert (code, json.loads(body)["code"]) == (403, "NO_AUTH")
 

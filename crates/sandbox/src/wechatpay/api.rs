@@ -138,7 +138,7 @@ impl Desk {
         let merchant = self.keys.merchant(mchid).ok_or(outcome::SIGN_ERROR)?;
         let (now, _) = self.book.now().seconds_nanos();
         let fresh = seconds.parse::<i64>().is_ok_and(|at| at.abs_diff(now) <= SKEW_SECONDS.unsigned_abs());
-        if !fresh || serial != merchant.serial || !(1..=128).contains(&nonce.len()) {
+        if !fresh || !serial.eq_ignore_ascii_case(&merchant.serial) || !(1..=128).contains(&nonce.len()) {
             return Err(outcome::SIGN_ERROR);
         }
         let signed = format!("{method}\n{target}\n{seconds}\n{nonce}\n{body}\n");

@@ -155,6 +155,9 @@ impl Book {
     /// Decides an order. `session` is for a new one.
     pub(super) fn create(&self, terms: &Terms, session: Session, now: Timestamp) -> Result<Vec<Event>, ApiError> {
         let Ok(earlier) = self.order(&terms.mchid, &terms.out_trade_no) else {
+            if terms.expires_at.is_some_and(|at| at <= now) {
+                return Err(outcome::bad_parameter("time_expire"));
+            }
             return Ok(vec![Event::OrderCreated { terms: terms.clone(), session }]);
         };
         match earlier.state(now) {

@@ -144,6 +144,9 @@ fn an_order_is_paid_or_closed_and_never_both() {
     let events = till.book.create(&short, session("short"), at(0));
     till.take(events, at(0)).expect("made");
     assert_eq!(till.pay("short", at(60)), Err("ORDER_CLOSED"), "after its own end");
+    let stillborn = Terms { expires_at: Some(at(60)), ..terms("stillborn", "d") };
+    assert_eq!(till.book.create(&stillborn, session("s"), at(60)).map_err(|error| error.code), Err("PARAM_ERROR"));
+    assert_eq!(till.book.create(&short, session("s"), at(60)).map_err(|error| error.code), Err("ORDER_CLOSED"));
 }
 
 #[test]
