@@ -238,3 +238,6 @@ fn later(at: Instant, span: Duration) -> Instant {
 fn subject<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::from(repo::unreadable("subject")))
 }
+
+#[cfg(test)]
+mod tests;

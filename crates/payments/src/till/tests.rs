@@ -1,0 +1,123 @@
+//! The till over the simulated store and a played channel: single steps, then whole lives that crash at every named point.
+
+mod channel;
+mod crashes;
+mod history;
+mod steps;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contracts::money::{Currency, Money};
+use runtime::config::Duration as Span;
+use runtime::crash::Points;
+use runtime::secret::Pii;
+use runtime::{Context, Net, Timestamp};
+use store::{Db, Tx};
+
+use super::Till;
+use crate::config::{Config, Merchant, Payee, Verification};
+use crate::convert::{CreateAsk, RefundAsk};
+use crate::domain::order::TradeType;
+use crate::repo::requests::{Key, Method};
+use crate::vault::Vault;
+use channel::Played;
+
+const EPOCH: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+const AMOUNT: i64 = 20_000;
+const LIFE: Duration = Duration::from_secs(600);
+
+fn config() -> Config {
+    let merchant = Merchant {
+        entry_point: "wechat".into(),
+        channel: "played".into(),
+        payee_id: "*".into(),
+        app_id: "wx0".into(),
+        mch_id: "1900000001".into(),
+        serial: "AB".into(),
+        private_key_file: "unused".into(),
+        api_v3_key_file: "unused".into(),
+        verification: Verification::PlatformCertificates,
+    };
+    let mut config = Config {
+        payees: vec![Payee { payee_id: "traffic-430100".into(), name: "Changsha traffic police".into() }],
+        merchants: vec![merchant],
+        ..Config::default()
+    };
+    config.worker.interval = Span::from_millis(50);
+    config
+}
+
+/// A till on `db`, in the context of one life of its host.
+fn till(db: &Db, context: &Context, played: &Played, dir: &tempfile::TempDir) -> Arc<Till> {
+    let vault = Vault::open(&dir.path().join("payer.key"), context.ids.clone()).expect("a vault");
+    let db = db.with_context(context.clone());
+    let channels = vec![Arc::new(played.clone()) as Arc<dyn crate::channel::Channel>];
+    Arc::new(Till::new(config(), context.clone(), db, channels, Some(vault)).expect("a till"))
+}
+
+/// One host with an empty store, for tests of single steps.
+struct Stage {
+    till: Arc<Till>,
+    played: Played,
+    _dir: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let context = Context::simulated(EPOCH, 7, Net::system(), Points::simulated(|_| {}));
+        let db = Db::simulated().expect("a store");
+        db.migrate(crate::MIGRATIONS).await.expect("migrates");
+        let (played, dir) = (Played::default(), tempfile::tempdir().expect("a directory"));
+        Self { till: till(&db, &context, &played, &dir), played, _dir: dir }
+    }
+
+    /// Passes time, and does what falls due in it.
+    async fn pass(&self, span: Duration) {
+        let till = &self.till;
+        let end = till.now().plus(span);
+        while till.now() < end {
+            till.context.clock.sleep(Duration::from_secs(1)).await;
+            let now = till.now();
+            let ttl = Duration::from_secs(30);
+            let claim = async |mut tx: Tx| till.leases.claim_due(&mut tx, "test", now, ttl, 16).await;
+            let leases = till.db.transact(claim).await.expect("claims");
+            for lease in leases {
+                till.look(&lease).await.expect("looks");
+            }
+        }
+    }
+
+    async fn assert_sound(&self) -> crate::audit::Report {
+        let report = crate::audit::check(&self.till.db).await.expect("reads");
+        assert!(report.is_sound(), "{:#?}", report.problems);
+        report
+    }
+}
+
+fn key(method: Method, request_id: &str) -> Key {
+    Key { caller: "cases".into(), method, request_id: request_id.into(), digest: [7; 32] }
+}
+
+fn fen(amount: i64) -> Money {
+    Money::new(amount, Currency::CNY).expect("in range")
+}
+
+fn create_ask(request_id: &str, expire_at: Timestamp) -> CreateAsk {
+    CreateAsk {
+        key: key(Method::CreateOrder, request_id),
+        case_id: "case_0192000000007000800000000000002a".into(),
+        payee_id: "traffic-430100".into(),
+        amount: fen(AMOUNT),
+        channel: "played".into(),
+        trade_type: TradeType::Jsapi,
+        entry_point: "wechat".into(),
+        payer: Some(Pii::new("oUpF8".into())),
+        description: "fine".into(),
+        expire_at,
+    }
+}
+
+fn refund_ask(request_id: &str, order: contracts::ids::OrderId, amount: i64) -> RefundAsk {
+    RefundAsk { key: key(Method::Refund, request_id), order, amount: fen(amount), reason: "rejected".into() }
+}

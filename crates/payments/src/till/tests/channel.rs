@@ -1,0 +1,274 @@
+//! A channel that is played: it keeps its own books, as a real one does, and misbehaves on demand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use contracts::money::Currency;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use runtime::Timestamp;
+use runtime::http::Effect;
+use runtime::secret::Pii;
+
+use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
+use crate::domain::order::{Capture, Terms, TradeType};
+use crate::domain::refund::{Decision, Refund};
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mishap {
+    /// No connection: nothing happened.
+    Unreachable,
+    /// It never arrived, but that cannot be known.
+    LostBefore,
+    /// It was done, and the answer was lost.
+    LostAfter,
+    /// Not now.
+    Busy,
+    /// Refused for good.
+    Refused,
+}
+
+/// What was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Call {
+    Create,
+    Query,
+    Close,
+    Refund,
+    QueryRefund,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Played(Arc<Mutex<Books>>);
+
+#[derive(Default)]
+pub(super) struct Books {
+    pub(super) orders: BTreeMap<String, There>,
+    pub(super) refunds: BTreeMap<String, Back>,
+    mishaps: VecDeque<(Call, Mishap)>,
+    pub(super) calls: BTreeMap<Call, u32>,
+    /// Payers as they arrived.
+    pub(super) payers: Vec<String>,
+}
+
+/// An order as the channel has it.
+pub(super) struct There {
+    terms: Terms,
+    pub(super) is_closed: bool,
+    pub(super) paid: Option<Capture>,
+}
+
+/// A refund as the channel has it.
+pub(super) struct Back {
+    pub(super) order_no: String,
+    pub(super) amount: i64,
+    /// How it stands; None is in process.
+    pub(super) end: Option<Decision>,
+}
+
+impl Played {
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stages a mishap for the next such call.
+    pub(super) fn mishap(&self, call: Call, mishap: Mishap) {
+        self.books().mishaps.push_back((call, mishap));
+    }
+
+    pub(super) fn calm(&self) {
+        self.books().mishaps.clear();
+    }
+
+    pub(super) fn count(&self, call: Call) -> u32 {
+        self.books().calls.get(&call).copied().unwrap_or(0)
+    }
+
+    /// The citizen pays; None when there is nothing (more) to pay.
+    pub(super) fn pay(&self, order_no: &str, at: Timestamp) -> Option<Capture> {
+        let mut books = self.books();
+        let there = books.orders.get_mut(order_no)?;
+        if there.is_closed || there.paid.is_some() || at >= there.terms.expire_at {
+            return None;
+        }
+        let capture = Capture { amount: there.terms.amount, transaction: format!("tx-{order_no}"), at };
+        there.paid = Some(capture.clone());
+        Some(capture)
+    }
+
+    /// Money comes although the order is closed.
+    pub(super) fn pay_late(&self, order_no: &str, at: Timestamp) -> Capture {
+        let mut books = self.books();
+        let there = books.orders.get_mut(order_no).expect("the channel has it");
+        let capture = Capture { amount: there.terms.amount, transaction: format!("tx-{order_no}"), at };
+        there.paid = Some(capture.clone());
+        capture
+    }
+
+    /// What the channel would report of an order.
+    pub(super) fn notice(&self, order_no: &str) -> Option<Notice> {
+        let books = self.books();
+        let there = books.orders.get(order_no)?;
+        let capture = there.paid.clone()?;
+        let app_id = there.terms.app_id.clone();
+        Some(Notice::Paid { channel_order_no: order_no.to_owned(), app_id, capture })
+    }
+
+    /// Decides every refund that is in process.
+    pub(super) fn decide(&self, succeed: bool, at: Timestamp) {
+        for (number, back) in self.books().refunds.iter_mut().filter(|(_, back)| back.end.is_none()) {
+            back.end = Some(match succeed {
+                true => Decision::Succeeded { channel_refund: format!("wx-{number}"), at },
+                false => Decision::Failed { code: "CLOSED".into() },
+            });
+        }
+    }
+
+    async fn call<T>(
+        &self,
+        call: Call,
+        act: impl FnOnce(&mut Books) -> Result<T, ChannelError>,
+    ) -> Result<T, ChannelError> {
+        // On its way: others may run meanwhile.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let mut books = self.books();
+        *books.calls.entry(call).or_insert(0) += 1;
+        let at = books.mishaps.iter().position(|(of, _)| *of == call);
+        let mishap = at.and_then(|at| books.mishaps.remove(at)).map(|(_, mishap)| mishap);
+        let lost = |effect| Err(ChannelError::NoAnswer { effect, what: "staged", source: None });
+        match mishap {
+            None => act(&mut books),
+            Some(Mishap::Unreachable) => lost(Effect::None),
+            Some(Mishap::LostBefore) => lost(Effect::Possible),
+            Some(Mishap::LostAfter) => act(&mut books).and_then(|_| lost(Effect::Possible)),
+            Some(Mishap::Busy) => Err(ChannelError::NotNow { code: "FREQUENCY_LIMITED".into() }),
+            Some(Mishap::Refused) => Err(ChannelError::Refused { code: "PARAM_ERROR".into() }),
+        }
+    }
+}
+
+impl Books {
+    fn create(&mut self, terms: &Terms, payer: Option<&Pii<String>>, now: Timestamp) -> Result<PaySheet, ChannelError> {
+        self.payers.extend(payer.map(|payer| payer.expose().clone()));
+        let there = self.orders.entry(terms.channel_order_no.clone()).or_insert_with(|| There {
+            terms: terms.clone(),
+            is_closed: false,
+            paid: None,
+        });
+        if there.terms != *terms || there.is_closed || there.paid.is_some() || now >= terms.expire_at {
+            return Err(ChannelError::Otherwise { code: "OUT_TRADE_NO_USED".into() });
+        }
+        let jsapi = [("package".to_owned(), format!("prepay_id={}", terms.channel_order_no))].into();
+        Ok(PaySheet { trade_type: terms.trade_type, jsapi, code_url: String::new(), expire_at: terms.expire_at })
+    }
+
+    fn status(&self, terms: &Terms) -> Result<OrderStatus, ChannelError> {
+        let there = self.orders.get(&terms.channel_order_no).ok_or(ChannelError::NotKnown)?;
+        Ok(match &there.paid {
+            Some(capture) => OrderStatus::Paid(capture.clone()),
+            None if there.is_closed => OrderStatus::Closed,
+            None => OrderStatus::Pending,
+        })
+    }
+
+    fn close(&mut self, terms: &Terms) -> Result<(), ChannelError> {
+        let there = self.orders.get_mut(&terms.channel_order_no).ok_or(ChannelError::NotKnown)?;
+        if there.paid.is_some() {
+            return Err(ChannelError::Refused { code: "TRADE_ERROR".into() });
+        }
+        there.is_closed = true;
+        Ok(())
+    }
+
+    fn refund(&mut self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
+        let amount = refund.amount.amount_minor();
+        let number = refund.channel_refund_no();
+        if let Some(back) = self.refunds.get(&number) {
+            assert_eq!((back.amount, &back.order_no), (amount, &terms.channel_order_no), "a repetition is unchanged");
+            return Ok(back.status(&number));
+        }
+        let paid = self.orders.get(&terms.channel_order_no).and_then(|there| there.paid.as_ref());
+        let taken = paid.map(|capture| capture.amount.amount_minor()).ok_or(ChannelError::NotKnown)?;
+        let of_order = |back: &&Back| {
+            back.order_no == terms.channel_order_no && !matches!(back.end, Some(Decision::Failed { .. }))
+        };
+        let given: i64 = self.refunds.values().filter(of_order).map(|back| back.amount).sum();
+        if given + amount > taken {
+            return Err(ChannelError::Refused { code: "INVALID_REQUEST".into() });
+        }
+        let back = Back { order_no: terms.channel_order_no.clone(), amount, end: None };
+        let status = back.status(&number);
+        self.refunds.insert(number, back);
+        Ok(status)
+    }
+}
+
+impl Back {
+    fn status(&self, number: &str) -> RefundStatus {
+        match &self.end {
+            None => RefundStatus::Processing { channel_refund: format!("wx-{number}") },
+            Some(decision) => RefundStatus::Decided(decision.clone()),
+        }
+    }
+}
+
+impl Channel for Played {
+    fn capabilities(&self) -> &Capabilities {
+        const CAPABILITIES: &Capabilities = &Capabilities {
+            channel: "played",
+            trade_types: &[TradeType::Jsapi],
+            currencies: &[Currency::CNY],
+            amount_minor_max: 1_000_000,
+            description_bytes_max: 100,
+            order_life_max: Duration::from_secs(86_400),
+            sheet_life: Duration::from_secs(3_600),
+        };
+        CAPABILITIES
+    }
+
+    fn create<'a>(
+        &'a self,
+        terms: &'a Terms,
+        payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
+        // The played channel knows an order's end by the order's own times only.
+        self.call(Call::Create, move |books| books.create(terms, payer, terms.created_at)).boxed()
+    }
+
+    fn query<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<OrderStatus, ChannelError>> {
+        self.call(Call::Query, move |books| books.status(terms)).boxed()
+    }
+
+    fn close<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<(), ChannelError>> {
+        self.call(Call::Close, move |books| books.close(terms)).boxed()
+    }
+
+    fn refund<'a>(&'a self, terms: &'a Terms, refund: &'a Refund) -> BoxFuture<'a, Result<RefundStatus, ChannelError>> {
+        self.call(Call::Refund, move |books| books.refund(terms, refund)).boxed()
+    }
+
+    fn query_refund<'a>(
+        &'a self,
+        _: &'a Terms,
+        refund: &'a Refund,
+    ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>> {
+        let number = refund.channel_refund_no();
+        self.call(Call::QueryRefund, move |books| {
+            books.refunds.get(&number).map(|back| back.status(&number)).ok_or(ChannelError::NotKnown)
+        })
+        .boxed()
+    }
+
+    fn open_callback<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a HeaderMap,
+        _: &'a Bytes,
+    ) -> BoxFuture<'a, Result<Notice, CallbackError>> {
+        async { Ok(Notice::Other) }.boxed()
+    }
+}

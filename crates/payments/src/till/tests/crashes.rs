@@ -1,0 +1,270 @@
+//! Lives of a host that dies at a named point: everything in memory is gone, the store and the channel remember.
+//!
+//! Each life is a runtime of its own; dropping it is the death. Citizens and cases go on asking with the same keys until they have
+//! their answers. In the end the books must balance, agree with the channel's, and every answer given twice must have been the same.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use contracts::ids::OrderId;
+use contracts::payments::v1 as pb;
+use futures::FutureExt;
+use prost::Message;
+use runtime::crash::Plan;
+use tokio_util::sync::CancellationToken;
+
+use super::channel::{Call, Mishap};
+use super::*;
+use crate::domain::ledger::Merchant as LedgerMerchant;
+use crate::domain::order::State;
+use crate::domain::refund::Decision;
+use crate::error::Error;
+
+const SCRIPTS: usize = 10;
+const TRIES_MAX: usize = 400;
+const LIVES_MAX: usize = 6;
+
+/// What outlives the host.
+struct World {
+    db: Db,
+    played: Played,
+    dir: tempfile::TempDir,
+    answers: Mutex<BTreeMap<String, Vec<u8>>>,
+    now: Mutex<Timestamp>,
+}
+
+impl World {
+    fn new() -> Self {
+        let played = Played::default();
+        for (call, mishap) in [
+            (Call::Create, Mishap::LostAfter),
+            (Call::Create, Mishap::Refused),
+            (Call::Create, Mishap::LostBefore),
+            (Call::Query, Mishap::LostBefore),
+            (Call::Close, Mishap::LostAfter),
+            (Call::Refund, Mishap::LostAfter),
+            (Call::Refund, Mishap::Refused),
+        ] {
+            played.mishap(call, mishap);
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Db::simulated().expect("a store");
+        Self { db, played, dir, answers: Mutex::default(), now: Mutex::new(EPOCH) }
+    }
+
+    /// One life: until everything is done (true) or the host dies (false).
+    fn live(&self, plan: Option<Plan>) -> (bool, BTreeMap<&'static str, u32>) {
+        let died = CancellationToken::new();
+        let death = died.clone();
+        let points = Points::simulated(move |_| death.cancel());
+        if let Some(plan) = plan {
+            points.arm(plan);
+        }
+        let host = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        let done = host.expect("a runtime").block_on(async {
+            let born = *self.now.lock().expect("unpoisoned");
+            let context = Context::simulated(born, 7, Net::system(), points.clone());
+            self.db.with_context(context.clone()).migrate(crate::MIGRATIONS).await.expect("migrates");
+            let till = till(&self.db, &context, &self.played, &self.dir);
+            context.tasks.spawn("worker", crate::worker::run(till.clone()));
+            let everything = std::panic::AssertUnwindSafe(points.scope(self.everything(&till))).catch_unwind();
+            let done = tokio::select! {
+                () = died.cancelled() => false,
+                ended = everything => match ended {
+                    Ok(()) => true,
+                    Err(payload) if runtime::crash::is_crash(payload.as_ref()) => false,
+                    Err(payload) => std::panic::resume_unwind(payload),
+                },
+            };
+            *self.now.lock().expect("unpoisoned") = context.clock.now();
+            done
+        });
+        (done, points.hits())
+    }
+
+    async fn everything(&self, till: &Arc<Till>) {
+        let scripts = futures::future::join_all((0..SCRIPTS).map(|number| self.script(till, number)));
+        let bank = async {
+            loop {
+                till.context.clock.sleep(Duration::from_secs(1)).await;
+                self.played.decide(true, till.now());
+            }
+        };
+        tokio::select! {
+            _ = scripts => {}
+            () = bank => {}
+        }
+    }
+
+    /// What one case does with its order, from the beginning in every life.
+    async fn script(&self, till: &Arc<Till>, number: usize) {
+        let id = |what: &str| format!("{what}-{number}");
+        let expire_at = EPOCH.plus(LIFE);
+        let answer = self.told(till, &id("create"), || till.create(create_ask(&id("create"), expire_at))).await;
+        let Some(answer) = answer else { return };
+        let order = pb::CreateOrderResponse::decode(answer.as_slice()).expect("decodes").order.expect("an order");
+        let order_id: OrderId = order.order_id.parse().expect("an id");
+        if number % 5 == 2 {
+            let close = || till.close(key(Method::CloseOrder, &id("close")), order_id);
+            self.finally(till, order_id, close, |state| state == State::Closed).await;
+            return;
+        }
+        self.played.pay(&order.channel_order_no, till.now());
+        if number % 5 != 1 {
+            self.until(till, || self.heed(till, &order.channel_order_no)).await;
+        }
+        let is_paid = |state| !matches!(state, State::Waiting | State::Creating);
+        self.finally(till, order_id, async || Ok(Vec::new()), is_paid).await;
+        if number % 5 == 1 || number % 5 == 3 {
+            let amount = if number % 5 == 1 { AMOUNT } else { AMOUNT / 4 };
+            let ask = refund_ask(&id("refund"), order_id, amount);
+            self.told(till, &id("refund"), || till.refund(&ask)).await;
+            let is_decided = |state| state != State::Refunding;
+            self.finally(till, order_id, async || Ok(Vec::new()), is_decided).await;
+        }
+        let post = key(Method::PostOrder, &id("post"));
+        self.told(till, &id("post"), || till.post(&post, order_id, "serial")).await;
+    }
+
+    async fn heed(&self, till: &Arc<Till>, order_no: &str) -> Result<(), ()> {
+        let merchant = LedgerMerchant { channel: "played".into(), number: "1900000001".into() };
+        match self.played.notice(order_no) {
+            Some(notice) => till.heed(&merchant, notice).await.map_err(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    async fn until<F: Future<Output = Result<(), ()>>>(&self, till: &Arc<Till>, act: impl Fn() -> F) {
+        for _ in 0..TRIES_MAX {
+            if act().await.is_ok() {
+                return;
+            }
+            till.context.clock.sleep(Duration::from_millis(500)).await;
+        }
+        panic!("never done");
+    }
+
+    /// Asks with one key until there is an answer; None for a refusal, which is one too. An answer is the same for ever.
+    async fn told<F: Future<Output = Result<Vec<u8>, Error>>>(
+        &self,
+        till: &Arc<Till>,
+        name: &str,
+        ask: impl Fn() -> F,
+    ) -> Option<Vec<u8>> {
+        for _ in 0..TRIES_MAX {
+            let answer = match ask().await {
+                Ok(answer) => answer,
+                Err(Error::ChannelRefused { code }) => code.into_bytes(),
+                Err(Error::Rule(rule)) => rule.to_string().into_bytes(),
+                Err(Error::ChannelUnavailable { .. } | Error::Store { .. }) => {
+                    till.context.clock.sleep(Duration::from_millis(500)).await;
+                    continue;
+                }
+                Err(error) => panic!("{name}: {error:?}"),
+            };
+            let mut answers = self.answers.lock().expect("unpoisoned");
+            let first = answers.entry(name.to_owned()).or_insert_with(|| answer.clone());
+            assert_eq!(*first, answer, "{name}: another answer");
+            return pb::CreateOrderResponse::decode(answer.as_slice()).is_ok().then_some(answer);
+        }
+        panic!("{name}: never answered");
+    }
+
+    async fn finally<F: Future<Output = Result<Vec<u8>, Error>>>(
+        &self,
+        till: &Arc<Till>,
+        id: OrderId,
+        act: impl Fn() -> F,
+        is_there: impl Fn(State) -> bool,
+    ) {
+        for _ in 0..TRIES_MAX {
+            // What it answers is looked at in the order.
+            let _ = act().await;
+            let order = till.order(&mut till.db.read().await.expect("reads"), id).await.expect("is there");
+            if is_there(order.state) {
+                return;
+            }
+            till.context.clock.sleep(Duration::from_millis(500)).await;
+        }
+        panic!("{id}: never got there");
+    }
+
+    /// Lives on until everything is done, then holds the books against each other.
+    fn finish(&self, plans: &[Plan]) -> BTreeMap<&'static str, u32> {
+        let mut hits = BTreeMap::new();
+        for life in 0..LIVES_MAX {
+            let (done, passed) = self.live(plans.get(life).cloned());
+            for (point, number) in passed {
+                *hits.entry(point).or_insert(0) += number;
+            }
+            if done {
+                assert!(life >= plans.len(), "a plan did not fire: {:?}", plans.get(life));
+                self.check();
+                return hits;
+            }
+        }
+        panic!("it never ended");
+    }
+
+    fn check(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let report = crate::audit::check(&self.db).await.expect("reads");
+            assert!(report.is_sound(), "{:#?}", report.problems);
+            assert_eq!(report.open, 0);
+            check_channel(&self.db, &self.played).await;
+        });
+    }
+}
+
+/// The channel's own books against ours: what it took is what we booked, what it gave back is what we booked as given back.
+pub(super) async fn check_channel(db: &Db, played: &Played) {
+    let mut reader = db.read().await.expect("reads");
+    let ours = crate::repo::orders::page(&mut reader, "", 10_000).await.expect("reads");
+    let books = played.books();
+    let mut ids = BTreeMap::new();
+    for order in &ours {
+        let there = books.orders.get(&order.terms.channel_order_no);
+        let taken = there.and_then(|there| there.paid.as_ref()).map_or(0, |paid| paid.amount.amount_minor());
+        assert_eq!(order.tally.captured, taken, "{}: captured", order.terms.id);
+        let back = books.refunds.values().filter(|back| back.order_no == order.terms.channel_order_no);
+        let is_done = |end: &Option<Decision>| matches!(end, Some(Decision::Succeeded { .. }));
+        let given: i64 = back.filter(|back| is_done(&back.end)).map(|back| back.amount).sum();
+        assert_eq!(order.tally.refunded, given, "{}: refunded", order.terms.id);
+        assert!(ids.insert(order.terms.request_id.clone(), ()).is_none(), "one order for one request");
+    }
+    for number in books.orders.keys() {
+        assert!(ours.iter().any(|order| order.terms.channel_order_no == *number), "an order that we do not know");
+    }
+}
+
+fn plan(point: &str, hit: u32) -> Plan {
+    Plan { point: point.to_owned(), hit }
+}
+
+#[test]
+fn every_point_is_passed_by_an_ordinary_run() {
+    let hits = World::new().finish(&[]);
+    let passed: Vec<_> = hits.keys().copied().filter(|point| point.starts_with("payments.")).collect();
+    let mut named = crate::CRASH_POINTS.to_vec();
+    named.sort_unstable();
+    assert_eq!(passed, named, "the list is what the code passes, no more and no less");
+}
+
+#[test]
+fn dying_at_any_point_loses_nothing_and_doubles_nothing() {
+    let hits = World::new().finish(&[]);
+    for (index, point) in crate::CRASH_POINTS.iter().enumerate() {
+        let most = hits.get(point).copied().unwrap_or(0);
+        for hit in [1, most / 2 + 1, most] {
+            // The second life dies too, somewhere else, before it has put things right.
+            let other = crate::CRASH_POINTS[(index * 7 + 3) % crate::CRASH_POINTS.len()];
+            let world = World::new();
+            let (done, _) = world.live(Some(plan(point, hit)));
+            assert!(!done, "{point}:{hit} did not fire");
+            let _ = world.live(Some(plan(other, 1)));
+            world.finish(&[]);
+        }
+    }
+}
