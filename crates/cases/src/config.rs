@@ -185,7 +185,7 @@ impl Default for Calls {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { poll: Duration::from_secs(1), age_max: Duration::from_secs(15 * 60) }
+        Self { poll: Duration::from_secs(1), age_max: Duration::from_secs(14 * 60) }
     }
 }
 

@@ -15,6 +15,7 @@ mod case;
 mod census;
 mod clerk;
 mod event;
+mod keys;
 mod machine;
 mod policy;
 

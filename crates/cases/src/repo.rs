@@ -22,9 +22,9 @@ mod tasks;
 
 pub(crate) use answers::{answered, keep_answer};
 pub(crate) use codes::{Code, TradeType};
-pub(crate) use history::{Told, events_after, stream_after, told};
+pub(crate) use history::{Told, append, events_after, stream_after};
 pub(crate) use row::{About, File};
-pub(crate) use tasks::{TaskPage, TaskRow, task, tasks};
+pub(crate) use tasks::{TaskPage, TaskRow, attach as attach_task, profiles, task, tasks};
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use runtime::secret::Pii;
 use store::lease::{Lease, Leases, Spec};
 use store::{Db, Migration, Read, Tx, params};
 
-use crate::domain::{Case, Census, Hold, Line, State, Transition};
+use crate::domain::{Case, Census, Hold, State, Transition};
 use crate::error::Error;
 
 /// The schema of this service.
@@ -55,9 +55,10 @@ const BY_ORDER: &str = "SELECT * FROM cases WHERE order_id = $1 ORDER BY case_id
 const INSERT: &str = "INSERT INTO cases (case_id, kind, entry_point, request_id, owner, item, region, profile, bill_no,
     record_digest, amount_minor, currency, channel, trade_type, payee_id, linked_case_id, created_at, input_sealed,
     payer_sealed, case_grant, state, step, action, action_at, resolve_by, tries, hold, close_round, sends, refusals,
-    refund_round, refund_failed, late_money, order_id, order_expires, sequence, updated_at, version, due_at)
+    refund_round, refund_failed, late_money, order_id, order_expires, sequence, updated_at, version, due_at,
+    profile_region, title)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-    $25, 0, 'NONE', 0, 0, 0, 0, $26, $26, $27, $28, $29, $17, 1, $30)";
+    $25, 0, 'NONE', 0, 0, 0, 0, $26, $26, $27, $28, $29, $17, 1, $30, $31, $32)";
 const LOCK_BILL: &str = "INSERT INTO bill_locks (profile, bill_no, case_id) VALUES ($1, $2, $3)";
 const UNLOCK_BILL: &str = "DELETE FROM bill_locks WHERE case_id = $1";
 const BILL_LOCKED: &str = "SELECT case_id FROM bill_locks WHERE profile = $1 AND bill_no = $2";
@@ -83,14 +84,16 @@ macro_rules! where_it_stands {
          proof_version = $27, proof_jws = $28, rejection_code = $29, rejection_department_code = $30,
          rejection_department_text = $31, refund_round = $32, refund_id = $33, refund_failed = $34, late_money = $35,
          sequence = $36, updated_at = $37, due_at = $38,
-         payer_sealed = CASE WHEN $14 IS NULL AND $38 IS NOT NULL THEN payer_sealed ELSE NULL END"
+         pay_until = $39, payer_sealed = CASE WHEN $14 IS NULL AND $38 IS NOT NULL THEN payer_sealed END,
+         input_sealed = CASE WHEN $38 IS NOT NULL THEN input_sealed END,
+         case_grant = CASE WHEN $38 IS NOT NULL THEN case_grant END"
     };
 }
 const SAVE: &str = concat!(where_it_stands!(), " WHERE case_id = $1 AND version = $2");
 const SAVE_LEASED: &str = concat!(
     where_it_stands!(),
-    ", lease_owner = $39, lease_until = $40
-     WHERE case_id = $1 AND version = $2 AND lease_owner = $41 AND fence = $42"
+    ", lease_owner = $40, lease_until = $41
+     WHERE case_id = $1 AND version = $2 AND lease_owner = $42 AND fence = $43"
 );
 
 /// The statements that lease cases.
@@ -109,7 +112,7 @@ pub(crate) enum Hand<'a> {
     GivesBack(&'a Lease),
 }
 
-/// Stores a new case with its first lines. A pay case takes the lock on its bill.
+/// Stores a new case; its history is appended after it. A pay case takes the lock on its bill.
 ///
 /// Errors: `BillInProgress`; a store `Conflict` on `cases_by_request` or `cases_late_money`.
 pub(crate) async fn insert(tx: &mut Tx, about: &About, opened: &Transition, now: Timestamp) -> Result<(), Error> {
@@ -154,18 +157,20 @@ pub(crate) async fn insert(tx: &mut Tx, about: &About, opened: &Transition, now:
         order.map(|order| order.expires),
         case.sequence,
         case.due_at(),
+        about.profile_region,
+        about.title,
     ];
     tx.execute(INSERT, values).await?;
-    history::append(tx, &about.entry_point, case.id, &opened.lines, now).await
+    Ok(())
 }
 
-/// Stores what an event made of a case: the row, the task, the lock, then the history.
+/// Stores what an event made of a case: the task, the row, the lock. Its history is appended after it.
 ///
 /// Errors: `Raced` when the row is not the one that was read, or the lease is lost.
 pub(crate) async fn save(
     tx: &mut Tx,
     file: &File,
-    moved: &mut Transition,
+    moved: &Transition,
     hand: Hand<'_>,
     now: Timestamp,
 ) -> Result<(), Error> {
@@ -174,7 +179,7 @@ pub(crate) async fn save(
     if moved.case.state.is_terminal() && !file.case.state.is_terminal() {
         tx.execute(UNLOCK_BILL, params![file.case.id.to_string()]).await?;
     }
-    history::append(tx, &file.about.entry_point, file.case.id, &moved.lines, now).await
+    Ok(())
 }
 
 async fn write(tx: &mut Tx, file: &File, case: &Case, hand: Hand<'_>, now: Timestamp) -> Result<(), Error> {
@@ -224,6 +229,7 @@ async fn write(tx: &mut Tx, file: &File, case: &Case, hand: Hand<'_>, now: Times
         case.sequence,
         now,
         case.due_at(),
+        case.pay_until,
     ]
     .to_vec();
     let rows = match hand {
@@ -320,10 +326,6 @@ pub(crate) async fn census(reader: &mut impl Read, now: Timestamp, grace: Durati
     })
 }
 
-/// The states in which a case shows its pay sheet, as a name of the store; for tests of the schema.
-#[cfg(test)]
-pub(crate) const WAITING: &str = "WAITING_PAYMENT";
-
 impl About {
     /// The bill that a new case locks.
     fn locks_bill(&self, case: &Case) -> Option<&str> {
@@ -331,7 +333,3 @@ impl About {
     }
 }
 
-/// What the history of a case gained, for whoever waits for it.
-pub(crate) fn last_line(lines: &[Line]) -> i64 {
-    lines.last().map_or(0, |line| line.sequence)
-}

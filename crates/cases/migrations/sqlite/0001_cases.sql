@@ -8,6 +8,7 @@ CREATE TABLE cases (
     item TEXT NOT NULL,
     region TEXT NOT NULL,
     profile TEXT NOT NULL,
+    profile_region TEXT NOT NULL,
     bill_no TEXT NOT NULL,
     record_digest BLOB NOT NULL,
     amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
@@ -15,9 +16,10 @@ CREATE TABLE cases (
     channel TEXT NOT NULL,
     trade_type TEXT NOT NULL,
     payee_id TEXT NOT NULL,
+    title TEXT NOT NULL,
     linked_case_id TEXT,
     created_at INTEGER NOT NULL,
-    -- Sealed by this service; the payer is erased once the order exists.
+    -- Sealed by this service. The payer is erased once the order exists, the rest once the case has ended.
     input_sealed BLOB,
     payer_sealed BLOB,
     -- Sealed by identity to the profile; nobody here can read it.
@@ -34,6 +36,7 @@ CREATE TABLE cases (
     held_until INTEGER,
     idempotency TEXT,
     quiet_micros INTEGER,
+    pay_until INTEGER,
     order_id TEXT,
     order_expires INTEGER,
     close_round INTEGER NOT NULL,

@@ -28,9 +28,15 @@ fn lock_step(draft: &mut Draft<'_>, answer: &Answer<Locked>) {
         Answer::Done(locked) => {
             draft.case.hold = Hold::Until(locked.until);
             draft.case.rules = Some(locked.rules);
-            if locked.until.since(draft.now) < draft.policy.pay_min {
-                draft.give_up(Ending::Rejected, Some(Rejection::ours("HOLD_TOO_SHORT")));
-                return release(draft, Actor::Department, "HOLD_TOO_SHORT");
+            draft.case.pay_until = Some(locked.until.min(draft.now.plus(draft.policy.pay_within)));
+            let unfit = match () {
+                () if locked.changed => Some("RECORD_CHANGED"),
+                () if locked.until.since(draft.now) < draft.policy.pay_min => Some("HOLD_TOO_SHORT"),
+                () => None,
+            };
+            if let Some(reason) = unfit {
+                draft.give_up(Ending::Rejected, Some(Rejection::ours(reason)));
+                return release(draft, Actor::Department, reason);
             }
             draft.go(State::Confirming, Step::Order, Actor::Department, "BILL_HELD", "");
             draft.next_now(Action::CreateOrder);

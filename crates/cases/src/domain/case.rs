@@ -339,6 +339,8 @@ pub struct Case {
     pub hold: Hold,
     /// How the department settles; known from the lock on.
     pub rules: Option<SettleRules>,
+    /// When the order stops being payable, as it is asked for: the same in every try.
+    pub pay_until: Option<Timestamp>,
     /// The order, once there is one.
     pub order: Option<OrderRef>,
     /// Counts the definite "not closed yet" answers; part of the close's key.

@@ -38,6 +38,8 @@ pub struct Locked {
     pub until: Timestamp,
     /// How the department settles, from the profile.
     pub rules: SettleRules,
+    /// What it holds is not what the citizen read: another amount, another record.
+    pub changed: bool,
 }
 
 /// Where an order stands. The meanings are those of `lastmile.payments.v1.OrderState`.

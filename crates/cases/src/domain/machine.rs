@@ -136,6 +136,7 @@ fn blank(id: CaseId, kind: Kind, amount: Money, state: State) -> Case {
         ending: None,
         hold: Hold::None,
         rules: None,
+        pay_until: None,
         order: None,
         close_round: 0,
         payment: None,

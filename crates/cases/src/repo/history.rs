@@ -28,7 +28,7 @@ pub(crate) struct Told {
 }
 
 /// Adds lines to a history and to the entry point's stream. Comes last in a transaction: the stream is held until the commit.
-pub(super) async fn append(
+pub(crate) async fn append(
     tx: &mut Tx,
     entry_point: &str,
     case: CaseId,
@@ -73,7 +73,7 @@ pub(crate) async fn events_after(
 }
 
 /// Reads one line.
-pub(crate) async fn told(reader: &mut impl Read, case: CaseId, sequence: i64) -> Result<Option<Told>, Error> {
+async fn told(reader: &mut impl Read, case: CaseId, sequence: i64) -> Result<Option<Told>, Error> {
     reader.fetch_opt(ONE, params![case.to_string(), sequence]).await?.as_ref().map(read).transpose()
 }
 

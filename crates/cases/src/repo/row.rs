@@ -22,11 +22,15 @@ pub(crate) struct About {
     pub(crate) item: String,
     pub(crate) region: String,
     pub(crate) profile: String,
+    /// The region of the profile that the service's region resolves to; what the department is asked about.
+    pub(crate) profile_region: String,
     pub(crate) bill_no: String,
     pub(crate) record_digest: Vec<u8>,
     pub(crate) channel: String,
     pub(crate) trade_type: TradeType,
     pub(crate) payee_id: String,
+    /// What the citizen reads on the pay sheet.
+    pub(crate) title: String,
     /// The case whose late money this one returns.
     pub(crate) linked: Option<CaseId>,
     /// The citizen's input, sealed by [`crate::seal`].
@@ -99,11 +103,13 @@ impl File {
             item: row.get("item")?,
             region: row.get("region")?,
             profile: row.get("profile")?,
+            profile_region: row.get("profile_region")?,
             bill_no: row.get("bill_no")?,
             record_digest: row.get("record_digest")?,
             channel: row.get("channel")?,
             trade_type: coded(row, "trade_type")?,
             payee_id: row.get("payee_id")?,
+            title: row.get("title")?,
             linked,
             input_sealed: row.get("input_sealed")?,
             payer_sealed: row.get("payer_sealed")?,
@@ -148,6 +154,7 @@ fn case(row: &Row) -> Result<Case, Error> {
         ending: coded_opt(row, "ending")?,
         hold: hold(row)?,
         rules: rules(row)?,
+        pay_until: row.get("pay_until")?,
         order,
         close_round: count(row, "close_round")?,
         payment,

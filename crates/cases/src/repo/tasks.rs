@@ -16,6 +16,7 @@ const CHANGE: &str = "UPDATE tasks SET task_due = $2, escalations = $3, proposed
 const RESOLVE: &str = "UPDATE tasks SET resolved = $2, resolved_at = $3, resolved_by = $4 WHERE task_id = $1 AND NOT resolved";
 const OF_CASE: &str = "SELECT * FROM tasks WHERE case_id = $1 AND NOT resolved";
 const ONE: &str = "SELECT * FROM tasks WHERE task_id = $1";
+const PROFILES: &str = "SELECT DISTINCT profile FROM tasks ORDER BY profile LIMIT 1000";
 const PAGE: &str = "SELECT * FROM tasks WHERE profile = $1 AND (NOT resolved OR $2)
     AND (task_due > $3 OR (task_due = $3 AND task_id > $4)) ORDER BY task_due, task_id LIMIT $5";
 
@@ -43,19 +44,16 @@ pub(crate) struct TaskPage {
     pub(crate) include_resolved: bool,
 }
 
-/// Brings the task of a case in line with where the case went. A new task gets its id here.
-pub(super) async fn follow(tx: &mut Tx, file: &File, moved: &mut Transition, now: Timestamp) -> Result<(), Error> {
-    let before = file.case.task.as_ref();
+/// Brings the task of a case in line with where the case went.
+pub(super) async fn follow(tx: &mut Tx, file: &File, moved: &Transition, now: Timestamp) -> Result<(), Error> {
     let Case { id, step, .. } = moved.case;
-    match (before, moved.case.task.as_mut()) {
+    match (&file.case.task, &moved.case.task) {
         (None, None) => Ok(()),
         (None, Some(task)) => {
-            let task_id = TaskId::new(tx.ids()?.uuid().as_u128());
-            task.id = Some(task_id);
             let step = step.map(Code::code).unwrap_or_default();
             let (about, due) = (&file.about, task.due);
             let values = params![
-                task_id.to_string(),
+                key(task)?,
                 id.to_string(),
                 about.profile,
                 about.region,
@@ -98,6 +96,15 @@ fn one(rows: u64) -> Result<(), Error> {
     if rows == 1 { Ok(()) } else { Err(Error::Raced) }
 }
 
+impl TaskRow {
+    /// The task as it is once its case has moved.
+    pub(crate) fn after(&self, moved: &Transition) -> Self {
+        let task = moved.case.task.as_ref();
+        let proposal = task.map_or_else(|| self.proposal.clone(), |task| task.proposal.clone());
+        Self { proposal, resolved: task.is_none(), ..self.clone() }
+    }
+}
+
 /// Loads the open task into a case that is with a clerk.
 pub(crate) async fn attach(reader: &mut impl Read, file: &mut File) -> Result<(), Error> {
     if file.case.state != State::NeedsClerk {
@@ -118,6 +125,11 @@ pub(crate) async fn attach(reader: &mut impl Read, file: &mut File) -> Result<()
 /// Loads a task.
 pub(crate) async fn task(reader: &mut impl Read, id: TaskId) -> Result<Option<TaskRow>, Error> {
     reader.fetch_opt(ONE, params![id.to_string()]).await?.as_ref().map(read).transpose()
+}
+
+/// Lists the profiles that have tasks.
+pub(crate) async fn profiles(reader: &mut impl Read) -> Result<Vec<String>, Error> {
+    reader.fetch_all(PROFILES, &[]).await?.iter().map(|row| Ok(row.get("profile")?)).collect()
 }
 
 /// Loads a page of a profile's tasks, the most urgent first.

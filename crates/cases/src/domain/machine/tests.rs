@@ -27,7 +27,7 @@ fn rules(idempotency: Idempotency) -> SettleRules {
 }
 
 fn held(now: Timestamp, idempotency: Idempotency) -> Event {
-    Event::Locked(Answer::Done(Locked { until: now.plus(secs(1_800)), rules: rules(idempotency) }))
+    Event::Locked(Answer::Done(Locked { until: now.plus(secs(1_800)), rules: rules(idempotency), changed: false }))
 }
 
 fn refused(code: &str) -> Rejection {
