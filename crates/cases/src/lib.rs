@@ -41,7 +41,7 @@ use rpc::keyring::{KeyRing, OwnKey};
 use rpc::token::CASES;
 use rpc::{Mesh, Mounted, Readiness, Role, keyring};
 use runtime::{Context, Timestamp};
-use store::Db;
+use store::{Cache, Db};
 
 pub use config::Config;
 pub use domain::Census;
@@ -54,6 +54,8 @@ pub struct Deps {
     pub context: Context,
     /// The database of this service.
     pub db: Db,
+    /// Carries hints between replicas.
+    pub cache: Cache,
     /// Ways to payments, identity, the catalogue and the departments.
     pub mesh: Mesh,
     /// Where the list of public keys is kept across restarts; None keeps it in memory only.
@@ -73,6 +75,9 @@ pub enum BuildError {
     #[error("the database of cases cannot be used")]
     Store(#[from] store::Error),
 }
+
+/// The channel on which replicas tell each other that histories grew.
+const HINTS: &str = "cases/histories";
 
 /// The named points at which a drill kills the process: around every call and every commit.
 pub const CRASH_POINTS: &[&str] = &[
@@ -120,9 +125,10 @@ pub const CRASH_POINTS: &[&str] = &[
 /// Shape: work runs on the context's tasks until they are stopped; the same database may be mounted again after that.
 /// Errors: keys or database that cannot be used.
 pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
-    let Deps { context, db, mesh, keyring_file } = deps;
+    let Deps { context, db, cache, mesh, keyring_file } = deps;
     let mesh = mesh.caller(Role::Cases);
     db.migrate(repo::MIGRATIONS).await?;
+    cache.bridge(&db, HINTS);
     let signer = SigningKey::load_or_create(&config.keys_dir.join("sign.pem"), &context.ids)?;
     let opening = AgreementKey::load_or_create(&config.keys_dir.join("seal.pem"), Curve::X25519, &context.ids)?;
     let sealer = Arc::new(seal::Sealer::load_or_create(&config.keys_dir.join("rows.key"), &context.ids)?);
