@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rpc::jose::{self, AgreementKey, Algorithm};
 use rpc::keyring::KeyRing;
 use rpc::token::{
-    ACCESS_LIFE_MAX, CASES, Check, CitizenToken, EntryPointToken, GATEWAY, IDENTITY, Inner, Key, Keys, Rules, StaffKind,
-    StaffToken, Verifier, typ,
+    ACCESS_LIFE_MAX, CASES, Check, CitizenToken, EntryPointToken, GATEWAY, IDENTITY, Inner, Key, Keys, Rules,
+    StaffKind, StaffToken, Verifier, typ,
 };
 use runtime::Clock;
 use runtime::secret::{Pii, Secret};
@@ -47,6 +47,7 @@ pub(crate) struct Callers {
     entry_points: Verifier,
     staff: Verifier,
     opening: Arc<AgreementKey>,
+    ring: KeyRing,
 }
 
 /// Identity's keys on the ring: every token that is read here is identity's.
@@ -65,7 +66,7 @@ impl Keys for IdentityKeys {
 
 impl Callers {
     pub(crate) fn new(ring: KeyRing, opening: Arc<AgreementKey>, clock: &Clock) -> Self {
-        let keys: Arc<dyn Keys> = Arc::new(IdentityKeys(ring));
+        let keys: Arc<dyn Keys> = Arc::new(IdentityKeys(ring.clone()));
         let verifier = |typ, audience: &str| {
             let rules = Rules {
                 typ,
@@ -84,14 +85,28 @@ impl Callers {
             entry_points: verifier(typ::ENTRY_POINT, GATEWAY),
             staff: verifier(typ::STAFF, GATEWAY),
             opening,
+            ring,
         }
+    }
+
+    /// Whether any token can be judged: before identity's first answer a sound one would look forged.
+    fn ready(&self) -> Result<(), Error> {
+        if self.ring.age().is_some() { Ok(()) } else { Err(Error::Peer { peer: "identity", source: None }) }
+    }
+
+    /// The credential of a call.
+    fn bearer<T>(&self, request: &tonic::Request<T>) -> Result<String, Error> {
+        let headers = request.metadata().clone().into_headers();
+        let token = rpc::token::bearer(&headers).ok_or(Error::Unauthenticated("bearer"))?;
+        self.ready()?;
+        Ok(token.to_owned())
     }
 
     /// Reads a citizen token and opens the pseudonym that identity sealed for cases.
     ///
     /// Errors: `Unauthenticated` with the check that failed.
     pub(crate) fn citizen<T>(&self, request: &tonic::Request<T>) -> Result<Citizen, Error> {
-        let token = bearer(request)?;
+        let token = self.bearer(request)?;
         let claims: CitizenToken = self.citizens.verify(&token).map_err(refused)?.claims;
         let sealed = claims.sealed.get(CASES).ok_or(Error::Unauthenticated("sealed"))?;
         let inner = jose::open(sealed, &self.opening).map_err(|error| refused(error.into()))?;
@@ -114,7 +129,7 @@ impl Callers {
     ///
     /// Errors: as [`Callers::citizen`].
     pub(crate) fn entry_point<T>(&self, request: &tonic::Request<T>) -> Result<String, Error> {
-        let claims: EntryPointToken = self.entry_points.verify(&bearer(request)?).map_err(refused)?.claims;
+        let claims: EntryPointToken = self.entry_points.verify(&self.bearer(request)?).map_err(refused)?.claims;
         Ok(claims.sub)
     }
 
@@ -122,7 +137,7 @@ impl Callers {
     ///
     /// Errors: as [`Callers::citizen`]; `NotAllowed` for an operator, who decides nothing.
     pub(crate) fn clerk<T>(&self, request: &tonic::Request<T>) -> Result<Clerk, Error> {
-        let claims: StaffToken = self.staff.verify(&bearer(request)?).map_err(refused)?.claims;
+        let claims: StaffToken = self.staff.verify(&self.bearer(request)?).map_err(refused)?.claims;
         match claims.kind {
             StaffKind::Clerk => {
                 Ok(Clerk { subject: claims.sub, departments: claims.departments, regions: claims.regions })
@@ -130,11 +145,6 @@ impl Callers {
             StaffKind::Operator => Err(Error::NotAllowed),
         }
     }
-}
-
-fn bearer<T>(request: &tonic::Request<T>) -> Result<String, Error> {
-    let headers = request.metadata().clone().into_headers();
-    rpc::token::bearer(&headers).map(str::to_owned).ok_or(Error::Unauthenticated("bearer"))
 }
 
 fn refused(check: Check) -> Error {

@@ -359,15 +359,8 @@ mod tests {
         pay.trade_type = payments::TradeType::Jsapi.into();
         let violations = ask(bad).expect_err("refused");
         let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
-        let expected = [
-            "item",
-            "region",
-            "request_id",
-            "pay.bill_no",
-            "pay.record_digest",
-            "pay.channel",
-            "pay.payer_reference",
-        ];
+        let expected =
+            ["item", "region", "request_id", "pay.bill_no", "pay.record_digest", "pay.channel", "pay.payer_reference"];
         assert_eq!(fields, expected);
         assert!(violations.iter().all(|violation| !violation.description.contains("8K2J6")));
 
@@ -406,7 +399,8 @@ mod tests {
             })
         };
         assert_eq!(ruling(1, " S-1 ").expect("sound").evidence, "S-1");
-        for (decision, evidence) in [(0, "S-1"), (9, "S-1"), (1, ""), (1, "  "), (1, &"字".repeat(201)), (1, "a\u{7}b")] {
+        for (decision, evidence) in [(0, "S-1"), (9, "S-1"), (1, ""), (1, "  "), (1, &"字".repeat(201)), (1, "a\u{7}b")]
+        {
             assert!(ruling(decision, evidence).is_err(), "{decision} {evidence:?}");
         }
     }

@@ -209,7 +209,8 @@ impl Engine {
                     let now = self.now();
                     let moved = self.move_case(&mut tx, file, &Event::Cancel, now).await?;
                     let answer = encode(&moved.file(now));
-                    repo::keep_answer(&mut tx, scope, CANCEL, request.request_id, &request.digest, &answer, now).await?;
+                    repo::keep_answer(&mut tx, scope, CANCEL, request.request_id, &request.digest, &answer, now)
+                        .await?;
                     self.store(&mut tx, &moved, Hand::Free, now).await?;
                     self.point("cases.cancel.before_commit");
                     Ok((answer, Some(moved)))
@@ -355,7 +356,13 @@ impl Engine {
     }
 
     /// The rows alone, for a transaction that moves several cases: what it appends comes after all of them.
-    pub(crate) async fn store_rows(&self, tx: &mut Tx, moved: &Moved, hand: Hand<'_>, now: Timestamp) -> Result<(), Error> {
+    pub(crate) async fn store_rows(
+        &self,
+        tx: &mut Tx,
+        moved: &Moved,
+        hand: Hand<'_>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let unmoved = moved.after.case == moved.before.case && moved.after.lines.is_empty();
         if unmoved && matches!(hand, Hand::Free) {
             return Ok(());

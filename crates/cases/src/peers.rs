@@ -97,15 +97,18 @@ impl Peers {
         let key = file.case.key(Step::Lock);
         let (times, about) = (&self.times, &file.about);
         let hold = times.confirm_within.get() + times.pay_within.get() + times.hold_beyond.get();
-        let request = self.to_department(file, department::LockBillRequest {
-            item: about.item.clone(),
-            region: about.profile_region.clone(),
-            request_id: key.clone(),
-            bill_no: about.bill_no.clone(),
-            record_digest: about.record_digest.clone(),
-            hold_until: Some(time::to_proto(file.created.plus(hold))),
-            input: self.input(file)?,
-        })?;
+        let request = self.to_department(
+            file,
+            department::LockBillRequest {
+                item: about.item.clone(),
+                region: about.profile_region.clone(),
+                request_id: key.clone(),
+                bill_no: about.bill_no.clone(),
+                record_digest: about.record_digest.clone(),
+                hold_until: Some(time::to_proto(file.created.plus(hold))),
+                input: self.input(file)?,
+            },
+        )?;
         let mut client = self.department(file);
         let answer = self.call(key, self.calls.department.get(), client.lock_bill(request)).await;
         Ok(answer.map_or_else(|fault| read::department_fault(&fault), |answer| read::locked(&answer, file, rules)))
@@ -114,13 +117,16 @@ impl Peers {
     /// Gives the bill back.
     pub(crate) async fn release(&self, file: &File) -> Result<Answer<()>, Error> {
         let key = file.case.key(Step::Release);
-        let request = self.to_department(file, department::ReleaseBillRequest {
-            item: file.about.item.clone(),
-            region: file.about.profile_region.clone(),
-            request_id: key.clone(),
-            bill_no: file.about.bill_no.clone(),
-            lock_request_id: file.case.key(Step::Lock),
-        })?;
+        let request = self.to_department(
+            file,
+            department::ReleaseBillRequest {
+                item: file.about.item.clone(),
+                region: file.about.profile_region.clone(),
+                request_id: key.clone(),
+                bill_no: file.about.bill_no.clone(),
+                lock_request_id: file.case.key(Step::Lock),
+            },
+        )?;
         let mut client = self.department(file);
         let answer = self.call(key, self.calls.department.get(), client.release_bill(request)).await;
         Ok(answer.map_or_else(|fault| read::department_fault(&fault), |answer| read::released(&answer)))
@@ -130,18 +136,21 @@ impl Peers {
     pub(crate) async fn settle(&self, file: &File) -> Result<Answer<Proof>, Error> {
         let key = file.case.key(Step::Settle);
         let payment = file.case.payment.as_ref().ok_or(Error::Corrupt("paid_at"))?;
-        let request = self.to_department(file, department::SettleBillRequest {
-            item: file.about.item.clone(),
-            region: file.about.profile_region.clone(),
-            request_id: key.clone(),
-            bill_no: file.about.bill_no.clone(),
-            amount: Some(file.case.amount.into()),
-            paid_time: Some(time::to_proto(payment.at)),
-            channel: file.about.channel.clone(),
-            channel_transaction: payment.transaction.clone(),
-            lock_request_id: file.case.key(Step::Lock),
-            input: self.input(file)?,
-        })?;
+        let request = self.to_department(
+            file,
+            department::SettleBillRequest {
+                item: file.about.item.clone(),
+                region: file.about.profile_region.clone(),
+                request_id: key.clone(),
+                bill_no: file.about.bill_no.clone(),
+                amount: Some(file.case.amount.into()),
+                paid_time: Some(time::to_proto(payment.at)),
+                channel: file.about.channel.clone(),
+                channel_transaction: payment.transaction.clone(),
+                lock_request_id: file.case.key(Step::Lock),
+                input: self.input(file)?,
+            },
+        )?;
         let mut client = self.department(file);
         let answer = self.call(key, self.calls.department.get(), client.settle_bill(request)).await;
         Ok(answer.map_or_else(
@@ -154,15 +163,18 @@ impl Peers {
     pub(crate) async fn inquire(&self, file: &File) -> Result<Answer<Proof>, Error> {
         let key = file.case.key(Step::Settle);
         let sent_at = file.case.sent_at.ok_or(Error::Corrupt("sent_at"))?;
-        let request = self.to_department(file, department::InquireBillRequest {
-            item: file.about.item.clone(),
-            region: file.about.profile_region.clone(),
-            request_id: key.clone(),
-            bill_no: file.about.bill_no.clone(),
-            settle_sent_time: Some(time::to_proto(sent_at)),
-            amount: Some(file.case.amount.into()),
-            input: self.input(file)?,
-        })?;
+        let request = self.to_department(
+            file,
+            department::InquireBillRequest {
+                item: file.about.item.clone(),
+                region: file.about.profile_region.clone(),
+                request_id: key.clone(),
+                bill_no: file.about.bill_no.clone(),
+                settle_sent_time: Some(time::to_proto(sent_at)),
+                amount: Some(file.case.amount.into()),
+                input: self.input(file)?,
+            },
+        )?;
         let mut client = self.department(file);
         let answer = self.call(key, self.calls.department.get(), client.inquire_bill(request)).await;
         Ok(answer.map_or_else(

@@ -332,4 +332,3 @@ impl About {
         (case.kind == crate::domain::Kind::Pay && case.state == State::Accepted).then_some(self.bill_no.as_str())
     }
 }
-

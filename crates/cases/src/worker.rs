@@ -42,7 +42,11 @@ async fn work(engine: Arc<Engine>) -> Result<(), Error> {
             returned = logged("take back", repo::give_back(&engine.db, &owner).await).is_some();
         }
         let free = u32::try_from(permits.available_permits()).unwrap_or(0);
-        let claimed = if free == 0 { Vec::new() } else { logged("claim", claim(&engine, &owner, free).await).unwrap_or_default() };
+        let claimed = if free == 0 {
+            Vec::new()
+        } else {
+            logged("claim", claim(&engine, &owner, free).await).unwrap_or_default()
+        };
         let full = claimed.len() == usize::try_from(free).unwrap_or(0);
         for lease in claimed {
             // There are as many permits as were counted free: only this loop takes them.

@@ -21,11 +21,7 @@ const DEPARTMENT: &str = "department.lastmile";
 const PAYMENTS: &str = "payments.lastmile";
 
 /// Reads an outcome and what comes with it. `done` reads what DONE promises.
-fn outcome<T>(
-    outcome: i32,
-    refusal: Option<&common::Rejection>,
-    done: impl FnOnce() -> Option<T>,
-) -> Answer<T> {
+fn outcome<T>(outcome: i32, refusal: Option<&common::Rejection>, done: impl FnOnce() -> Option<T>) -> Answer<T> {
     match common::Outcome::try_from(outcome) {
         Ok(common::Outcome::Done) => done().map_or_else(unreadable, Answer::Done),
         Ok(common::Outcome::Rejected) => {

@@ -7,9 +7,7 @@ use runtime::secret::Pii;
 use store::Row;
 
 use super::codes::{Code, TradeType};
-use crate::domain::{
-    Case, Hold, Next, OrderRef, Payment, Proof, Refund, Rejection, SettleRules,
-};
+use crate::domain::{Case, Hold, Next, OrderRef, Payment, Proof, Refund, Rejection, SettleRules};
 use crate::error::Error;
 
 /// What a case is about: written once, when it is opened.

@@ -9,11 +9,13 @@ use super::row::{File, case_id, coded, coded_opt, count, task_id};
 use crate::domain::{Actor, Case, Decision, OpenTask, Proposal, State, Step, Transition};
 use crate::error::Error;
 
-const OPEN: &str = "INSERT INTO tasks (task_id, case_id, profile, region, step, reason, created_at, task_due, escalations,
+const OPEN: &str =
+    "INSERT INTO tasks (task_id, case_id, profile, region, step, reason, created_at, task_due, escalations,
     resolved) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)";
 const CHANGE: &str = "UPDATE tasks SET task_due = $2, escalations = $3, proposed_decision = $4, proposed_by = $5,
     proposed_evidence = $6 WHERE task_id = $1 AND NOT resolved";
-const RESOLVE: &str = "UPDATE tasks SET resolved = $2, resolved_at = $3, resolved_by = $4 WHERE task_id = $1 AND NOT resolved";
+const RESOLVE: &str =
+    "UPDATE tasks SET resolved = $2, resolved_at = $3, resolved_by = $4 WHERE task_id = $1 AND NOT resolved";
 const OF_CASE: &str = "SELECT * FROM tasks WHERE case_id = $1 AND NOT resolved";
 const ONE: &str = "SELECT * FROM tasks WHERE task_id = $1";
 const PROFILES: &str = "SELECT DISTINCT profile FROM tasks ORDER BY profile LIMIT 1000";
@@ -52,17 +54,8 @@ pub(super) async fn follow(tx: &mut Tx, file: &File, moved: &Transition, now: Ti
         (None, Some(task)) => {
             let step = step.map(Code::code).unwrap_or_default();
             let (about, due) = (&file.about, task.due);
-            let values = params![
-                key(task)?,
-                id.to_string(),
-                about.profile,
-                about.region,
-                step,
-                task.reason,
-                now,
-                due,
-                false,
-            ];
+            let values =
+                params![key(task)?, id.to_string(), about.profile, about.region, step, task.reason, now, due, false,];
             tx.execute(OPEN, values).await?;
             Ok(())
         }

@@ -67,13 +67,7 @@ async fn round(engine: &Engine) -> Result<(), Error> {
     }
 }
 
-async fn apply(
-    engine: &Engine,
-    tx: &mut Tx,
-    cursor: i64,
-    last: i64,
-    news: &[MoneyNews],
-) -> Result<Vec<Moved>, Error> {
+async fn apply(engine: &Engine, tx: &mut Tx, cursor: i64, last: i64, news: &[MoneyNews]) -> Result<Vec<Moved>, Error> {
     let now = engine.context.clock.now();
     // First, so that two replicas with the same events do not both work them out.
     repo::move_cursor(tx, cursor, last).await?;

@@ -27,14 +27,12 @@ fn points(action: Action) -> (&'static str, &'static str) {
 /// Takes the next action of a leased case.
 pub(super) async fn act(engine: &Engine, lease: &Lease, file: &File, action: Action) -> Result<Standing, Error> {
     match action {
-        Action::Lock if file.case.state == State::Accepted => {
-            match engine.note(lease, file.case.id).await? {
-                Standing::Mine(noted) if noted.case.state == State::Confirming => {
-                    call(engine, lease, &noted, Action::Lock).await
-                }
-                other => Ok(other),
+        Action::Lock if file.case.state == State::Accepted => match engine.note(lease, file.case.id).await? {
+            Standing::Mine(noted) if noted.case.state == State::Confirming => {
+                call(engine, lease, &noted, Action::Lock).await
             }
-        }
+            other => Ok(other),
+        },
         Action::Settle => settle(engine, lease, file).await,
         _ => call(engine, lease, file, action).await,
     }

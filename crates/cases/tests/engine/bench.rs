@@ -63,7 +63,10 @@ enum Place {
     Memory(Db),
     /// The host opens them anew, as a process does.
     Disk(store::Config),
-    _Server(Postgres, store::Config),
+    Server {
+        _keeps: Postgres,
+        config: store::Config,
+    },
 }
 
 /// One life of cases.
@@ -147,7 +150,7 @@ impl Bench {
             Kept::Postgres => {
                 let server = Postgres::start();
                 let config = store::Config { schema: Some(server.schema()), ..limits(server.url()) };
-                Place::_Server(server, config)
+                Place::Server { _keeps: server, config }
             }
         };
         let bench = Self {
@@ -183,7 +186,7 @@ impl Bench {
         };
         let runtime = match &self.place {
             Place::Memory(_) => None,
-            Place::Disk(_) | Place::_Server(..) => Some(
+            Place::Disk(_) | Place::Server { .. } => Some(
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime"),
             ),
         };
@@ -212,7 +215,7 @@ impl Bench {
     fn parts(&self) -> Parts {
         let store = match &self.place {
             Place::Memory(db) => Opens::Lend(db.clone()),
-            Place::Disk(config) | Place::_Server(_, config) => Opens::Open(config.clone()),
+            Place::Disk(config) | Place::Server { config, .. } => Opens::Open(config.clone()),
         };
         Parts { store, mesh: self.mesh.clone(), config: self.config.clone() }
     }

@@ -53,7 +53,9 @@ impl Bench {
                     self.identity.citizen("wechat", person, &["traffic/430100", "traffic/140100"], 3)
                 }
                 Who::EntryPoint => Some(self.identity.entry_point("wechat")),
-                Who::Clerk(name) => Some(self.identity.staff(name, StaffKind::Clerk, &["traffic"], &["430000", "140100"])),
+                Who::Clerk(name) => {
+                    Some(self.identity.staff(name, StaffKind::Clerk, &["traffic"], &["430000", "140100"]))
+                }
             };
             if let Some(token) = token {
                 return token;

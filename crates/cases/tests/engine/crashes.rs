@@ -10,7 +10,13 @@ use crate::judge::judge;
 use crate::lives::{all, amount};
 
 /// Runs all ways, killing cases at the `hit`-th passing of `point` in each of its lives, `kills` times.
-async fn killed_at(kept: Kept, seed: u64, point: &'static str, kills: u32, change: impl FnOnce(&mut cases::Config)) -> u32 {
+async fn killed_at(
+    kept: Kept,
+    seed: u64,
+    point: &'static str,
+    kills: u32,
+    change: impl FnOnce(&mut cases::Config),
+) -> u32 {
     let bench = Arc::new(Bench::with(kept, seed, change).await);
     let plan = |hit: u32| Some(Plan { point: point.to_owned(), hit });
     bench.restart(plan(1)).await;

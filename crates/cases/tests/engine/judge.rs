@@ -85,7 +85,8 @@ async fn nothing_personal_is_kept(bench: &Bench) {
     let mut reader = db.read().await.expect("reads");
     let kept = "SELECT case_id FROM cases WHERE input_sealed IS NOT NULL OR payer_sealed IS NOT NULL OR case_grant IS NOT NULL";
     assert!(reader.fetch_all(kept, &[]).await.expect("reads").is_empty(), "ended cases keep nothing sealed");
-    let texts = "SELECT case_id, owner, request_id, bill_no, title, COALESCE(rejection_department_text, '') AS said FROM cases";
+    let texts =
+        "SELECT case_id, owner, request_id, bill_no, title, COALESCE(rejection_department_text, '') AS said FROM cases";
     for row in reader.fetch_all(texts, &[]).await.expect("reads") {
         for column in ["owner", "request_id", "bill_no", "title", "said"] {
             let text: String = row.get(column).expect("a text");

@@ -72,7 +72,8 @@ impl Life {
         let who = Who::Citizen("li");
         let request = opening(&format!("open-{amount}"), self.region, amount);
         let opened = bench.open(&who, request.clone()).await.expect("opens");
-        let history = tokio::join!(self.act(&bench, &who, &opened.case_id, amount), watch(&bench, &who, &opened.case_id)).1;
+        let history =
+            tokio::join!(self.act(&bench, &who, &opened.case_id, amount), watch(&bench, &who, &opened.case_id)).1;
         let case = bench.get(&who, &opened.case_id).await.expect("is there");
         if self.citizen == Citizen::PaysLate {
             assert!(bench.payments.pay(amount), "{}: the channel takes late money", self.name);
@@ -127,12 +128,15 @@ impl Life {
                 CaseStep::Settle | CaseStep::Refund => Decision::Refund,
                 _ => Decision::SendAgain,
             };
-            let resolved = bench.resolve(&clerk, pb::ResolveTaskRequest {
-                request_id: format!("{name}-{}", task.task_id),
-                task_id: task.task_id,
-                decision: decision.into(),
-                evidence: "letter 2026-7".to_owned(),
-            });
+            let resolved = bench.resolve(
+                &clerk,
+                pb::ResolveTaskRequest {
+                    request_id: format!("{name}-{}", task.task_id),
+                    task_id: task.task_id,
+                    decision: decision.into(),
+                    evidence: "letter 2026-7".to_owned(),
+                },
+            );
             match resolved.await {
                 Ok(answer) => {
                     let waits = name == "clerk-a" && decision != Decision::SendAgain;

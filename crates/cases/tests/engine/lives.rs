@@ -6,7 +6,8 @@ use contracts::cases::v1::CaseState::{Cancelled, Done, Expired, Refunded, Reject
 
 use crate::bench::{Bench, Kept};
 use crate::fakes::Play::{
-    Answer, Creating, Garble, Hang, LoseAnswer, LoseRequest, Pending, Refuse, RefundFails, RefundSlow, Reject, StillOpen,
+    Answer, Creating, Garble, Hang, LoseAnswer, LoseRequest, Pending, RefundFails, RefundSlow, Refuse, Reject,
+    StillOpen,
 };
 use crate::judge::judge;
 use crate::life::{Citizen, Life, Lived};

@@ -3,6 +3,7 @@
 //!
 //! `lives` leads cases through every way they can take, on every store; `crashes` does it while cases is killed at every crash point.
 
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests, which use the rest of it")]
 #[path = "../../../../tests/src/servers.rs"]
 mod servers;
 

@@ -43,7 +43,8 @@ impl CatalogService for Catalog {
         &self,
         request: Request<pb::WatchCatalogRequest>,
     ) -> Result<Response<Self::WatchCatalogStream>, Status> {
-        let parents = [("430000", ""), ("430100", "430000"), ("430102", "430100"), ("140000", ""), ("140100", "140000")];
+        let parents =
+            [("430000", ""), ("430100", "430000"), ("430102", "430100"), ("140000", ""), ("140100", "140000")];
         let snapshot = pb::WatchCatalogResponse {
             version: 1,
             routes: routes(),

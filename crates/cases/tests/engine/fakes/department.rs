@@ -92,15 +92,14 @@ impl Department {
         locked(&self.truth).inputs.clone()
     }
 
-    /// Whatever was on the wire has arrived by now; books a settlement that was lost.
-    pub fn book(&self, amount: i64) {
-        let mut truth = locked(&self.truth);
-        for settlement in truth.settlements.values_mut().filter(|settlement| settlement.amount == amount) {
-            settlement.booked = settlement.booked.max(1);
-        }
-    }
-
-    fn check<T>(&self, request: &Request<T>, operation: &str, item: &str, region: &str, id: &str) -> Result<(), Status> {
+    fn check<T>(
+        &self,
+        request: &Request<T>,
+        operation: &str,
+        item: &str,
+        region: &str,
+        id: &str,
+    ) -> Result<(), Status> {
         let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
         let applicant = self.door.open(
             header(ASSERTION_HEADER).unwrap_or_default(),
@@ -212,7 +211,11 @@ impl Department {
 }
 
 fn rejection(code: &str) -> common::Rejection {
-    common::Rejection { code: code.to_owned(), department_code: "3009".to_owned(), department_text: "不予受理".to_owned() }
+    common::Rejection {
+        code: code.to_owned(),
+        department_code: "3009".to_owned(),
+        department_text: "不予受理".to_owned(),
+    }
 }
 
 #[tonic::async_trait]

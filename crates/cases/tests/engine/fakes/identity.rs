@@ -10,8 +10,8 @@ use contracts::identity::v1::identity_service_server::IdentityService;
 use rpc::jose::{self, AgreementKey, AgreementPublicKey, SigningKey};
 use rpc::keyring::{self, PublicKey};
 use rpc::token::{
-    self, Actor, Attributes, CASES, CitizenToken, EntryPointToken, GATEWAY, Grant, IDENTITY, Inner, NumericDate, StaffKind,
-    StaffToken, typ,
+    self, Actor, Attributes, CASES, CitizenToken, EntryPointToken, GATEWAY, Grant, IDENTITY, Inner, NumericDate,
+    StaffKind, StaffToken, typ,
 };
 use rpc::{Effect, Kind, time};
 use runtime::{Clock, Ids, Timestamp};
@@ -102,53 +102,62 @@ impl Identity {
         for audience in profiles.iter().copied().chain([CASES]) {
             sealed.insert(audience.to_owned(), self.inner(audience, person, None, exp.time())?);
         }
-        Some(self.sign(typ::CITIZEN, &CitizenToken {
-            iss: IDENTITY.to_owned(),
-            aud: GATEWAY.to_owned(),
-            sub: format!("{entry_point}:{person}"),
-            act: Actor { sub: entry_point.to_owned() },
-            level,
-            exp,
-            iat,
-            nbf: iat,
-            jti: self.ids.hex(32),
-            consents: Vec::new(),
-            scope: String::new(),
-            sealed,
-        }))
+        Some(self.sign(
+            typ::CITIZEN,
+            &CitizenToken {
+                iss: IDENTITY.to_owned(),
+                aud: GATEWAY.to_owned(),
+                sub: format!("{entry_point}:{person}"),
+                act: Actor { sub: entry_point.to_owned() },
+                level,
+                exp,
+                iat,
+                nbf: iat,
+                jti: self.ids.hex(32),
+                consents: Vec::new(),
+                scope: String::new(),
+                sealed,
+            },
+        ))
     }
 
     /// An entry point's own token.
     pub fn entry_point(&self, name: &str) -> String {
         let (iat, exp) = self.span(Duration::from_secs(600));
-        self.sign(typ::ENTRY_POINT, &EntryPointToken {
-            iss: IDENTITY.to_owned(),
-            aud: GATEWAY.to_owned(),
-            sub: name.to_owned(),
-            scope: String::new(),
-            exp,
-            iat,
-            nbf: iat,
-            jti: self.ids.hex(32),
-        })
+        self.sign(
+            typ::ENTRY_POINT,
+            &EntryPointToken {
+                iss: IDENTITY.to_owned(),
+                aud: GATEWAY.to_owned(),
+                sub: name.to_owned(),
+                scope: String::new(),
+                exp,
+                iat,
+                nbf: iat,
+                jti: self.ids.hex(32),
+            },
+        )
     }
 
     /// A clerk's or operator's token.
     pub fn staff(&self, name: &str, kind: StaffKind, departments: &[&str], regions: &[&str]) -> String {
         let (iat, exp) = self.span(Duration::from_secs(600));
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        self.sign(typ::STAFF, &StaffToken {
-            iss: IDENTITY.to_owned(),
-            aud: GATEWAY.to_owned(),
-            sub: name.to_owned(),
-            kind,
-            departments: texts(departments),
-            regions: texts(regions),
-            exp,
-            iat,
-            nbf: iat,
-            jti: self.ids.hex(32),
-        })
+        self.sign(
+            typ::STAFF,
+            &StaffToken {
+                iss: IDENTITY.to_owned(),
+                aud: GATEWAY.to_owned(),
+                sub: name.to_owned(),
+                kind,
+                departments: texts(departments),
+                regions: texts(regions),
+                exp,
+                iat,
+                nbf: iat,
+                jti: self.ids.hex(32),
+            },
+        )
     }
 }
 
@@ -157,9 +166,7 @@ impl token::Keys for Identity {
     fn find(&self, kid: &str) -> Option<token::Key> {
         let keys = locked(&self.keys);
         keys.iter().find_map(|known| match known.key {
-            PublicKey::Verify(key) if key.kid() == kid => {
-                Some(token::Key { key, owner: known.owner.as_str().into() })
-            }
+            PublicKey::Verify(key) if key.kid() == kid => Some(token::Key { key, owner: known.owner.as_str().into() }),
             PublicKey::Verify(_) | PublicKey::Seal(_) => None,
         })
     }

@@ -85,7 +85,10 @@ impl Payments {
     pub fn refunded(&self, amount: i64) -> i64 {
         let truth = locked(&self.truth);
         let back = truth.refunds.values().filter(|refund| refund.state() == RefundState::Succeeded);
-        back.filter_map(|refund| refund.amount.as_ref()).map(|money| money.amount_minor).filter(|it| *it == amount).sum()
+        back.filter_map(|refund| refund.amount.as_ref())
+            .map(|money| money.amount_minor)
+            .filter(|it| *it == amount)
+            .sum()
     }
 
     /// The payer references that came.
