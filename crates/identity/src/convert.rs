@@ -125,7 +125,9 @@ pub(crate) fn ask_grant(mut request: proto::IssueCaseGrantRequest, now: Timestam
     if !(1..=ITEM_BYTES_MAX).contains(&request.item.len()) {
         note("item", "must be an item code of at most 64 bytes");
     }
-    if !(1..=OPERATIONS_MAX).contains(&request.operations.len()) || !request.operations.iter().all(|one| is_operation(one)) {
+    if !(1..=OPERATIONS_MAX).contains(&request.operations.len())
+        || !request.operations.iter().all(|one| is_operation(one))
+    {
         note("operations", "must be 1 to 16 methods of DepartmentService");
     }
     let valid_until = match rpc::time::required(request.valid_until.as_ref()) {
@@ -143,14 +145,7 @@ pub(crate) fn ask_grant(mut request: proto::IssueCaseGrantRequest, now: Timestam
         return Err(Error::Invalid(violations));
     }
     let grant = Grant { case_id: request.request_id.clone(), item: request.item, operations: request.operations };
-    Ok(AskGrant {
-        request_id: request.request_id,
-        digest,
-        citizen_token,
-        profile: request.profile,
-        grant,
-        valid_until,
-    })
+    Ok(AskGrant { request_id: request.request_id, digest, citizen_token, profile: request.profile, grant, valid_until })
 }
 
 fn is_operation(name: &str) -> bool {

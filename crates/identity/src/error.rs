@@ -188,11 +188,9 @@ impl Fault for Error {
 
     fn domain(&self) -> &'static str {
         match self {
-            Self::Invalid(_)
-            | Self::RequestIdReused
-            | Self::PeerKey { .. }
-            | Self::Store(_)
-            | Self::Internal(_) => rpc::COMMON.domain,
+            Self::Invalid(_) | Self::RequestIdReused | Self::PeerKey { .. } | Self::Store(_) | Self::Internal(_) => {
+                rpc::COMMON.domain
+            }
             Self::ClientAssertion { .. }
             | Self::RealName { .. }
             | Self::JtiReused(_)

@@ -111,9 +111,7 @@ impl Desk {
         let order = self.judge(&client, ask);
         self.use_up(&client, once, order.as_ref().ok()).await?;
         match order? {
-            Order::EntryPoint { scope } => {
-                Ok(Issued { token: self.mint.entry_point(&client.id, &scope)?, scope })
-            }
+            Order::EntryPoint { scope } => Ok(Issued { token: self.mint.entry_point(&client.id, &scope)?, scope }),
             Order::Staff => Ok(Issued { token: self.staff(&client)?, scope: String::new() }),
             Order::Citizen { scope, profiles, asserted } => {
                 let Asserted { person, citizen, .. } = asserted.as_ref();
@@ -127,12 +125,11 @@ impl Desk {
 
     /// Finds out who asks. Source: RFC 7523, 3.
     fn authenticate(&self, assertion: &str) -> Result<(Arc<Client>, Once), Error> {
-        let verified: Verified<ClientAssertion> = verify(&self.client_assertions, assertion).map_err(|check| {
-            match check {
+        let verified: Verified<ClientAssertion> =
+            verify(&self.client_assertions, assertion).map_err(|check| match check {
                 Check::Key => Error::Client { problem: "unknown" },
                 check => Error::ClientAssertion { check: check.name() },
-            }
-        })?;
+            })?;
         if verified.claims.sub != verified.claims.iss {
             return Err(Error::ClientAssertion { check: Check::Subject.name() });
         }
@@ -174,10 +171,11 @@ impl Desk {
         }
         let once = once(Assertion::RealName, &verified);
         let account = self.keys.pepper().account(&client.id, &verified.claims.sub);
-        let citizen = Citizen::check(verified.claims, level_max, self.clock.now()).map_err(|unusable| match unusable {
-            Unusable::Claim(claim) => Error::RealName { check: claim },
-            Unusable::Document(rule) => Error::Document(rule),
-        })?;
+        let citizen =
+            Citizen::check(verified.claims, level_max, self.clock.now()).map_err(|unusable| match unusable {
+                Unusable::Claim(claim) => Error::RealName { check: claim },
+                Unusable::Document(rule) => Error::Document(rule),
+            })?;
         let person = self.keys.pepper().person(&citizen.document);
         Ok(Asserted { once, account, person, citizen })
     }

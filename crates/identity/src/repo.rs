@@ -194,7 +194,12 @@ pub(crate) async fn grant(from: &mut impl Read, request_id: &str) -> Result<Opti
 }
 
 /// Keeps a grant; returns the one that is kept, which is another's when another was first.
-pub(crate) async fn add_grant(tx: &mut Tx, request_id: &str, grant: &GrantRow, now: Timestamp) -> Result<GrantRow, Error> {
+pub(crate) async fn add_grant(
+    tx: &mut Tx,
+    request_id: &str,
+    grant: &GrantRow,
+    now: Timestamp,
+) -> Result<GrantRow, Error> {
     let GrantRow { digest, token_digest, person, sealed, expires_at } = grant;
     let values = params![request_id, digest, token_digest, person, sealed, expires_at, now];
     if tx.execute(GRANT_ADD, values).await? == 1 {
@@ -210,4 +215,77 @@ pub(crate) async fn purge(tx: &mut Tx, before: Timestamp) -> Result<bool, Error>
     let grants = tx.execute(PURGE_GRANTS, params![before, PURGE_ROWS_MAX]).await?;
     let full = u64::try_from(PURGE_ROWS_MAX).unwrap_or(u64::MAX);
     Ok(jti >= full || grants >= full)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::document::Document;
+    use crate::domain::person::Pepper;
+
+    async fn db() -> Db {
+        let db = Db::simulated().expect("opens");
+        db.migrate(MIGRATIONS).await.expect("migrates");
+        db
+    }
+
+    #[tokio::test]
+    async fn an_account_is_linked_renewed_and_relinked() {
+        let db = db().await;
+        let pepper = Pepper::new(&[1; 32]);
+        let person = |number: &str| {
+            let document = Document::check("passport", number, jiff::civil::date(2026, 1, 1));
+            pepper.person(&document.expect("keeps the rules"))
+        };
+        let account = pepper.account("wechat", "o1");
+        let (zhang, li) = (person("E12345678"), person("E87654321"));
+        let now = Timestamp::from_micros(1);
+        let later = now.plus(Duration::from_secs(25 * 3_600));
+        for (person, level, at, outcome, version, seen) in [
+            (&zhang, 2, now, Linked::New, 1, now),
+            (&zhang, 2, now.plus(Duration::from_secs(60)), Linked::Known, 1, now),
+            (&zhang, 3, now.plus(Duration::from_secs(60)), Linked::Known, 2, now.plus(Duration::from_secs(60))),
+            (&zhang, 3, later, Linked::Known, 3, later),
+            (&li, 3, later, Linked::Changed, 4, later),
+        ] {
+            let work = async |mut tx: Tx| link(&mut tx, "wechat", &account, person, level, at).await;
+            assert_eq!(db.transact(work).await.expect("links"), outcome);
+            let mut reader = db.read().await.expect("reads");
+            let row = reader.fetch_opt(LINK_READ, params!["wechat", account.bytes()]).await.expect("reads");
+            let row = row.expect("is there");
+            assert_eq!(row.get::<i64>("version").expect("a number"), version);
+            assert_eq!(row.get::<Timestamp>("seen_at").expect("a time"), seen);
+            assert_eq!(row.get::<Vec<u8>>("person").expect("bytes"), person.bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_version_of_a_new_list_is_never_one_that_a_peer_may_hold_of_an_old_one() {
+        let key = |kid: &str, at| KeyRow {
+            kid: kid.to_owned(),
+            owner: "cases".to_owned(),
+            key_use: 1,
+            jwk_json: "{}".to_owned(),
+            created_at: Timestamp::from_micros(at),
+        };
+        let version = async |db: &Db| key_version(&mut db.read().await.expect("reads")).await.expect("reads");
+        let add = async |db: &Db, row: KeyRow| {
+            let work = async |mut tx: Tx| add_key(&mut tx, &row, 64).await;
+            db.transact(work).await.expect("adds")
+        };
+        let db = db().await;
+        add(&db, key("a", 1_000)).await;
+        assert_eq!(version(&db).await, 1_000);
+        // A clock that went back does not take the version back.
+        add(&db, key("b", 10)).await;
+        assert_eq!(version(&db).await, 1_001);
+        // The same key again changes nothing.
+        assert!(matches!(add(&db, key("a", 5_000)).await, Registered::Kept(row) if row.created_at.micros() == 1_000));
+        assert_eq!(version(&db).await, 1_001);
+        let anew = self::db().await;
+        add(&anew, key("a", 2_000)).await;
+        assert_ne!(version(&anew).await, 1_001);
+    }
 }

@@ -80,10 +80,7 @@ impl IdentityService for Service {
         answer(Ok(self.keylist.answer(request.into_inner().known_version)))
     }
 
-    async fn match_identity(
-        &self,
-        _: Request<proto::MatchIdentityRequest>,
-    ) -> Answer<proto::MatchIdentityResponse> {
+    async fn match_identity(&self, _: Request<proto::MatchIdentityRequest>) -> Answer<proto::MatchIdentityResponse> {
         rpc::not_served()
     }
 

@@ -32,7 +32,9 @@ impl Level {
 
     /// The level of a number; `None` for a number that is none.
     pub fn from_number(number: i64) -> Option<Self> {
-        [Self::Phone, Self::NameId, Self::TwoWay, Self::Face].into_iter().find(|level| i64::from(level.number()) == number)
+        [Self::Phone, Self::NameId, Self::TwoWay, Self::Face]
+            .into_iter()
+            .find(|level| i64::from(level.number()) == number)
     }
 }
 

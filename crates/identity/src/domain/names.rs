@@ -48,7 +48,17 @@ mod tests {
         for good in ["traffic/430100", "social-security/110000"] {
             assert!(is_profile(good), "{good}");
         }
-        for bad in ["", "traffic", "traffic/", "/430100", "traffic/43010x", "traffic/4301", "traffic/430100/1", "Traffic/430100", "a b/1"] {
+        for bad in [
+            "",
+            "traffic",
+            "traffic/",
+            "/430100",
+            "traffic/43010x",
+            "traffic/4301",
+            "traffic/430100/1",
+            "Traffic/430100",
+            "a b/1",
+        ] {
             assert!(!is_profile(bad), "{bad}");
         }
     }

@@ -29,7 +29,8 @@ pub(super) fn add(registry: &mut Registry, dir: &Path, ids: &Ids) -> Result<(), 
     let fault = |path: &Path, source| RegistryError::Sandbox { path: path.to_owned(), source };
     let io = |source| KeyError::File(runtime::secret::KeyFileError::Io { path: dir.to_owned(), source });
     create_private_dir(dir).and_then(|()| fs::write(dir.join(LABEL_FILE), LABEL)).map_err(|e| fault(dir, io(e)))?;
-    for id in SANDBOX_ENTRY_POINTS.into_iter().chain(SANDBOX_CLERKS).filter(|id| !registry.has(id)).collect::<Vec<_>>() {
+    for id in SANDBOX_ENTRY_POINTS.into_iter().chain(SANDBOX_CLERKS).filter(|id| !registry.has(id)).collect::<Vec<_>>()
+    {
         let path = dir.join(format!("{id}.pem"));
         let key = load_or_create(id, &path, ids).map_err(|source| fault(&path, source))?;
         registry.add(&Arc::new(client(id)), key)?;

@@ -64,8 +64,7 @@ fn keys_that_cannot_be_used_refuse_the_start() {
     let agreement = AgreementKey::generate(Curve::X25519, &ids).expect("a key");
     let agreement = serde_json::to_string(&agreement.jwk()).expect("JSON");
     for jwk in ["", "{}", &private, &agreement] {
-        let config =
-            Config { entry_points: vec![entry_point("wechat", &[jwk.to_owned()], &[])], ..Config::default() };
+        let config = Config { entry_points: vec![entry_point("wechat", &[jwk.to_owned()], &[])], ..Config::default() };
         assert!(matches!(Registry::build(&config, &ids), Err(RegistryError::Key { .. })), "{jwk}");
     }
     let shared = |id| entry_point(id, &[json(&key)], &[]);
@@ -81,7 +80,10 @@ fn key_files_are_read_in_every_form_and_never_private() {
     let ids = ids();
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("key");
-    for (pem, kid) in [(ED25519, "JqkE7EVeREFjypEuM8W78uX_kiD_mkqey5pDzHRVvGI"), (P256, "jVsKQ7gE-bwkBJpo9TKlGdQ6nm-HsrqL8CBp4wbDElY")] {
+    for (pem, kid) in [
+        (ED25519, "JqkE7EVeREFjypEuM8W78uX_kiD_mkqey5pDzHRVvGI"),
+        (P256, "jVsKQ7gE-bwkBJpo9TKlGdQ6nm-HsrqL8CBp4wbDElY"),
+    ] {
         std::fs::write(&path, pem).expect("writes");
         let keys = files::read(&path).expect(pem);
         assert_eq!(keys.iter().map(VerifyingKey::kid).collect::<Vec<_>>(), [kid]);

@@ -138,7 +138,8 @@ pub struct CitizenToken {
     /// What the entry point may do, space-separated.
     #[serde(default)]
     pub scope: String,
-    /// By audience (a profile, or "cases"): the [`Inner`] token sealed to it.
+    /// By audience (a profile, or "cases"): the [`Inner`] token sealed to it. Under "identity" stands what identity itself needs to make
+    /// a case grant of the token, sealed for it alone.
     #[serde(default)]
     pub sealed: BTreeMap<String, String>,
 }
