@@ -15,8 +15,8 @@ use crate::domain::names;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The token endpoint's addresses as clients see them; an assertion may name one as its audience instead of `identity`.
-    pub token_endpoints: Vec<String>,
+    /// What an assertion may name as its audience instead of `identity`: the public base URL and the token endpoint's address.
+    pub assertion_audiences: Vec<String>,
     /// Identity's own private keys and its pepper, made when they are missing. Losing the pepper loses who is who.
     pub keys_dir: PathBuf,
     /// How long a citizen token lives, at most 15 minutes.
@@ -152,7 +152,10 @@ impl Default for Audience {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            token_endpoints: vec!["http://127.0.0.1:7443/oauth2/token".to_owned()],
+            assertion_audiences: vec![
+                "http://127.0.0.1:7443".to_owned(),
+                "http://127.0.0.1:7443/oauth2/token".to_owned(),
+            ],
             keys_dir: "var/identity/keys".into(),
             citizen_token_life: Duration::from_secs(15 * 60),
             entry_point_token_life: Duration::from_secs(15 * 60),

@@ -77,7 +77,7 @@ impl Desk {
         context: &Context,
     ) -> Self {
         let registry = Arc::new(registry);
-        let audiences = [IDENTITY].into_iter().chain(config.token_endpoints.iter().map(String::as_str));
+        let audiences = [IDENTITY].into_iter().chain(config.assertion_audiences.iter().map(String::as_str));
         let verifier = |typ: &'static str, audience: &str| {
             let rules = Rules {
                 typ,

@@ -167,7 +167,7 @@ fn texts(hand: &Hand) -> Vec<(&'static str, String, &'static str)> {
 }
 
 async fn rig() -> Rig {
-    let rig = Rig::bare(|config| config.token_endpoints = vec![ENDPOINT.to_owned()]).await;
+    let rig = Rig::bare(|config| config.assertion_audiences = vec![ENDPOINT.to_owned()]).await;
     rig.register_peers().await;
     rig
 }
