@@ -36,12 +36,15 @@ where
     let age = crate::jitter(&context.ids, limits.connection_age_max);
     let go = async {
         tokio::select! {
+            biased;
             () = stop.cancelled() => "stop",
             () = tokio::time::sleep(age) => "age",
             () = first.missed(limits.first_request_timeout) => "silence",
         }
     };
+    // In a fixed order, here and above: a random one would not replay.
     let why = tokio::select! {
+        biased;
         ended = connection.as_mut() => return note(ended),
         why = go => why,
     };
