@@ -10,7 +10,6 @@ import time
 import requests
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-START_SECONDS_MAX = 60
 
 
 class Sandbox:
@@ -55,7 +54,7 @@ class Sandbox:
         return f"http://{self.addresses[system]}"
 
     def control(self, method, path, expected=None, **options):
-        answer = requests.request(method, self.url("control") + path, timeout=10, **options)
+        answer = requests.request(method, self.url("control") + path, timeout=30, **options)
         if expected is not None:
             assert answer.status_code == expected, answer.text
         return answer
@@ -69,7 +68,7 @@ class Sandbox:
         return [json.loads(line) for line in text.splitlines()]
 
 
-def eventually(look, seconds=10.0):
+def eventually(look, seconds=30.0):
     """Looks again and again until there is something to see."""
     end = time.monotonic() + seconds
     while True:

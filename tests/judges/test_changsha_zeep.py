@@ -22,7 +22,7 @@ def sandbox(tmp_path_factory):
     sandbox.stop()
 
 
-def client(sandbox, timeout=10):
+def client(sandbox, timeout=30):
     wsdl = sandbox.url("police_430100") + "/services/WfclService?wsdl"
     return zeep.Client(wsdl, transport=Transport(operation_timeout=timeout)).service
 
@@ -189,7 +189,7 @@ def test_garbled_replies_do_not_pass_for_replies(sandbox, police, fault):
 
 def test_a_late_payment_happens_although_the_caller_gave_up(sandbox, police):
     record, amount, _ = bill(sandbox, "/citizens/load/7")
-    sandbox.stage(SYSTEM, "pay", "late", delay="1s")
+    sandbox.stage(SYSTEM, "pay", "late", delay="3s")
     with pytest.raises(requests.exceptions.Timeout):
         pay(client(sandbox, timeout=0.3), "l7", record, amount)
     assert police.cxJk(jkxlh=SERIAL, ddh="l7").fhm == "4001", "not yet"

@@ -39,7 +39,7 @@ class Callbacks:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}/notify"
 
-    def next(self, seconds=10):
+    def next(self, seconds=30):
         return self.received.get(timeout=seconds)
 
 
@@ -76,7 +76,7 @@ def sdk(monkeypatch, sandbox, mode, notify_url, trade_type=WeChatPayType.NATIVE,
     if mode == "public_key":
         options["public_key"] = (keys / "platform" / "public_key.pem").read_text()
         options["public_key_id"] = (keys / "platform" / "public_key_id.txt").read_text().strip()
-    return WeChatPay(trade_type, timeout=(5, 10), **{**options, **other})
+    return WeChatPay(trade_type, timeout=(10, 30), **{**options, **other})
 
 
 @pytest.fixture
@@ -213,9 +213,9 @@ def test_lost_doubled_late_forged_and_probing_callbacks(mode, wechat, callbacks)
     number = paid("doubled")
     assert [wechat.callback(*callbacks.next())["resource"]["out_trade_no"] for _ in range(2)] == [number] * 2
 
-    number = paid("late", delay="300ms")
+    number = paid("late", delay="2s")
     with pytest.raises(queue.Empty):
-        callbacks.next(0.15)
+        callbacks.next(0.5)
     assert wechat.callback(*callbacks.next())["resource"]["out_trade_no"] == number
 
     number = paid("forged")

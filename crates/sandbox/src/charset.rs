@@ -13,7 +13,9 @@ pub(crate) struct NotText {
 pub(crate) fn decode_gbk(bytes: &[u8]) -> Result<String, NotText> {
     let text = decode(GBK, bytes).ok_or(NotText { page: "GBK" })?;
     // The library's GBK decoder reads all of GB 18030: what strict GBK cannot write back was not GBK.
-    if text.chars().all(|c| gbk_bytes(c).is_some()) { Ok(text) } else { Err(NotText { page: "GBK" }) }
+    let mut gbk = Gbk::new();
+    let strict = text.chars().all(|c| c.is_ascii() || gbk.pair(c).is_some());
+    if strict { Ok(text) } else { Err(NotText { page: "GBK" }) }
 }
 
 /// Reads GB 18030.
@@ -24,10 +26,14 @@ pub(crate) fn decode_gb18030(bytes: &[u8]) -> Result<String, NotText> {
 /// Writes XML text in GBK: what GBK does not have becomes a decimal character reference, which only XML can carry.
 pub(crate) fn encode_gbk_xml(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
+    let mut gbk = Gbk::new();
     for c in text.chars() {
-        match gbk_bytes(c) {
-            Some(pair) => out.extend(pair),
-            None => out.extend(format!("&#{};", u32::from(c)).into_bytes()),
+        match u8::try_from(c) {
+            Ok(byte) if byte.is_ascii() => out.push(byte),
+            _ => match gbk.pair(c) {
+                Some(pair) => out.extend(pair),
+                None => out.extend(format!("&#{};", u32::from(c)).into_bytes()),
+            },
         }
     }
     out
@@ -43,24 +49,33 @@ fn decode(page: &'static Encoding, bytes: &[u8]) -> Option<String> {
     page.decode_without_bom_handling_and_without_replacement(bytes).map(std::borrow::Cow::into_owned)
 }
 
-/// One character in strict GBK: ASCII, or a pair that CP936 and every other GBK table agree on.
-fn gbk_bytes(c: char) -> Option<Vec<u8>> {
-    if c.is_ascii() {
-        return Some(vec![u8::try_from(c).ok()?]);
+/// Writes single characters in strict GBK: ASCII, or a pair that CP936 and every other GBK table agree on.
+struct Gbk(encoding_rs::Encoder);
+
+impl Gbk {
+    fn new() -> Self {
+        Self(GBK.new_encoder())
     }
-    if matches!(c, '\u{E000}'..='\u{F8FF}') {
-        return None;
+
+    /// The pair of a character that is not ASCII.
+    fn pair(&mut self, c: char) -> Option<[u8; 2]> {
+        if matches!(c, '\u{E000}'..='\u{F8FF}') {
+            return None;
+        }
+        let (mut pair, mut utf8) = ([0; 8], [0; 4]);
+        let text = c.encode_utf8(&mut utf8);
+        // The encoder has no state from one character to the next.
+        let (result, _, written) = self.0.encode_from_utf8_without_replacement(text, &mut pair, false);
+        if result != EncoderResult::InputEmpty || written != 2 {
+            return None;
+        }
+        let pair = [pair[0], pair[1]];
+        let added_later = matches!(
+            u16::from_be_bytes(pair),
+            0xA2E3 | 0xA6D9..=0xA6DF | 0xA6EC..=0xA6ED | 0xA6F3 | 0xA8BC | 0xA8BF | 0xA989..=0xA995 | 0xFE50..
+        );
+        (!added_later).then_some(pair)
     }
-    let mut pair = [0; 8];
-    let mut utf8 = [0; 4];
-    let (result, _, written) =
-        GBK.new_encoder().encode_from_utf8_without_replacement(c.encode_utf8(&mut utf8), &mut pair, true);
-    if result != EncoderResult::InputEmpty || written != 2 {
-        return None;
-    }
-    let code = u16::from_be_bytes([pair[0], pair[1]]);
-    let added_later = matches!(code, 0xA2E3 | 0xA6D9..=0xA6DF | 0xA6EC..=0xA6ED | 0xA6F3 | 0xA8BC | 0xA8BF | 0xA989..=0xA995 | 0xFE50..);
-    (!added_later).then(|| code.to_be_bytes().to_vec())
 }
 
 #[cfg(test)]

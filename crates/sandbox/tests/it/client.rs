@@ -1,13 +1,7 @@
 //! Callers of the sandbox, as small as they can be.
 
-use std::path::Path;
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeyPair;
-use aws_lc_rs::signature::RSA_PKCS1_SHA256;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response};
 use runtime::Context;
@@ -16,7 +10,6 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub(crate) const SERIAL: &str = "CSJJ-SANDBOX-0001";
-pub(crate) const MERCHANT: &str = "1900430100";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -24,13 +17,12 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Http {
     client: Client,
-    context: Context,
 }
 
 impl Http {
     pub(crate) fn new(context: &Context) -> Self {
         let client = Client::new(context.net.clone(), context.clock.clone(), Options::default());
-        Self { client, context: context.clone() }
+        Self { client }
     }
 
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
@@ -58,55 +50,6 @@ impl Http {
         let answer = self.send(request.body(Bytes::from(body)).expect("a request")).await?;
         let (text, _, _) = encoding_rs::GBK.decode(answer.body());
         Ok(text.into_owned())
-    }
-
-    /// Calls WeChat Pay as a merchant.
-    pub(crate) async fn wechat(
-        &self,
-        at: &str,
-        key: &Merchant,
-        method: &str,
-        target: &str,
-        body: &str,
-    ) -> (u16, Value) {
-        let (seconds, _) = self.context.clock.now().seconds_nanos();
-        let nonce = self.context.ids.hex(32);
-        let signature = key.sign(&format!("{method}\n{target}\n{seconds}\n{nonce}\n{body}\n"));
-        let serial = &key.serial;
-        let authorization = format!(
-            "WECHATPAY2-SHA256-RSA2048 mchid=\"{MERCHANT}\",serial_no=\"{serial}\",nonce_str=\"{nonce}\",\
-             timestamp=\"{seconds}\",signature=\"{signature}\""
-        );
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("http://{at}{target}"))
-            .header("authorization", authorization);
-        let request = request.body(Bytes::copy_from_slice(body.as_bytes())).expect("a request");
-        let answer = self.send(request).await.expect("an answer");
-        (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap_or_default())
-    }
-}
-
-/// A merchant's key, from the sandbox's own directory.
-pub(crate) struct Merchant {
-    key: KeyPair,
-    serial: String,
-}
-
-impl Merchant {
-    pub(crate) fn read(keys_dir: &Path) -> Self {
-        let directory = keys_dir.join(MERCHANT);
-        let pem = std::fs::read_to_string(directory.join("private_key.pem")).expect("a key");
-        let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-        let key = KeyPair::from_pkcs8(&STANDARD.decode(der).expect("base64")).expect("a key");
-        let serial = std::fs::read_to_string(directory.join("serial_no.txt")).expect("a serial number");
-        Self { key, serial: serial.trim().into() }
-    }
-
-    fn sign(&self, text: &str) -> String {
-        let mut signature = vec![0; self.key.public_modulus_len()];
-        self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).expect("signs");
-        STANDARD.encode(signature)
     }
 }
 

@@ -1,6 +1,5 @@
-//! The sandbox over sockets: real ones and simulated ones. What third-party clients say of it stands in tests/judges.
+//! The sandbox over real sockets. What third-party clients say of it stands in tests/judges.
 
 mod client;
 mod control;
-mod simulation;
 mod throughput;

@@ -1,29 +1,44 @@
 //! The sandbox under the simulator: virtual time, a seeded network, a host that crashes, journals that outlive it.
+//!
+//! Each run is a process of its own: the order in which tokio drops a crashed host's tasks depends on a counter of the process, so a
+//! replay is the same only from a fresh start. `simulation run SEED KEYS` is such a run; without arguments it starts and judges them.
 
-use std::io;
+#[path = "../it/client.rs"]
+mod client;
+
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeyPair;
+use aws_lc_rs::signature::RSA_PKCS1_SHA256;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use http::Request;
 use runtime::http::{Limits, serve};
 use runtime::net::{Accept, Io, Network};
 use runtime::{Clock, Context, Ids, Net, Timestamp, crash};
 use sandbox::{Config, Keys, Memory, Place};
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::client::{Http, MERCHANT, Merchant, element, taiyuan, taiyuan_payment};
+use client::{Http, element, taiyuan, taiyuan_payment};
 
 const EPOCH: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 const CHANGSHA: &str = "sandbox:7511";
 const TAIYUAN: &str = "sandbox:7512";
 const WECHAT: &str = "sandbox:7501";
+const MERCHANT: &str = "1900430100";
 
 struct Simulated;
 
@@ -81,6 +96,54 @@ fn config(keys: &Path) -> Config {
     config
 }
 
+/// A merchant's key, from the sandbox's own directory.
+struct Merchant {
+    key: KeyPair,
+    serial: String,
+}
+
+impl Merchant {
+    fn read(keys_dir: &Path) -> Self {
+        let directory = keys_dir.join(MERCHANT);
+        let pem = std::fs::read_to_string(directory.join("private_key.pem")).expect("a key");
+        let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let key = KeyPair::from_pkcs8(&STANDARD.decode(der).expect("base64")).expect("a key");
+        let serial = std::fs::read_to_string(directory.join("serial_no.txt")).expect("a serial number");
+        Self { key, serial: serial.trim().into() }
+    }
+
+    fn sign(&self, text: &str) -> String {
+        let mut signature = vec![0; self.key.public_modulus_len()];
+        self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).expect("signs");
+        STANDARD.encode(signature)
+    }
+}
+
+/// Calls WeChat Pay as a merchant.
+async fn wechat(
+    http: &Http,
+    context: &Context,
+    at: &str,
+    key: &Merchant,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> (u16, Value) {
+    let (seconds, _) = context.clock.now().seconds_nanos();
+    let nonce = context.ids.hex(32);
+    let signature = key.sign(&format!("{method}\n{target}\n{seconds}\n{nonce}\n{body}\n"));
+    let serial = &key.serial;
+    let authorization = format!(
+        "WECHATPAY2-SHA256-RSA2048 mchid=\"{MERCHANT}\",serial_no=\"{serial}\",nonce_str=\"{nonce}\",\
+             timestamp=\"{seconds}\",signature=\"{signature}\""
+    );
+    let request =
+        Request::builder().method(method).uri(format!("http://{at}{target}")).header("authorization", authorization);
+    let request = request.body(Bytes::copy_from_slice(body.as_bytes())).expect("a request");
+    let answer = http.send(request).await.expect("an answer");
+    (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap_or_default())
+}
+
 type Trace = Arc<Mutex<Vec<String>>>;
 
 fn note(trace: &Trace, context: &Context, what: String) {
@@ -112,7 +175,7 @@ async fn citizen(context: Context, keys: Arc<Path>, trace: Trace) -> turmoil::Re
             "notify_url": "http://merchant/notify", "amount": { "total": 20_000 },
         });
         let target = "/v3/pay/transactions/native";
-        let (status, sheet) = http.wechat(WECHAT, &key, "POST", target, &body.to_string()).await;
+        let (status, sheet) = wechat(&http, &context, WECHAT, &key, "POST", target, &body.to_string()).await;
         note(&trace, &context, format!("order {status}"));
         let pay = json!({ "code_url": sheet["code_url"] });
         let (status, _) = http.control("POST", "http://sandbox:7500/wechatpay/pay", &pay).await;
@@ -161,6 +224,8 @@ async fn patient(context: &Context, code: &str, body: &str) -> (String, Vec<u8>)
     }
 }
 
+/// What a run leaves: what was seen and when, and the journals.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
     trace: Vec<String>,
     journals: [String; 3],
@@ -213,23 +278,45 @@ fn keys() -> tempfile::TempDir {
     directory
 }
 
-#[test]
-fn a_crash_in_the_middle_loses_and_doubles_nothing() {
-    let keys = keys();
-    let Run { trace, journals: [wechatpay, changsha, taiyuan] } = run(3, keys.path());
-    let posted = |journal: &str| journal.matches("\"state\":\"posted\"").count();
-    assert_eq!((posted(&changsha), posted(&taiyuan)), (6, 6), "{trace:#?}");
-    assert_eq!(wechatpay.matches("\"event\":\"order_paid\"").count(), 6);
-    assert_eq!(wechatpay.matches("\"delivered\":true").count(), 6, "every callback arrives: {trace:#?}");
-    assert!(trace.iter().filter(|line| line.contains("callback")).count() > 6, "one was refused and sent again");
-    assert!(trace.iter().filter(|line| line.contains("changsha 0000") || line.contains("taiyuan AAAA")).count() == 12);
+/// One run in a process of its own.
+fn process(seed: u64, keys: &Path) -> Run {
+    let itself = std::env::current_exe().expect("this program");
+    let run = Command::new(itself).arg("run").arg(seed.to_string()).arg(keys).output().expect("it starts");
+    assert!(run.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&run.stderr));
+    serde_json::from_slice(&run.stdout).expect("a run")
 }
 
-#[test]
-fn one_seed_gives_one_trace_and_the_same_journals() {
+fn a_crash_in_the_middle_loses_and_doubles_nothing(seed: u64, Run { trace, journals }: &Run) {
+    let [wechatpay, changsha, taiyuan] = journals;
+    let posted = |journal: &str| journal.matches("\"state\":\"posted\"").count();
+    assert_eq!((posted(changsha), posted(taiyuan)), (6, 6), "seed {seed}: {trace:#?}");
+    assert_eq!(wechatpay.matches("\"event\":\"order_paid\"").count(), 6, "seed {seed}: {trace:#?}");
+    assert_eq!(wechatpay.matches("\"delivered\":true").count(), 6, "seed {seed}, every callback arrives: {trace:#?}");
+    let seen = |what: &str| trace.iter().filter(|line| line.contains(what)).count();
+    assert!(seen("callback") > 6, "seed {seed}, one was refused and sent again: {trace:#?}");
+    assert_eq!((seen("changsha 0000"), seen("taiyuan AAAA")), (6, 6), "seed {seed}: {trace:#?}");
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, seed, keys] = arguments.as_slice()
+        && word == "run"
+    {
+        let run = run(seed.parse().expect("a seed"), Path::new(keys));
+        let told = serde_json::to_vec(&run).expect("JSON");
+        return io::stdout().write_all(&told).expect("somebody reads");
+    }
     let keys = keys();
-    let (first, second, other) = (run(5, keys.path()), run(5, keys.path()), run(6, keys.path()));
-    assert_eq!(first.trace, second.trace);
-    assert_eq!(first.journals, second.journals);
-    assert_ne!(first.trace, other.trace);
+    let runs: Vec<(u64, Run)> = [3, 5, 5, 6].map(|seed| (seed, process(seed, keys.path()))).into();
+    for (seed, run) in &runs {
+        a_crash_in_the_middle_loses_and_doubles_nothing(*seed, run);
+    }
+    let same = |a: usize, b: usize| runs[a].1 == runs[b].1;
+    assert!(
+        same(1, 2),
+        "one seed gives one trace and the same journals:\n{:#?}\n{:#?}",
+        runs[1].1.trace,
+        runs[2].1.trace
+    );
+    assert!(!same(0, 1) && !same(2, 3), "another seed gives another trace");
 }
