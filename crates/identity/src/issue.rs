@@ -42,6 +42,8 @@ pub(crate) struct Desk {
 
 /// A token that is answered.
 pub(crate) struct Issued {
+    /// "entry_point", "staff" or "citizen", for the count.
+    pub(crate) kind: &'static str,
     pub(crate) token: Minted,
     pub(crate) scope: String,
 }
@@ -111,14 +113,16 @@ impl Desk {
         let order = self.judge(&client, ask);
         self.use_up(&client, once, order.as_ref().ok()).await?;
         match order? {
-            Order::EntryPoint { scope } => Ok(Issued { token: self.mint.entry_point(&client.id, &scope)?, scope }),
-            Order::Staff => Ok(Issued { token: self.staff(&client)?, scope: String::new() }),
+            Order::EntryPoint { scope } => {
+                Ok(Issued { kind: "entry_point", token: self.mint.entry_point(&client.id, &scope)?, scope })
+            }
+            Order::Staff => Ok(Issued { kind: "staff", token: self.staff(&client)?, scope: String::new() }),
             Order::Citizen { scope, profiles, asserted } => {
                 let Asserted { person, citizen, .. } = asserted.as_ref();
                 let exchange =
                     Exchange { entry_point: &client.id, person, citizen, scope: &scope, profiles: &profiles };
                 let token = self.mint.citizen(&exchange, &self.keylist.list().keys)?;
-                Ok(Issued { token, scope })
+                Ok(Issued { kind: "citizen", token, scope })
             }
         }
     }

@@ -43,6 +43,7 @@ use keylist::KeyList;
 use keys::{KeysError, OwnKeys};
 use mint::Mint;
 use registry::{Registry, RegistryError};
+use service::Counts;
 
 /// With the store silent for longer, identity is not ready: it could not tell a replay.
 const STORE_SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -95,6 +96,7 @@ pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
         grants: Arc::new(grants),
         keylist: keylist.clone(),
         clock: context.clock.clone(),
+        counts: Counts::new(&context.metrics),
     };
     let readiness = Readiness::new(move || match keylist.age() {
         age if age > STORE_SILENCE_MAX => Err(format!("the store has not answered for {} s", age.as_secs())),

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use contracts::identity::v1 as proto;
 use contracts::identity::v1::identity_service_server::IdentityService;
-use rpc::{Principal, oauth};
+use rpc::{Fault, Principal, oauth};
 use runtime::Clock;
+use runtime::telemetry::{Counter, Family, Labels, Metrics};
 use tonic::{Request, Response, Status};
 
 use crate::convert;
@@ -23,11 +24,37 @@ pub struct Service {
     pub(crate) grants: Arc<Grants>,
     pub(crate) keylist: KeyList,
     pub(crate) clock: Clock,
+    pub(crate) counts: Counts,
+}
+
+/// What is counted.
+#[derive(Clone)]
+pub(crate) struct Counts {
+    tokens: Family<Labels, Counter>,
+    refusals: Family<Labels, Counter>,
+}
+
+impl Counts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            tokens: metrics.counter("lastmile_identity_tokens", "Tokens and case grants given, by kind"),
+            refusals: metrics.counter("lastmile_identity_refusals", "Requests refused, by reason"),
+        }
+    }
+
+    fn given(&self, kind: &'static str) {
+        self.tokens.get_or_create(&vec![("kind", kind.into())]).inc();
+    }
+
+    fn refused(&self, error: &Error) {
+        self.refusals.get_or_create(&vec![("reason", error.reason().into())]).inc();
+    }
 }
 
 impl Service {
     async fn issue(&self, request: proto::IssueTokenRequest) -> Result<proto::IssueTokenResponse, Error> {
         let issued = self.desk.issue(convert::ask(request)?).await?;
+        self.counts.given(issued.kind);
         Ok(proto::IssueTokenResponse {
             access_token: issued.token.token,
             issued_token_type: oauth::ACCESS_TOKEN_TYPE.to_owned(),
@@ -39,6 +66,7 @@ impl Service {
 
     async fn grant(&self, request: proto::IssueCaseGrantRequest) -> Result<proto::IssueCaseGrantResponse, Error> {
         let granted = self.grants.grant(convert::ask_grant(request, self.clock.now())?).await?;
+        self.counts.given("case_grant");
         let expire_time = Some(rpc::time::to_proto(granted.expires));
         Ok(proto::IssueCaseGrantResponse { grant: granted.sealed, expire_time })
     }
@@ -52,32 +80,35 @@ impl Service {
         let key = self.keylist.register(role, &request.owner, request.r#use(), &request.jwk_json).await?;
         Ok(proto::RegisterKeyResponse { key: Some(key.to_proto()) })
     }
-}
 
-fn answer<T>(outcome: Result<T, Error>) -> Answer<T> {
-    outcome.map(Response::new).map_err(|error| rpc::status(&error))
+    fn answer<T>(&self, outcome: Result<T, Error>) -> Answer<T> {
+        outcome.map(Response::new).map_err(|error| {
+            self.counts.refused(&error);
+            rpc::status(&error)
+        })
+    }
 }
 
 #[tonic::async_trait]
 impl IdentityService for Service {
     async fn issue_token(&self, request: Request<proto::IssueTokenRequest>) -> Answer<proto::IssueTokenResponse> {
-        answer(self.issue(request.into_inner()).await)
+        self.answer(self.issue(request.into_inner()).await)
     }
 
     async fn issue_case_grant(
         &self,
         request: Request<proto::IssueCaseGrantRequest>,
     ) -> Answer<proto::IssueCaseGrantResponse> {
-        answer(self.grant(request.into_inner()).await)
+        self.answer(self.grant(request.into_inner()).await)
     }
 
     async fn register_key(&self, request: Request<proto::RegisterKeyRequest>) -> Answer<proto::RegisterKeyResponse> {
         let caller = rpc::principal(&request).clone();
-        answer(self.register(&caller, request.get_ref()).await)
+        self.answer(self.register(&caller, request.get_ref()).await)
     }
 
     async fn list_keys(&self, request: Request<proto::ListKeysRequest>) -> Answer<proto::ListKeysResponse> {
-        answer(Ok(self.keylist.answer(request.into_inner().known_version)))
+        Ok(Response::new(self.keylist.answer(request.into_inner().known_version)))
     }
 
     async fn match_identity(&self, _: Request<proto::MatchIdentityRequest>) -> Answer<proto::MatchIdentityResponse> {

@@ -136,7 +136,7 @@ pub fn refuse(fault: &RemoteFault) -> TokenError {
             fault.message().into()
         },
         reason: fault.reason().to_owned(),
-        check: ["check", "rule", "problem"].iter().find_map(|key| fault.metadata(key)).unwrap_or_default().to_owned(),
+        check: ["check", "rule", "problem", "assertion"].iter().find_map(|key| fault.metadata(key)).unwrap_or_default().to_owned(),
     }
 }
 

@@ -255,3 +255,14 @@ async fn a_request_that_breaks_the_contract_names_every_field() {
         assert_eq!(named, fields);
     }
 }
+
+#[tokio::test]
+async fn the_same_seed_makes_the_same_token() {
+    let mut tokens = Vec::new();
+    for seed in [7, 7, 8] {
+        let rig = Rig::seeded(seed).await;
+        tokens.push(rig.citizen("wechat", &person("o1", NUMBER), &[CHANGSHA]).await.0);
+    }
+    assert_eq!(tokens[0], tokens[1], "a simulation replays");
+    assert_ne!(tokens[0], tokens[2]);
+}

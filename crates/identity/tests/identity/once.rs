@@ -31,6 +31,9 @@ async fn one_of_fifty_wins(rig: &Rig) {
     let lost: Vec<_> = lost.into_iter().map(|fault| told(&fault.expect_err("is refused"))).collect();
     assert_eq!((won.len(), lost.len()), (1, RACERS - 1));
     assert!(lost.iter().all(|told| told == "JTI_REUSED client"), "{lost:?}");
+    let metrics = rig.context.metrics.encode();
+    assert!(metrics.contains("lastmile_identity_tokens_total{kind=\"citizen\"} 1"), "{metrics}");
+    assert!(metrics.contains("lastmile_identity_refusals_total{reason=\"JTI_REUSED\"} 49"), "{metrics}");
 }
 
 /// The real-name assertion is fenced by itself: fifty clients' assertions around one and the same citizen's.

@@ -55,6 +55,20 @@ impl Rig {
         let (clock, hand) = Clock::manual(START);
         let context = Context { ids: Ids::system(clock.clone()), clock, ..Context::system() };
         let db = store::open(store, context.clone()).await.expect("opens");
+        Self::with(dir, context, hand, db, change).await
+    }
+
+    /// As in a simulation: everything that is drawn follows from the seed.
+    pub(crate) async fn seeded(seed: u64) -> Self {
+        let (clock, hand) = Clock::manual(START);
+        let context = Context { ids: Ids::seeded(clock.clone(), seed), clock, ..Context::system() };
+        let db = Db::simulated().expect("opens").with_context(context.clone());
+        let rig = Self::with(tempfile::tempdir().expect("a directory"), context, hand, db, |_| {}).await;
+        rig.register_peers().await;
+        rig
+    }
+
+    async fn with(dir: TempDir, context: Context, hand: ManualClock, db: Db, change: impl FnOnce(&mut Config)) -> Self {
         let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default());
         let mut opening = BTreeMap::new();
         for audience in [CHANGSHA, TAIYUAN, "cases"] {
