@@ -301,7 +301,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("catalog")).expect("a folder");
         for (name, text) in [
-            ("catalog/entry_points.yaml", "- { id: wechat, name: 微信, super_app: true, channels: [微信], colour: green }"),
+            (
+                "catalog/entry_points.yaml",
+                "- { id: wechat, name: 微信, super_app: true, channels: [微信], colour: green }",
+            ),
             ("catalog/items.yaml", "[]"),
             ("catalog/adapters.yaml", "- { profile: traffic/430100, region: \"1\", items: {} }"),
             ("regions_pca.csv", "code,level,name,parent,full_name,virtual\n430000,1,湖南省,,湖南省,0\n"),

@@ -7,4 +7,3 @@ mod resolve;
 pub(crate) use listing::{Binding, Catalogue, Entry, EntryKey, ItemInfo};
 pub(crate) use region::{NATION, Region, RegionTree};
 pub(crate) use resolve::{Resolution, Unresolved};
-
