@@ -1,4 +1,5 @@
 //! Everything that is tested across crates, in one binary: it links once, and a test is found by its path.
 
+mod contract;
 mod tidy;
 mod wire;

@@ -343,10 +343,10 @@ impl WechatPay {
             expire_at: terms.expire_at.min(self.now().plus(SHEET_LIFE)),
         };
         match terms.trade_type {
-            TradeType::Jsapi if !told.prepay_id.is_empty() => {
+            TradeType::Jsapi if wire::is_prepay_id(&told.prepay_id) => {
                 sheet.jsapi = self.jsapi(account, terms, &told.prepay_id)?;
             }
-            TradeType::Native if !told.code_url.is_empty() => sheet.code_url = told.code_url,
+            TradeType::Native if wire::is_code_url(&told.code_url) => sheet.code_url = told.code_url,
             TradeType::Jsapi | TradeType::Native => return Err(ChannelError::unusable("body")),
         }
         Ok(sheet)

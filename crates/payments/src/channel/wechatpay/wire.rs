@@ -10,6 +10,7 @@ use crate::domain::order::{Capture, Terms};
 use crate::domain::refund::{Decision, Refund};
 
 const CODE_BYTES_MAX: usize = 64;
+const CODE_URL_BYTES_MAX: usize = 512;
 
 /// Codes under which the channel says that it has no such order or refund.
 const NOT_KNOWN: [&str; 5] =
@@ -122,6 +123,18 @@ pub(super) struct CreatedBody {
     pub(super) prepay_id: String,
     #[serde(default)]
     pub(super) code_url: String,
+}
+
+/// Whether a text can be a payment session's id: letters and digits.
+pub(super) fn is_prepay_id(text: &str) -> bool {
+    (1..=CODE_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Whether a text can be the content of a QR code that WeChat pays.
+pub(super) fn is_code_url(text: &str) -> bool {
+    text.starts_with("weixin://")
+        && text.len() <= CODE_URL_BYTES_MAX
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// An order as the channel tells it: in the answer to a query and, with the same fields, in a callback.

@@ -1,0 +1,3 @@
+//! What each service promises, asked through its generated client, on every engine.
+
+mod payments;

@@ -1,0 +1,26 @@
+//! Payments against the sandbox's WeChat Pay, over real sockets: orders, callbacks, refunds, and everything that goes wrong.
+
+mod callbacks;
+mod faults;
+mod life;
+mod requests;
+mod rig;
+
+/// Makes of each case two tests, one per engine.
+macro_rules! on_each_engine {
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(super::super::rig::Engine::Sqlite).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(super::super::rig::Engine::Postgres).await;
+            })+
+        }
+    };
+}
+use on_each_engine;

@@ -1,0 +1,350 @@
+//! Payments as it is mounted, with its callbacks served and the sandbox's WeChat Pay behind it.
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use contracts::common::v1::Money;
+use contracts::payments::v1 as pb;
+use contracts::payments::v1::payment_service_client::PaymentServiceClient;
+use lastmile_tests::servers::Postgres;
+use payments::channel::wechatpay;
+use payments::config::{Channels, Merchant, Payee, Verification, Worker};
+use rpc::{ClientOptions, Contract, Door, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
+use runtime::Context;
+use runtime::config::Duration as Span;
+use sandbox::{Fault, Operation, SignedBy, Staged};
+use store::Db;
+use tonic::Code;
+
+pub(crate) const APP: &str = "wx5a4db0c5a4db0c51";
+/// Collects for Changsha; its callbacks are signed with the public key.
+pub(crate) const CHANGSHA: &str = "1900430100";
+/// Collects for everybody else; answers and callbacks are signed with the platform certificate.
+pub(crate) const OTHERS: &str = "1900140100";
+pub(crate) const AMOUNT: i64 = 20_000;
+
+const CASE: &str = "case_0192000000007000800000000000002a";
+/// How long anything may take that must happen by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+pub(crate) struct Rig {
+    pub(crate) client: PaymentServiceClient<Wire>,
+    pub(crate) db: Db,
+    pub(crate) sandbox: sandbox::Running,
+    /// Where the callback listener is: `http://127.0.0.1:PORT`.
+    pub(crate) callbacks: String,
+    config: payments::Config,
+    /// The service's own world; the sandbox has another, so that one can stop alone.
+    service: Context,
+    outside: Context,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.service.tasks.abort();
+        self.outside.tasks.abort();
+    }
+}
+
+impl Rig {
+    pub(crate) async fn new(engine: Engine) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (service, outside) = (Context::system(), Context::system());
+        let sandbox = sandbox::start(sandbox_config(dir.path()), outside.clone()).await.expect("the sandbox starts");
+        let db = store::open(&store_config(engine, dir.path()), service.clone()).await.expect("a store");
+        let listener = service.net.bind("127.0.0.1:0").await.expect("a free port");
+        let callbacks = format!("http://{}", listener.local_addr());
+        let config = payments_config(dir.path(), &format!("http://{}", sandbox.addresses.wechatpay), &callbacks);
+        let mut problems = Vec::new();
+        config.validate("payments", &mut problems);
+        assert_eq!(problems, []);
+        let client = mount(&config, &db, &service, listener).await;
+        Self { client, db, sandbox, callbacks, config, service, outside, dir }
+    }
+
+    /// Stops the service in its tracks and starts it again on the same store.
+    pub(crate) async fn restart(&mut self) {
+        self.service.tasks.abort();
+        assert!(self.service.tasks.wait(PATIENCE).await, "everything stops");
+        self.service = Context::system();
+        self.db = self.db.with_context(self.service.clone());
+        let address = self.callbacks.trim_start_matches("http://").to_owned();
+        let service = self.service.clone();
+        let listener = until("the port of the callbacks", async || service.net.bind(&address).await.ok()).await;
+        self.client = mount(&self.config, &self.db, &self.service, listener).await;
+    }
+
+    pub(crate) fn stage(&self, operation: Operation, fault: Fault, delay: Option<Span>) {
+        let staged = Staged { system: "wechatpay".into(), operation, fault, times: 1, delay };
+        self.sandbox.faults().stage(staged).expect("staged");
+    }
+
+    // === calls ===
+
+    pub(crate) async fn create(&self, request: pb::CreateOrderRequest) -> Result<pb::Order, RemoteFault> {
+        let answer = self.client.clone().create_order(request).await;
+        answer.map(|answer| answer.into_inner().order.expect("an order")).map_err(|status| RemoteFault::from(&status))
+    }
+
+    /// Creates, asking again under the same key as cases does, until there is an answer.
+    pub(crate) async fn create_at_last(&self, request: &pb::CreateOrderRequest) -> pb::Order {
+        until("an order", async || match self.create(request.clone()).await {
+            Ok(order) => Some(order),
+            Err(fault) => {
+                assert_eq!((fault.reason(), fault.effect()), ("CHANNEL_UNAVAILABLE", rpc::Effect::Possible));
+                None
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn order(&self, order_id: &str) -> pb::Order {
+        let request = pb::GetOrderRequest { order_id: order_id.into(), request_id: String::new() };
+        self.client.clone().get_order(request).await.expect("is there").into_inner().order.expect("an order")
+    }
+
+    pub(crate) async fn in_state(&self, order_id: &str, state: pb::OrderState) -> pb::Order {
+        until(state.as_str_name(), async || Some(self.order(order_id).await).filter(|order| order.state() == state))
+            .await
+    }
+
+    pub(crate) async fn close(&self, request_id: &str, order_id: &str) -> pb::Order {
+        let request = pb::CloseOrderRequest { request_id: request_id.into(), order_id: order_id.into() };
+        self.client.clone().close_order(request).await.expect("answers").into_inner().order.expect("an order")
+    }
+
+    pub(crate) async fn post(&self, request_id: &str, order_id: &str) -> Result<pb::Order, RemoteFault> {
+        let request = pb::PostOrderRequest {
+            request_id: request_id.into(),
+            order_id: order_id.into(),
+            proof_serial: "CSJJ-1".into(),
+        };
+        let answer = self.client.clone().post_order(request).await;
+        answer.map(|answer| answer.into_inner().order.expect("an order")).map_err(|status| RemoteFault::from(&status))
+    }
+
+    pub(crate) async fn refund(&self, request: pb::RefundRequest) -> Result<pb::RefundRecord, RemoteFault> {
+        let answer = self.client.clone().refund(request).await;
+        answer.map(|answer| answer.into_inner().refund.expect("a refund")).map_err(|status| RemoteFault::from(&status))
+    }
+
+    pub(crate) async fn refund_in_state(&self, refund_id: &str, state: pb::RefundState) -> pb::RefundRecord {
+        let request = pb::GetRefundRequest { refund_id: refund_id.into(), request_id: String::new() };
+        until(state.as_str_name(), async || {
+            let answer = self.client.clone().get_refund(request.clone()).await.expect("is there").into_inner();
+            answer.refund.filter(|refund| refund.state() == state)
+        })
+        .await
+    }
+
+    pub(crate) async fn events(&self, after_sequence: i64, wait_ms: i64) -> Vec<pb::Event> {
+        let request = pb::ListEventsRequest { after_sequence, page_size: 0, wait_ms };
+        self.client.clone().list_events(request).await.expect("answers").into_inner().events
+    }
+
+    pub(crate) async fn balance(&self, account: &str) -> (i64, i64) {
+        let request = pb::GetAccountRequest { account: account.into() };
+        let account = self.client.clone().get_account(request).await.expect("is there").into_inner();
+        assert_eq!(account.currency, "CNY");
+        (account.debit_minor, account.credit_minor)
+    }
+
+    // === the world ===
+
+    /// The citizen pays what was created.
+    pub(crate) async fn pay(&self, order: &pb::Order, merchant: &str) -> String {
+        let pay = sandbox::Pay {
+            out_trade_no: Some(order.channel_order_no.clone()),
+            mchid: Some(merchant.into()),
+            ..sandbox::Pay::default()
+        };
+        self.sandbox.pay(&pay).await.expect("pays")
+    }
+
+    pub(crate) async fn paid(&self, request: pb::CreateOrderRequest) -> pb::Order {
+        let order = self.create(request).await.expect("creates");
+        self.pay(&order, CHANGSHA).await;
+        self.in_state(&order.order_id, pb::OrderState::Paid).await
+    }
+
+    /// How often the channel's own journal has an event, such as `order_created`.
+    pub(crate) fn journalled(&self, event: &str) -> usize {
+        let journal = std::fs::read_to_string(self.dir.path().join("sandbox/wechatpay.journal")).expect("a journal");
+        journal.lines().filter(|line| line.contains(&format!("\"event\":\"{event}\""))).count()
+    }
+
+    /// The merchant's certificate, PEM.
+    pub(crate) fn certificate(&self, merchant: &str) -> String {
+        let path = self.dir.path().join(format!("sandbox/wechatpay/{merchant}/certificate.pem"));
+        std::fs::read_to_string(path).expect("a certificate")
+    }
+
+    /// Holds the books against their entries; returns how many orders and refunds are open.
+    pub(crate) async fn assert_sound(&self) -> u64 {
+        let report = payments::audit::check(&self.db).await.expect("reads");
+        assert!(report.is_sound(), "{:#?}", report.problems);
+        report.open
+    }
+}
+
+/// An order for Changsha, paid inside the app.
+pub(crate) fn jsapi(request_id: &str) -> pb::CreateOrderRequest {
+    pb::CreateOrderRequest {
+        request_id: request_id.into(),
+        case_id: CASE.into(),
+        payee_id: "traffic-430100".into(),
+        amount: money(AMOUNT),
+        channel: "wechatpay".into(),
+        trade_type: pb::TradeType::Jsapi.into(),
+        entry_point: "wechat".into(),
+        payer_reference: "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o".into(),
+        description: "交通违法罚款".into(),
+        expire_time: Some(in_seconds(900)),
+    }
+}
+
+/// An order for Taiyuan, paid by a QR code.
+pub(crate) fn native(request_id: &str) -> pb::CreateOrderRequest {
+    pb::CreateOrderRequest {
+        payee_id: "traffic-140100".into(),
+        trade_type: pb::TradeType::Native.into(),
+        payer_reference: String::new(),
+        ..jsapi(request_id)
+    }
+}
+
+pub(crate) fn refund(request_id: &str, order: &pb::Order, amount: i64) -> pb::RefundRequest {
+    pb::RefundRequest {
+        request_id: request_id.into(),
+        order_id: order.order_id.clone(),
+        amount: money(amount),
+        reason: "处罚决定已撤销".into(),
+    }
+}
+
+pub(crate) fn money(amount_minor: i64) -> Option<Money> {
+    Some(Money { amount_minor, currency: "CNY".into() })
+}
+
+/// A moment that many seconds from the start of this process, whole seconds, the same for every call.
+pub(crate) fn in_seconds(seconds: i64) -> prost_types::Timestamp {
+    static START: OnceLock<i64> = OnceLock::new();
+    let start = *START.get_or_init(|| runtime::Clock::system().now().seconds_nanos().0);
+    prost_types::Timestamp { seconds: start + seconds, nanos: 0 }
+}
+
+/// Looks until there is something, and fails with what was looked for when patience ends.
+pub(crate) async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < end, "it never came to this: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn mount(
+    config: &payments::Config,
+    db: &Db,
+    context: &Context,
+    listener: runtime::Listener,
+) -> PaymentServiceClient<Wire> {
+    let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default());
+    let deps = payments::Deps { context: context.clone(), db: db.clone(), mesh };
+    let mounted = payments::mount(config.clone(), deps).await.expect("mounts");
+    let limits = runtime::http::Limits::default();
+    let app = mounted.http.expect("callbacks");
+    let serving = runtime::http::serve(listener, app, limits, context.tasks.clone(), context.clock.clone());
+    context.tasks.spawn("callbacks", async move { serving.await.expect("serves") });
+    let contract = Contract::lastmile().expect("the contract is sound");
+    let server = rpc::stack::server(mounted.routes, Door::Mesh, contract, context, &ServerOptions::default());
+    PaymentServiceClient::new(Wire::local("payments", server, None, Role::Cases, context, &ClientOptions::default()))
+}
+
+fn sandbox_config(data_dir: &Path) -> sandbox::Config {
+    let merchant = |mchid: &str, callbacks_signed_by| sandbox::Merchant {
+        mchid: mchid.into(),
+        appids: vec![APP.into()],
+        callbacks_signed_by,
+    };
+    let mut config = sandbox::Config { data_dir: data_dir.to_owned(), ..sandbox::Config::default() };
+    config.control.listen = "127.0.0.1:0".into();
+    config.police_430100.listen = "127.0.0.1:0".into();
+    config.police_140100.listen = "127.0.0.1:0".into();
+    config.wechatpay.listen = "127.0.0.1:0".into();
+    config.wechatpay.refund_after = Span::from_millis(100);
+    config.wechatpay.notify_second = Span::from_millis(20);
+    config.wechatpay.merchants = vec![merchant(CHANGSHA, SignedBy::PublicKey), merchant(OTHERS, SignedBy::Certificate)];
+    config
+}
+
+fn store_config(engine: Engine, dir: &Path) -> store::Config {
+    match engine {
+        Engine::Sqlite => store::Config::new(format!("sqlite:{}", dir.join("payments.db").display())),
+        Engine::Postgres => {
+            static SERVER: OnceLock<Postgres> = OnceLock::new();
+            let server = SERVER.get_or_init(Postgres::start);
+            // A test machine may be busy with a dozen servers at once.
+            let acquire_timeout = Span::from_secs(10);
+            store::Config { schema: Some(server.schema()), acquire_timeout, ..store::Config::new(server.url()) }
+        }
+    }
+}
+
+fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Config {
+    let keys = dir.join("sandbox/wechatpay");
+    let read = |file: &str| std::fs::read_to_string(keys.join(file)).expect("the sandbox made it").trim().to_owned();
+    let merchant = |mch_id: &str, payee_id: &str, verification| Merchant {
+        entry_point: "wechat".into(),
+        channel: wechatpay::NAME.into(),
+        payee_id: payee_id.into(),
+        app_id: APP.into(),
+        mch_id: mch_id.into(),
+        serial: read(&format!("{mch_id}/serial_no.txt")),
+        private_key_file: keys.join(mch_id).join("private_key.pem"),
+        api_v3_key_file: keys.join(mch_id).join("apiv3_key.txt"),
+        verification,
+    };
+    let public =
+        Verification::PublicKey { id: read("platform/public_key_id.txt"), file: keys.join("platform/public_key.pem") };
+    let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };
+    payments::Config {
+        payees: vec![payee("traffic-430100"), payee("traffic-140100")],
+        merchants: vec![
+            merchant(CHANGSHA, "traffic-430100", public),
+            merchant(OTHERS, "*", Verification::PlatformCertificates),
+        ],
+        channels: Channels {
+            wechatpay: wechatpay::Config {
+                base_url: base_url.into(),
+                notify_base_url: callbacks.into(),
+                call_timeout: Span::from_secs(2),
+                ..wechatpay::Config::default()
+            },
+        },
+        payer_key_file: dir.join("payer.key"),
+        worker: Worker {
+            interval: Span::from_millis(50),
+            lease: Span::from_secs(8),
+            first_look: Span::from_millis(400),
+            longest_pause: Span::from_secs(1),
+            ..Worker::default()
+        },
+        answer_timeout: Span::from_secs(5),
+    }
+}
+
+/// The gRPC code of a fault's kind, for tests that look at the wire's own words.
+pub(crate) fn code(fault: &RemoteFault) -> Code {
+    fault.kind().code()
+}
