@@ -159,6 +159,8 @@ impl Server {
         let mut end_of_drain = std::pin::pin!(futures::future::OptionFuture::default());
         loop {
             tokio::select! {
+                // A fixed order: tokio would draw one, and a simulation could not be replayed.
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::debug!(error, "connection ended early");

@@ -280,6 +280,7 @@ impl Office {
     async fn pause(&self, span: Duration) {
         let stop = self.context.tasks.token();
         tokio::select! {
+            biased;
             () = self.context.clock.sleep(span) => {}
             () = stop.cancelled() => {}
         }

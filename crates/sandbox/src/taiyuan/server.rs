@@ -47,6 +47,7 @@ async fn converse(mut io: Io, service: &Service, context: &Context) {
     let stop = context.tasks.token();
     loop {
         let frame = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             frame = read_frame(&mut io, context) => frame,
         };

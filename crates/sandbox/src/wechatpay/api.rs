@@ -297,6 +297,7 @@ impl Desk {
     async fn pause(&self, span: Duration) {
         let stop = self.context.tasks.token();
         tokio::select! {
+            biased;
             () = self.context.clock.sleep(span) => {}
             () = stop.cancelled() => {}
         }

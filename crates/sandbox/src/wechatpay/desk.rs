@@ -193,6 +193,7 @@ impl Desk {
         context.tasks.clone().spawn("sandbox wechatpay autopay", async move {
             let stop = context.tasks.token();
             tokio::select! {
+                biased;
                 () = context.clock.sleep(pause) => {}
                 () = stop.cancelled() => return,
             }

@@ -147,6 +147,7 @@ impl Desk {
             }
             let wait = [next, refund_due].into_iter().flatten().map(|at| at.since(now)).min().unwrap_or(TICK).min(TICK);
             tokio::select! {
+                biased;
                 () = self.context.clock.sleep(wait.max(Duration::from_millis(1))) => {}
                 () = self.outbox.wake.notified() => {}
                 () = stop.cancelled() => {}
