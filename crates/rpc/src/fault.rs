@@ -4,7 +4,7 @@
 //! [`RemoteFault`] the only reading of one. A caller matches on (domain, reason), never on text. Every fault says its effect: a
 //! caller that sees no proven `NONE` must take the call's outcome as unknown.
 //!
-//! Source: STYLE of the error table in `docs/errors/TABLE.md`; AIP-193.
+//! Source: ADR-0003, `docs/errors/TABLE.md`; AIP-193.
 
 mod remote;
 mod render;

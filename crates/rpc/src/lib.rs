@@ -12,6 +12,8 @@
 //!
 //! This crate owns no data and knows no domain.
 
+#![warn(missing_docs)]
+
 pub mod ca;
 pub mod call;
 pub mod contract;

@@ -4,7 +4,7 @@
 //! contract's types without allocating and refuses what is malformed, too deep, too long or too many.
 //!
 //! Limits: see the constants. Depth counts messages within messages; within a `Struct` it counts JSON levels.
-//! Source: RELIABILITY of decoders, measured: 1 MiB of nested lists took 371 MiB.
+//! Measured on a bare decoder: 1 MiB of nested lists became 371 MiB.
 
 use std::collections::BTreeMap;
 

@@ -73,7 +73,7 @@ pub struct ClientOptions {
     pub hop_cost: Duration,
     /// When a wire stops trying.
     pub breaker: BreakerOptions,
-    /// Retries. Only the gateway's wires have them: one layer retries.
+    /// Retries, of requests that are marked [`Idempotent`]. A mesh gives them to the gateway's wires alone: one layer retries.
     pub retry: Option<RetryOptions>,
 }
 
@@ -137,6 +137,8 @@ pub(crate) fn client(
     let chain = steps()
         // Outermost: the time that is left is one budget for everything below, retries included.
         .layer(budget::Budget::new(options))
+        // Around the retries: one call of ours is one measurement, however often it was tried.
+        .layer(observe::ObserveClient::new(name, &context.metrics))
         // Around the breaker, so that a retry is a new call to it. Does nothing but on the gateway's wires.
         .layer(retry::Retry::new(options.retry.clone(), context.ids.clone()))
         // Fails fast while the peer is known to be away; one probe finds out when it is back.

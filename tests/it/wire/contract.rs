@@ -174,6 +174,75 @@ fn the_proto_says_what_is_not_served() {
     assert!(NOT_SERVED.is_sorted(), "sorted, so that a change reads well");
 }
 
+/// Routes that read the request to its end, as every decoder does, and answer with what the body said.
+fn reading_house() -> Routes {
+    let answer = |request: http::Request<axum::body::Body>| async {
+        let read = Body::new(request.into_body()).collect().await;
+        let mut headers = http::HeaderMap::new();
+        match read {
+            Ok(_) => drop(headers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("0"))),
+            Err(status) => status.add_header(&mut headers).expect("a status is a header"),
+        }
+        let mut response = http::Response::new(Body::empty());
+        response.headers_mut().extend(headers);
+        response
+    };
+    Routes::from(Router::new().fallback(answer))
+}
+
+/// No method was forgotten: each has the limits on what its decoder may be given.
+#[tokio::test]
+async fn every_method_weighs_what_it_is_sent() {
+    let context = Context::system();
+    let server = stacked(reading_house(), &context, &ServerOptions::default());
+    let framed =
+        |message: &[u8]| [&[0][..], &u32::try_from(message.len()).expect("short").to_be_bytes(), message].concat();
+    let too_long = [&[0][..], &(1024_u32 * 1024 + 1).to_be_bytes()].concat();
+    // Fields that no message of the contract has.
+    let too_many: Vec<u8> = std::iter::repeat_n([0xf8, 0xff, 0x7f, 0x01], 10_001).flatten().collect();
+    let mut weighed = 0;
+    for method in contract().methods().filter(|method| method.served && !method.callers.is_empty()) {
+        let wire = Wire::local("x", server.clone(), None, method.callers[0], &context, &ClientOptions::default());
+        for (name, body, limit) in [
+            ("too long", too_long.clone(), Some("messageBytes")),
+            ("too many", framed(&too_many), Some("messageElements")),
+            ("malformed", framed(&[0x07]), None),
+        ] {
+            let mut request = request(&method.path);
+            *request.body_mut() = Body::new(http_body_util::Full::new(bytes::Bytes::from(body)));
+            let response = wire.send(request).await;
+            let fault = RemoteFault::from(&Status::from_header_map(response.headers()).expect("a status"));
+            assert_eq!(fault.metadata("limit"), limit, "{name}: {}: {fault:?}", method.path);
+            assert_eq!(
+                (fault.code(), fault.effect()),
+                (Code::InvalidArgument, Effect::None),
+                "{name}: {}",
+                method.path
+            );
+        }
+        weighed += 1;
+    }
+    assert!(weighed >= 25, "{weighed} methods");
+}
+
+/// The map of the stacks is the stacks.
+#[test]
+fn the_map_shows_the_stacks_as_they_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("reads");
+    let (code, map) = (read("crates/rpc/src/stack.rs"), read("ARCHITECTURE.md"));
+    for (function, heading) in [("pub fn server(", "| server |"), ("pub(crate) fn client(", "| client |")] {
+        let body = code.split_once(function).expect("the function").1.split_once("\n}").expect("its end").0;
+        let steps: Vec<_> = body.lines().filter_map(|line| line.trim().strip_prefix(".layer(")).collect();
+        let steps: Vec<_> = steps.iter().map(|step| step.split([':', ')']).next().unwrap_or_default()).collect();
+        let table = map.split_once(heading).expect("the table").1;
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let rows: Vec<_> = rows.filter_map(|line| line.split('`').nth(1)).collect();
+        assert_eq!(rows, steps, "{heading}");
+        assert!(steps.len() >= 4, "{steps:?}");
+    }
+}
+
 /// Idempotency digests rest on it: no map whose order is a matter of chance.
 #[test]
 fn generated_code_has_ordered_maps_only() {

@@ -298,6 +298,15 @@ async fn a_wire_that_nothing_is_bound_to_says_so_and_works_once_something_is() {
     assert!(mesh.bind_remote("nobody", "x:1").is_err());
 }
 
+/// A connection that its client thinks alive and its server just gave up costs calls: clients let go first.
+#[test]
+fn a_client_lets_a_connection_go_before_its_server_does() {
+    let (client, server) = (RemoteOptions::default(), Limits::default());
+    assert!(client.connection_age_max.mul_f64(1.1) < server.connection_age_max.mul_f64(0.9));
+    assert!(client.streams_max <= usize::try_from(server.streams_max).expect("fits"));
+    assert!(client.keepalive_interval < server.keepalive_interval, "the client's probe comes first");
+}
+
 #[tokio::test]
 async fn a_status_that_lastmile_did_not_make_proves_nothing() {
     let status = Status::from_header_map(&{

@@ -60,6 +60,30 @@ impl Step for Observe {
     }
 }
 
+/// The client's side: how calls of a peer end, as its caller sees it.
+pub(super) struct ObserveClient {
+    peer: Cow<'static, str>,
+    durations: Durations,
+}
+
+impl ObserveClient {
+    pub(super) fn new(peer: &str, metrics: &Metrics) -> Self {
+        let help = "Time to the head of the answer, by peer and code, retries included";
+        Self { peer: peer.to_owned().into(), durations: metrics.seconds("lastmile_rpc_client_call_seconds", help) }
+    }
+}
+
+impl Step for ObserveClient {
+    async fn run(&self, request: Request, next: &impl Handle) -> Response {
+        let begun = Instant::now();
+        let response = next.handle(request).await;
+        let code = code_name(code_of(&response));
+        let labels = vec![("peer", self.peer.clone()), ("code", Cow::Borrowed(code))];
+        self.durations.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+        response
+    }
+}
+
 /// Counts a call while it is open, also when its future is dropped.
 struct Open<'a>(&'a Gauge);
 

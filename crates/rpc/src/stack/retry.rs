@@ -118,3 +118,6 @@ impl Step for Retry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

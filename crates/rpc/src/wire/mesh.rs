@@ -119,7 +119,10 @@ impl Mesh {
         }
         let late =
             Late { shared: self.shared.clone(), caller: self.caller, target: self.target(key), made: Mutex::default() };
-        let wire = Wire::over(key, Arc::new(late), &self.shared.context, &self.shared.client);
+        let mut options = self.shared.client.clone();
+        // One layer retries, or every layer multiplies what the others do.
+        options.retry = options.retry.filter(|_| self.caller == Role::Gateway);
+        let wire = Wire::over(key, Arc::new(late), &self.shared.context, &options);
         wires.insert(slot, wire.clone());
         wire
     }
