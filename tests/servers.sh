@@ -79,7 +79,7 @@ start_postgres() {
     if as_postgres "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -s -w -t 30 -o "-p $port -c listen_addresses=127.0.0.1 \
       -c unix_socket_directories='' -c max_connections=300 -c shared_buffers=64MB -c fsync=off -c full_page_writes=off \
       -c autovacuum_naptime=10s" start >&2; then
-      echo "export LASTMILE_TEST_PG_URL=postgres://postgres:$password@127.0.0.1:$port/postgres"
+      echo "export TEST_POSTGRES_URL=postgres://postgres:$password@127.0.0.1:$port/postgres"
       return
     fi
     say "PostgreSQL does not start on port $port, try $try"
@@ -100,7 +100,7 @@ start_redis() {
     redis-server "$dir/conf" >&2 || true
     for wait in $(seq 50); do
       if REDISCLI_AUTH=$password redis-cli -p "$port" ping 2>/dev/null | grep -q PONG; then
-        echo "export LASTMILE_TEST_REDIS_URL=redis://:$password@127.0.0.1:$port/"
+        echo "export TEST_REDIS_URL=redis://:$password@127.0.0.1:$port/"
         return
       fi
       sleep 0.1

@@ -1,6 +1,6 @@
 //! Real PostgreSQL and Redis for tests.
 //!
-//! `start` uses the server that the variables `LASTMILE_TEST_PG_URL` and `LASTMILE_TEST_REDIS_URL` name (`tests/servers.sh` sets
+//! `start` uses the server that the variables `TEST_POSTGRES_URL` and `TEST_REDIS_URL` name (`tests/servers.sh` sets
 //! them for a whole run); without them it starts one for this process, from Debian's packages, and stops it when the last handle
 //! is dropped. `private` always starts one of its own, for tests that pause or kill it. A test that needs a server and finds
 //! neither fails, with what to install; it never passes over.
@@ -57,7 +57,7 @@ static SHARED_REDIS: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 impl Postgres {
     /// Uses the run's server, or starts one for this process.
     pub fn start() -> Self {
-        match variable("LASTMILE_TEST_PG_URL") {
+        match variable("TEST_POSTGRES_URL") {
             Some(url) => Self { url, own: None },
             None => Self::of(shared(&SHARED_POSTGRES, start_postgres)),
         }
@@ -110,7 +110,7 @@ impl Postgres {
 impl Redis {
     /// Uses the run's server, or starts one for this process.
     pub fn start() -> Self {
-        match variable("LASTMILE_TEST_REDIS_URL") {
+        match variable("TEST_REDIS_URL") {
             Some(url) => Self { url, own: None },
             None => Self::of(shared(&SHARED_REDIS, start_redis)),
         }
