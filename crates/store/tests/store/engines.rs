@@ -21,8 +21,8 @@ impl Fresh {
 /// Limits short enough for tests that wait them out, long enough for a busy machine.
 pub(crate) fn limits(url: &str) -> Config {
     Config {
-        statement_timeout: Duration::from_millis(2_000),
-        acquire_timeout: Duration::from_secs(2),
+        statement_timeout: Duration::from_secs(3),
+        acquire_timeout: Duration::from_secs(10),
         writer_timeout: Duration::from_secs(20),
         ..Config::new(url)
     }
