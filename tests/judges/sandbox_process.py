@@ -28,6 +28,12 @@ class Sandbox:
         self.config_file.write_text(json.dumps(config))
         self.start()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
     def start(self):
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         binary = target / "debug" / "examples" / "serve"

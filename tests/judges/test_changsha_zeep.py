@@ -17,9 +17,8 @@ SYSTEM = "police-430100"
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    sandbox = Sandbox(tmp_path_factory.mktemp("changsha"))
-    yield sandbox
-    sandbox.stop()
+    with Sandbox(tmp_path_factory.mktemp("changsha")) as sandbox:
+        yield sandbox
 
 
 def client(sandbox, timeout=30):
@@ -197,17 +196,16 @@ def test_a_late_payment_happens_although_the_caller_gave_up(sandbox, police):
 
 
 def test_a_kill_forgets_nothing_that_was_answered(tmp_path):
-    sandbox = Sandbox(tmp_path)
-    record, amount, person = bill(sandbox, "/citizens/load/8")
-    paid = pay(client(sandbox), "k8", record, amount)
-    assert paid.fhm == "0000"
-    sandbox.kill()
-    with open(tmp_path / "sandbox" / "police-430100.journal", "ab") as journal:
-        journal.write(b'{"seq":99,"at":1,"event":"pay')  # torn by the kill
-    sandbox.start()
-    police = client(sandbox)
-    again = pay(police, "k8", record, amount)
-    assert serialize_object(again) == serialize_object(paid)
-    assert police.cxJsrjf(jkxlh=SERIAL, jszh=person["number"]).ljjf == paid.ljjfh
-    assert pay(police, "k9", record, amount).fhm == "3003"
-    sandbox.stop()
+    with Sandbox(tmp_path) as sandbox:
+        record, amount, person = bill(sandbox, "/citizens/load/8")
+        paid = pay(client(sandbox), "k8", record, amount)
+        assert paid.fhm == "0000"
+        sandbox.kill()
+        with open(tmp_path / "sandbox" / "police-430100.journal", "ab") as journal:
+            journal.write(b'{"seq":99,"at":1,"event":"pay')  # torn by the kill
+        sandbox.start()
+        police = client(sandbox)
+        again = pay(police, "k8", record, amount)
+        assert serialize_object(again) == serialize_object(paid)
+        assert police.cxJsrjf(jkxlh=SERIAL, jszh=person["number"]).ljjf == paid.ljjfh
+        assert pay(police, "k9", record, amount).fhm == "3003"

@@ -116,9 +116,8 @@ class Police:
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    sandbox = Sandbox(tmp_path_factory.mktemp("taiyuan"))
-    yield sandbox
-    sandbox.stop()
+    with Sandbox(tmp_path_factory.mktemp("taiyuan")) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
@@ -251,13 +250,12 @@ def test_magic_plates_misbehave_always_or_once(sandbox, police):
 
 
 def test_a_kill_forgets_nothing_that_was_answered(tmp_path):
-    sandbox = Sandbox(tmp_path)
-    record, amount, person = bill(sandbox, "/citizens/load/100000")
-    lock = Police(sandbox).call("2201", wfbh=record, sdlsh="k", sdfz=30)
-    paid = pay(Police(sandbox), "o", record, amount, lock["sdh"])
-    sandbox.kill()
-    sandbox.start()
-    assert Police(sandbox).call("2302", ddh="o")["jflsh"] == paid["jflsh"]
-    assert Police(sandbox).call("2401", jszh=person["number"])["ljjf"] == paid["jfh"]
-    sandbox.stop()
-    assert pathlib.Path(tmp_path, "sandbox", "police-140100.journal").read_text().count('"state":"posted"') == 1
+    with Sandbox(tmp_path) as sandbox:
+        record, amount, person = bill(sandbox, "/citizens/load/100000")
+        lock = Police(sandbox).call("2201", wfbh=record, sdlsh="k", sdfz=30)
+        paid = pay(Police(sandbox), "o", record, amount, lock["sdh"])
+        sandbox.kill()
+        sandbox.start()
+        assert Police(sandbox).call("2302", ddh="o")["jflsh"] == paid["jflsh"]
+        assert Police(sandbox).call("2401", jszh=person["number"])["ljjf"] == paid["jfh"]
+        assert pathlib.Path(tmp_path, "sandbox", "police-140100.journal").read_text().count('"state":"posted"') == 1

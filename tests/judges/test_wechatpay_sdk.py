@@ -58,9 +58,8 @@ def merchants(signed_by):
 @pytest.fixture(scope="module", params=["public_key", "certificate"])
 def mode(request, tmp_path_factory):
     """The sandbox in each of the two ways in which WeChat Pay signs."""
-    sandbox = Sandbox(tmp_path_factory.mktemp("wechatpay"), merchants=merchants(request.param))
-    yield request.param, sandbox
-    sandbox.stop()
+    with Sandbox(tmp_path_factory.mktemp("wechatpay"), merchants=merchants(request.param)) as sandbox:
+        yield request.param, sandbox
 
 
 def sdk(monkeypatch, sandbox, mode, notify_url, trade_type=WeChatPayType.NATIVE, **other):
@@ -236,18 +235,17 @@ def test_lost_doubled_late_forged_and_probing_callbacks(mode, wechat, callbacks)
 
 
 def test_a_kill_forgets_neither_payment_nor_callback(monkeypatch, tmp_path, callbacks):
-    sandbox = Sandbox(tmp_path, merchants=merchants("public_key"), notify_second="10s")
-    wechat = sdk(monkeypatch, sandbox, "public_key", callbacks.url)
-    number, made = order(wechat)
-    callbacks.answers = [500]
-    transaction = pay(sandbox, code_url=made["code_url"])
-    first = wechat.callback(*callbacks.next())
-    sandbox.kill()
-    sandbox.start()
-    wechat = sdk(monkeypatch, sandbox, "public_key", callbacks.url)
-    again = wechat.callback(*callbacks.next())
-    assert again["id"] == first["id"], "sent again at once, not after 150 s"
-    told = json.loads(wechat.query(out_trade_no=number)[1])
-    assert (told["trade_state"], told["transaction_id"]) == ("SUCCESS", transaction)
-    sandbox.control("POST", "/wechatpay/pay", 409, json={"code_url": made["code_url"]})
-    sandbox.stop()
+    with Sandbox(tmp_path, merchants=merchants("public_key"), notify_second="10s") as sandbox:
+        wechat = sdk(monkeypatch, sandbox, "public_key", callbacks.url)
+        number, made = order(wechat)
+        callbacks.answers = [500]
+        transaction = pay(sandbox, code_url=made["code_url"])
+        first = wechat.callback(*callbacks.next())
+        sandbox.kill()
+        sandbox.start()
+        wechat = sdk(monkeypatch, sandbox, "public_key", callbacks.url)
+        again = wechat.callback(*callbacks.next())
+        assert again["id"] == first["id"], "sent again at once, not after 150 s"
+        told = json.loads(wechat.query(out_trade_no=number)[1])
+        assert (told["trade_state"], told["transaction_id"]) == ("SUCCESS", transaction)
+        sandbox.control("POST", "/wechatpay/pay", 409, json={"code_url": made["code_url"]})
