@@ -219,6 +219,7 @@ impl CatalogService for Service {
                     return Some((first, None));
                 }
                 tokio::select! {
+                    biased;
                     () = clock.sleep(open) => None,
                     () = stop.cancelled() => None,
                 }

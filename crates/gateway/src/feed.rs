@@ -21,6 +21,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, catalog: rpc::Wire) {
     while !stop.is_cancelled() {
         let before = shared.routes.load().version();
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             ended = watch(&shared, catalog.clone()) => {
                 if let Err(status) = ended {
@@ -31,6 +32,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, catalog: rpc::Wire) {
         pause = if shared.routes.load().version() == before { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
         let jitter = Duration::from_millis(shared.context.ids.below(50));
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = shared.context.clock.sleep(pause + jitter) => {}
         }

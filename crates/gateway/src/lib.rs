@@ -87,6 +87,7 @@ async fn settle(shared: Arc<Shared>, cache: store::cache::Cache) {
     let stop = shared.context.tasks.token();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = shared.context.clock.sleep(SETTLE_EVERY) => {}
         }

@@ -28,6 +28,7 @@ pub(crate) async fn run(till: Arc<Till>) {
             continue;
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = till.nudge.notified() => {}
             () = till.context.clock.sleep(till.config.worker.interval.get()) => {}
