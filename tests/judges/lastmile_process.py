@@ -29,8 +29,8 @@ class Lastmile:
     """`lastmile serve` as a user starts it, from the binary that the build made."""
 
     LISTENERS = [
-        "listen.public", "listen.callbacks", "listen.operations", "sandbox.control.listen", "sandbox.wechatpay.listen",
-        "sandbox.police_430100.listen", "sandbox.police_140100.listen",
+        "listen.public", "listen.callbacks", "listen.operations", "sandbox.systems.control.listen", "sandbox.systems.wechatpay.listen",
+        "sandbox.systems.police_430100.listen", "sandbox.systems.police_140100.listen",
     ]
 
     def __init__(self, directory):
@@ -47,7 +47,7 @@ class Lastmile:
 
     @property
     def control(self):
-        return f"http://127.0.0.1:{self.ports['sandbox.control.listen']}"
+        return f"http://127.0.0.1:{self.ports['sandbox.systems.control.listen']}"
 
     def start(self):
         settings = [part for name, port in self.ports.items() for part in ("--set", f"{name}=127.0.0.1:{port}")]
@@ -61,7 +61,8 @@ class Lastmile:
             try:
                 if requests.get(ready, timeout=1).status_code == 200:
                     return
-            except requests.ConnectionError:
+            except requests.RequestException:
+                # Not bound yet, or bound and not served yet.
                 pass
             time.sleep(0.05)
         raise AssertionError(f"not ready within {START_SECONDS_MAX} s: {self.log.read_text()[-4000:]}")
