@@ -70,7 +70,7 @@ pub enum Error {
         peer: &'static str,
         /// What it, or the way to it, answered.
         #[source]
-        source: Option<RemoteFault>,
+        source: Option<Box<RemoteFault>>,
     },
     /// The store.
     #[error("the store does not answer")]

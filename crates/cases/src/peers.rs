@@ -329,7 +329,7 @@ impl Peers {
                 | Kind::Unavailable
                 | Kind::Deadline
                 | Kind::Unsupported
-                | Kind::Internal => Err(Error::Peer { peer: "identity", source: Some(fault) }),
+                | Kind::Internal => Err(Error::Peer { peer: "identity", source: Some(Box::new(fault)) }),
             },
         }
     }
@@ -372,7 +372,7 @@ impl Peers {
         match self.call("cases-route".to_owned(), self.calls.other.get(), client.explain_route(request)).await {
             Ok(answer) => Ok(answer.route),
             Err(fault) if matches!(fault.kind(), Kind::NotFound | Kind::RuleBroken) => Ok(None),
-            Err(fault) => Err(Error::Peer { peer: "catalog", source: Some(fault) }),
+            Err(fault) => Err(Error::Peer { peer: "catalog", source: Some(Box::new(fault)) }),
         }
     }
 

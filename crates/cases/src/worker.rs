@@ -53,7 +53,7 @@ async fn work(engine: Arc<Engine>) -> Result<(), Error> {
             let Ok(permit) = permits.clone().try_acquire_owned() else { break };
             let (engine, next) = (engine.clone(), engine.clone());
             engine.context.tasks.spawn("cases case", async move {
-                logged("case", one(&next, lease).await);
+                logged("case", Box::pin(one(&next, lease)).await);
                 drop(permit);
                 next.hints.due();
             });

@@ -48,7 +48,7 @@ async fn round(engine: &Engine) -> Result<(), Error> {
     let cursor = repo::cursor(&mut reader).await?;
     drop(reader);
     let news = engine.peers.events(cursor, EVENTS_MAX).await;
-    let news = news.map_err(|fault| Error::Peer { peer: "payments", source: Some(fault) })?;
+    let news = news.map_err(|fault| Error::Peer { peer: "payments", source: Some(Box::new(fault)) })?;
     let Some(last) = news.last().map(|event| event.sequence) else { return Ok(()) };
     if news.first().is_some_and(|first| first.sequence <= cursor) || !news.is_sorted_by_key(|event| event.sequence) {
         return Err(Error::Corrupt("events"));

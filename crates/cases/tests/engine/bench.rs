@@ -24,12 +24,12 @@ use crate::fakes::payments::Payments;
 use crate::fakes::{Script, locked};
 use crate::servers::Postgres;
 
-pub const CHANGSHA: &str = "430100";
-pub const TAIYUAN: &str = "140100";
+pub(crate) const CHANGSHA: &str = "430100";
+pub(crate) const TAIYUAN: &str = "140100";
 
 /// Where cases keeps its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     /// In memory, inline, under virtual time: the same seed gives the same run.
     Simulated,
     /// In a SQLite file, under real time.
@@ -38,7 +38,7 @@ pub enum Kept {
     Postgres,
 }
 
-pub struct Bench {
+pub(crate) struct Bench {
     pub clock: Clock,
     pub world: Context,
     pub mesh: Mesh,
@@ -49,6 +49,7 @@ pub struct Bench {
     /// Taiyuan, which recognises nothing.
     pub taiyuan: Department,
     pub script: Arc<Script>,
+    kept: Kept,
     config: Config,
     place: Place,
     host: Mutex<Option<Host>>,
@@ -85,9 +86,9 @@ fn config(dir: &TempDir) -> Config {
     let times = &mut config.times;
     times.confirm_within = millis(4_000);
     times.order_within = millis(2_500);
-    times.pay_within = millis(6_000);
+    times.pay_within = millis(30_000);
     times.pay_min = millis(100);
-    times.hold_beyond = millis(20_000);
+    times.hold_beyond = millis(60_000);
     times.close_within = millis(20_000);
     times.release_within = millis(1_000);
     times.deliver_within = millis(20_000);
@@ -112,14 +113,36 @@ fn config(dir: &TempDir) -> Config {
     config
 }
 
+/// Longer times where time is real and the machine may be busy; only what a way waits for on purpose stays short.
+fn unhurried(config: &mut Config) {
+    let secs = Span::from_secs;
+    config.times.confirm_within = secs(60);
+    config.times.order_within = secs(60);
+    config.times.pay_within = secs(120);
+    config.times.deliver_within = secs(120);
+    config.times.settle_within = secs(5);
+    config.times.clerk_within = secs(2);
+    config.times.close_within = secs(120);
+    config.times.post_within = secs(120);
+    config.times.refund_within = secs(120);
+    config.calls.department = secs(2);
+    config.calls.payments = secs(2);
+    config.worker.lease = secs(6);
+    config.worker.poll = Span::from_millis(50);
+    config.watch.poll = Span::from_millis(300);
+}
+
 impl Bench {
-    pub async fn new(kept: Kept) -> Self {
+    pub(crate) async fn new(kept: Kept) -> Self {
         Self::with(kept, 1, |_| {}).await
     }
 
-    pub async fn with(kept: Kept, seed: u64, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(kept: Kept, seed: u64, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut config = config(&dir);
+        if kept != Kept::Simulated {
+            unhurried(&mut config);
+        }
         change(&mut config);
         let clock = match kept {
             Kept::Simulated => Clock::simulated(Timestamp::from_micros(1_800_000_000_000_000)),
@@ -162,6 +185,7 @@ impl Bench {
             changsha,
             taiyuan,
             script,
+            kept,
             config,
             place,
             host: Mutex::default(),
@@ -174,7 +198,7 @@ impl Bench {
     }
 
     /// Starts a life of cases, armed with a crash or not.
-    pub async fn start(&self, plan: Option<crash::Plan>) {
+    pub(crate) async fn start(&self, plan: Option<crash::Plan>) {
         let points = crash::Points::simulated(|_| {});
         if let Some(plan) = plan {
             points.arm(plan);
@@ -224,17 +248,37 @@ impl Bench {
         self.parts().mount(context).await
     }
 
+    /// How often somebody looks who waits: seldom enough for a machine that does other things beside.
+    pub(crate) fn glance(&self) -> Duration {
+        match self.kept {
+            Kept::Simulated => Duration::from_millis(20),
+            Kept::Sqlite | Kept::Postgres => Duration::from_millis(120),
+        }
+    }
+
+    /// How long a stream may be silent before its host is taken for dead.
+    pub(crate) fn silence(&self) -> Duration {
+        match self.kept {
+            Kept::Simulated => Duration::from_millis(700),
+            Kept::Sqlite | Kept::Postgres => Duration::from_secs(3),
+        }
+    }
+
     /// Whether the present life has met its crash.
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         locked(&self.host).as_ref().is_none_or(|host| host.points.dead())
     }
 
     /// Ends the present life: what was in flight is gone, what was committed stays.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let host = locked(&self.host).take();
         if let Some(Host { context, points, db, runtime }) = host {
             for (name, count) in points.hits() {
                 *locked(&self.hits).entry(name).or_default() += count;
+            }
+            if runtime.is_some() {
+                // The way to the dead life holds its store open as long as it stands.
+                self.mesh.bind_remote("cases", "127.0.0.1:1").expect("a role");
             }
             context.tasks.abort();
             if !points.dead() {
@@ -247,13 +291,13 @@ impl Bench {
         }
     }
 
-    pub async fn restart(&self, plan: Option<crash::Plan>) {
+    pub(crate) async fn restart(&self, plan: Option<crash::Plan>) {
         self.stop().await;
         self.start(plan).await;
     }
 
     /// How often each crash point was reached, in all lives.
-    pub fn hits(&self) -> std::collections::BTreeMap<&'static str, u32> {
+    pub(crate) fn hits(&self) -> std::collections::BTreeMap<&'static str, u32> {
         let mut hits = locked(&self.hits).clone();
         if let Some(host) = locked(&self.host).as_ref() {
             for (name, count) in host.points.hits() {
@@ -264,24 +308,24 @@ impl Bench {
     }
 
     /// The database of the present life.
-    pub fn db(&self) -> Db {
+    pub(crate) fn db(&self) -> Db {
         locked(&self.host).as_ref().map(|host| host.db.clone()).expect("alive")
     }
 
-    pub async fn census(&self) -> Census {
+    pub(crate) async fn census(&self) -> Census {
         cases::census(&self.db(), self.clock.now(), Duration::from_secs(6)).await.expect("counts")
     }
 
     /// What `/metrics` of the present life says.
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         locked(&self.host).as_ref().map(|host| host.context.metrics.encode()).unwrap_or_default()
     }
 
-    pub fn client(&self) -> CaseServiceClient<Wire> {
+    pub(crate) fn client(&self) -> CaseServiceClient<Wire> {
         CaseServiceClient::new(self.mesh.caller(Role::Gateway).wire("cases"))
     }
 
-    pub fn department(&self, region: &str) -> &Department {
+    pub(crate) fn department(&self, region: &str) -> &Department {
         if region == TAIYUAN { &self.taiyuan } else { &self.changsha }
     }
 }

@@ -13,20 +13,20 @@ use crate::bench::Bench;
 use crate::fakes::department::{DIGEST, bill_no};
 
 /// A plate that must show up at the department and nowhere else.
-pub const PLATE: &str = "湘ACANARY";
+pub(crate) const PLATE: &str = "湘ACANARY";
 /// A payer that must show up at payments and nowhere else.
-pub const PAYER: &str = "openid-canary";
+pub(crate) const PAYER: &str = "openid-canary";
 
 /// Who makes a call, as the token says.
 #[derive(Clone, Debug)]
-pub enum Who {
+pub(crate) enum Who {
     Citizen(&'static str),
     EntryPoint,
     Clerk(&'static str),
 }
 
 /// The request that opens a case over `amount` fen in `region`.
-pub fn opening(request_id: &str, region: &str, amount: i64) -> pb::OpenCaseRequest {
+pub(crate) fn opening(request_id: &str, region: &str, amount: i64) -> pb::OpenCaseRequest {
     let plate = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(PLATE.to_owned())) };
     pb::OpenCaseRequest {
         item: "traffic.violation".to_owned(),
@@ -45,7 +45,7 @@ pub fn opening(request_id: &str, region: &str, amount: i64) -> pb::OpenCaseReque
 }
 
 impl Bench {
-    pub async fn token(&self, who: &Who) -> String {
+    pub(crate) async fn token(&self, who: &Who) -> String {
         let deadline = self.clock.now().plus(Duration::from_secs(20));
         loop {
             let token = match who {
@@ -65,13 +65,13 @@ impl Bench {
         }
     }
 
-    pub async fn request<T>(&self, who: &Who, message: T) -> Request<T> {
+    pub(crate) async fn request<T>(&self, who: &Who, message: T) -> Request<T> {
         let token = self.token(who).await;
         with_token(message, &token)
     }
 
     /// Makes one call. A handler that dies with its host gives no answer.
-    pub async fn once<T: Send + 'static>(
+    pub(crate) async fn once<T: Send + 'static>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
     ) -> Option<Result<T, RemoteFault>> {
@@ -80,7 +80,10 @@ impl Bench {
     }
 
     /// Makes a call until it is answered for good, as the gateway's clients do.
-    pub async fn until_answered<T: Send + 'static, F>(&self, mut call: impl FnMut() -> F) -> Result<T, RemoteFault>
+    pub(crate) async fn until_answered<T: Send + 'static, F>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, RemoteFault>
     where
         F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
     {
@@ -96,7 +99,7 @@ impl Bench {
         }
     }
 
-    pub async fn open(&self, who: &Who, request: pb::OpenCaseRequest) -> Result<pb::Case, RemoteFault> {
+    pub(crate) async fn open(&self, who: &Who, request: pb::OpenCaseRequest) -> Result<pb::Case, RemoteFault> {
         let token = self.token(who).await;
         let answer = self.until_answered(|| {
             let (mut client, request) = (self.client(), with_token(request.clone(), &token));
@@ -105,7 +108,7 @@ impl Bench {
         answer.await.map(|answer: pb::OpenCaseResponse| answer.case.expect("a case"))
     }
 
-    pub async fn get(&self, who: &Who, case_id: &str) -> Result<pb::Case, RemoteFault> {
+    pub(crate) async fn get(&self, who: &Who, case_id: &str) -> Result<pb::Case, RemoteFault> {
         let token = self.token(who).await;
         let asked = pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: String::new() };
         let answer = self.until_answered(|| {
@@ -115,7 +118,7 @@ impl Bench {
         answer.await.map(|answer: pb::GetCaseResponse| answer.case.expect("a case"))
     }
 
-    pub async fn cancel(&self, who: &Who, case_id: &str, request_id: &str) -> Result<pb::Case, RemoteFault> {
+    pub(crate) async fn cancel(&self, who: &Who, case_id: &str, request_id: &str) -> Result<pb::Case, RemoteFault> {
         let token = self.token(who).await;
         let asked = pb::CancelCaseRequest { case_id: case_id.to_owned(), request_id: request_id.to_owned() };
         let answer = self.until_answered(|| {
@@ -125,7 +128,7 @@ impl Bench {
         answer.await.map(|answer: pb::CancelCaseResponse| answer.case.expect("a case"))
     }
 
-    pub async fn cases(&self, who: &Who) -> Vec<pb::Case> {
+    pub(crate) async fn cases(&self, who: &Who) -> Vec<pb::Case> {
         let token = self.token(who).await;
         let (mut cases, mut page_token) = (Vec::new(), String::new());
         loop {
@@ -145,7 +148,7 @@ impl Bench {
         }
     }
 
-    pub async fn tasks(&self, who: &Who, include_resolved: bool) -> Result<Vec<pb::Task>, RemoteFault> {
+    pub(crate) async fn tasks(&self, who: &Who, include_resolved: bool) -> Result<Vec<pb::Task>, RemoteFault> {
         let token = self.token(who).await;
         let asked = pb::ListTasksRequest { page_size: 100, include_resolved, ..pb::ListTasksRequest::default() };
         let answer = self.until_answered(|| {
@@ -155,7 +158,7 @@ impl Bench {
         answer.await.map(|answer: pb::ListTasksResponse| answer.tasks)
     }
 
-    pub async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         who: &Who,
         asked: pb::ResolveTaskRequest,
@@ -169,7 +172,7 @@ impl Bench {
     }
 }
 
-pub fn with_token<T>(message: T, token: &str) -> Request<T> {
+pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("ascii"));
     request

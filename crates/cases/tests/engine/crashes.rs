@@ -1,82 +1,86 @@
-//! Every way through a case, while cases is killed at every crash point: again and again, until all have ended.
+//! Every way through a case, while cases is killed at every crash point: one life after the other, until all cases have ended.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runtime::crash::Plan;
 
 use crate::bench::{Bench, Kept};
+use crate::fakes::locked;
 use crate::judge::judge;
-use crate::lives::{all, amount};
+use crate::lives::{REAL_TIME, all, amount, live_all};
 
-/// Runs all ways, killing cases at the `hit`-th passing of `point` in each of its lives, `kills` times.
-async fn killed_at(
-    kept: Kept,
-    seed: u64,
-    point: &'static str,
-    kills: u32,
-    change: impl FnOnce(&mut cases::Config),
-) -> u32 {
-    let bench = Arc::new(Bench::with(kept, seed, change).await);
-    let plan = |hit: u32| Some(Plan { point: point.to_owned(), hit });
-    bench.restart(plan(1)).await;
-    let keeper = bench.clone();
+/// The points still to die at, each with the passing at which it kills.
+type Deaths = Arc<Mutex<VecDeque<(&'static str, u32)>>>;
+
+/// Runs all ways at once. Each life of cases dies at the next point of the queue; a point that is not reached any more stays in it.
+/// Returns how many lives were lost.
+async fn run(kept: Kept, seed: u64, deaths: &Deaths) -> usize {
+    let bench = Arc::new(Bench::with(kept, seed, |_| {}).await);
+    let armed = || locked(deaths).front().map(|(point, hit)| Plan { point: (*point).to_owned(), hit: *hit });
+    let before = locked(deaths).len();
+    bench.restart(armed()).await;
     let (over, mut is_over) = tokio::sync::watch::channel(false);
-    let lives = all().into_iter().enumerate().map(|(index, life)| life.live(bench.clone(), amount(index)));
-    let keeping = async move {
-        let mut deaths = 0;
+    let keeping = async {
         loop {
             tokio::select! {
                 biased;
-                _ = is_over.changed() => return deaths,
-                () = keeper.clock.sleep(Duration::from_millis(15)) => {}
+                _ = is_over.changed() => return,
+                () = bench.clock.sleep(Duration::from_millis(15)) => {}
             }
-            if keeper.is_dead() {
-                deaths += 1;
-                // The next life dies a little later on its way, so that every way gets its turn.
-                keeper.restart(if deaths < kills { plan(deaths + 1) } else { None }).await;
+            if bench.is_dead() {
+                locked(deaths).pop_front();
+                bench.restart(armed()).await;
             }
         }
     };
+    let lives = all().into_iter().enumerate().map(|(index, life)| life.live(bench.clone(), amount(index)));
     let living = async {
         let lived = futures::future::join_all(lives).await;
         over.send_replace(true);
         lived
     };
-    let (deaths, lived) = tokio::join!(keeping, living);
+    let ((), lived) = tokio::join!(keeping, living);
+    if bench.is_dead() {
+        locked(deaths).pop_front();
+        bench.restart(None).await;
+    }
     judge(&bench, &lived).await;
     bench.stop().await;
-    deaths
+    before - locked(deaths).len()
 }
 
-/// Under virtual time and with the store in memory a run takes a moment, so each point gets several kills.
-#[tokio::test(start_paused = true)]
-async fn no_kill_loses_or_doubles_anything_on_the_simulated_store() {
-    for (index, point) in cases::CRASH_POINTS.iter().enumerate() {
-        let deaths = killed_at(Kept::Simulated, 10 + index as u64, point, 4, |_| {}).await;
-        assert!(deaths >= 1, "{point} was never reached");
+/// Runs until every point has killed, each at its first and then at a later passing.
+async fn until_all_have_killed(kept: Kept, hits: &[u32]) {
+    let points = hits.iter().flat_map(|hit| cases::CRASH_POINTS.iter().map(|point| (*point, *hit)));
+    let deaths: Deaths = Arc::new(Mutex::new(points.collect()));
+    let mut seed = 10;
+    while let Some((point, hit)) = { locked(&deaths).front().copied() } {
+        let killed = run(kept, seed, &deaths).await;
+        assert!(killed > 0, "{point} was not passed {hit} times");
+        seed += 1;
     }
 }
 
-/// The same kills twice are the same run, line for line.
 #[tokio::test(start_paused = true)]
-async fn a_simulated_run_repeats() {
-    let run = async || {
-        let bench = Arc::new(Bench::with(Kept::Simulated, 77, |_| {}).await);
-        let lived = crate::lives::live_all(&bench).await;
-        lived.into_iter().map(|one| (one.case, one.history)).collect::<Vec<_>>()
-    };
-    assert_eq!(run().await, run().await);
+async fn no_kill_loses_or_doubles_anything_on_the_simulated_store() {
+    until_all_have_killed(Kept::Simulated, &[1, 2]).await;
 }
 
 /// Real threads, a real file, each life on a runtime of its own that the kill takes away with everything on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_or_doubles_anything_on_sqlite() {
-    let points = cases::CRASH_POINTS.iter().enumerate();
-    let runs = points.map(|(index, point)| async move {
-        let deaths = killed_at(Kept::Sqlite, 100 + index as u64, point, 2, |_| {}).await;
-        assert!(deaths >= 1, "{point} was never reached");
-    });
-    use futures::StreamExt;
-    futures::stream::iter(runs).for_each_concurrent(6, |run| run).await;
+    let _alone = REAL_TIME.lock().await;
+    until_all_have_killed(Kept::Sqlite, &[1]).await;
+}
+
+/// The same seed gives the same run, line for line.
+#[tokio::test(start_paused = true)]
+async fn a_simulated_run_repeats() {
+    let run = async || {
+        let bench = Arc::new(Bench::with(Kept::Simulated, 77, |_| {}).await);
+        live_all(&bench).await.into_iter().map(|one| (one.case, one.history)).collect::<Vec<_>>()
+    };
+    assert_eq!(run().await, run().await);
 }

@@ -1,9 +1,9 @@
 //! The roles that cases calls, as models that can be scripted.
 
-pub mod catalog;
-pub mod department;
-pub mod identity;
-pub mod payments;
+pub(crate) mod catalog;
+pub(crate) mod department;
+pub(crate) mod identity;
+pub(crate) mod payments;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use rpc::{Effect, Fault, Kind};
 
 /// What a fake does with one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Play {
+pub(crate) enum Play {
     /// Does it and answers.
     Answer,
     /// Does it; the answer is lost.
@@ -31,6 +31,8 @@ pub enum Play {
     Garble,
     /// The order is still being created; at the channel, it is there soon.
     Creating,
+    /// The order is payable for two seconds only.
+    Short,
     /// The channel has not confirmed the closing yet.
     StillOpen,
     /// The channel fails the refund.
@@ -41,26 +43,26 @@ pub enum Play {
 
 /// What is planned for the next calls, by operation and by the amount of the case: every case of a test has an amount of its own.
 #[derive(Default)]
-pub struct Script(Mutex<BTreeMap<(&'static str, i64), VecDeque<Play>>>);
+pub(crate) struct Script(Mutex<BTreeMap<(&'static str, i64), VecDeque<Play>>>);
 
 impl Script {
-    pub fn plan(&self, operation: &'static str, amount: i64, plays: &[Play]) {
+    pub(crate) fn plan(&self, operation: &'static str, amount: i64, plays: &[Play]) {
         locked(&self.0).entry((operation, amount)).or_default().extend(plays);
     }
 
-    pub fn next(&self, operation: &'static str, amount: i64) -> Play {
+    pub(crate) fn next(&self, operation: &'static str, amount: i64) -> Play {
         locked(&self.0).get_mut(&(operation, amount)).and_then(VecDeque::pop_front).unwrap_or(Play::Answer)
     }
 }
 
-pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A fault of a fake.
 #[derive(Debug, thiserror::Error)]
 #[error("staged")]
-pub struct Trouble {
+pub(crate) struct Trouble {
     pub kind: Kind,
     pub effect: Effect,
     pub domain: &'static str,
@@ -69,11 +71,11 @@ pub struct Trouble {
 
 impl Trouble {
     /// The peer cannot be reached.
-    pub fn away(effect: Effect) -> tonic::Status {
+    pub(crate) fn away(effect: Effect) -> tonic::Status {
         Self::status(Kind::Unavailable, effect, "department.lastmile", "DEPARTMENT_UNREACHABLE")
     }
 
-    pub fn status(kind: Kind, effect: Effect, domain: &'static str, reason: &'static str) -> tonic::Status {
+    pub(crate) fn status(kind: Kind, effect: Effect, domain: &'static str, reason: &'static str) -> tonic::Status {
         rpc::status(&Self { kind, effect, domain, reason })
     }
 }

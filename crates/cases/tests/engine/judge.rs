@@ -10,7 +10,7 @@ use crate::citizens::{PAYER, PLATE, Who};
 use crate::life::{Citizen, Lived};
 
 /// Compares every case with what the department and the channel know, and the census with both.
-pub async fn judge(bench: &Bench, lived: &[Lived]) {
+pub(crate) async fn judge(bench: &Bench, lived: &[Lived]) {
     for one in lived {
         case(bench, one);
     }

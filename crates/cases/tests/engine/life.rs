@@ -13,7 +13,7 @@ use crate::fakes::Play;
 
 /// What the citizen does once the case waits for payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Citizen {
+pub(crate) enum Citizen {
     /// Pays.
     Pays,
     /// Pays, and the channel's callback is lost.
@@ -28,7 +28,7 @@ pub enum Citizen {
 
 /// A way through a case.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub(crate) struct Life {
     pub name: &'static str,
     pub region: &'static str,
     pub script: Vec<(&'static str, Vec<Play>)>,
@@ -40,29 +40,29 @@ pub struct Life {
 }
 
 impl Life {
-    pub fn new(name: &'static str, ends: &'static [CaseState]) -> Self {
+    pub(crate) fn new(name: &'static str, ends: &'static [CaseState]) -> Self {
         Self { name, region: CHANGSHA, script: Vec::new(), citizen: Citizen::Pays, clerks: false, ends }
     }
 
-    pub fn in_taiyuan(self) -> Self {
+    pub(crate) fn in_taiyuan(self) -> Self {
         Self { region: TAIYUAN, ..self }
     }
 
-    pub fn plan(mut self, operation: &'static str, plays: &[Play]) -> Self {
+    pub(crate) fn plan(mut self, operation: &'static str, plays: &[Play]) -> Self {
         self.script.push((operation, plays.to_vec()));
         self
     }
 
-    pub fn citizen(self, citizen: Citizen) -> Self {
+    pub(crate) fn citizen(self, citizen: Citizen) -> Self {
         Self { citizen, ..self }
     }
 
-    pub fn with_clerks(self) -> Self {
+    pub(crate) fn with_clerks(self) -> Self {
         Self { clerks: true, ..self }
     }
 
     /// Leads the case to its end and returns it as it then stands.
-    pub async fn live(self, bench: Arc<Bench>, amount: i64) -> Lived {
+    pub(crate) async fn live(self, bench: Arc<Bench>, amount: i64) -> Lived {
         for (operation, plays) in &self.script {
             bench.script.plan(operation, amount, plays);
         }
@@ -109,7 +109,7 @@ impl Life {
                 _ => {}
             }
             assert!(bench.clock.now() < deadline, "{} does not end: {case:?}", self.name);
-            bench.clock.sleep(Duration::from_millis(20)).await;
+            bench.clock.sleep(bench.glance()).await;
         }
     }
 
@@ -154,7 +154,7 @@ impl Life {
 }
 
 /// A case that has ended, with the history that a stream told, resumed as often as it broke.
-pub struct Lived {
+pub(crate) struct Lived {
     pub life: Life,
     pub amount: i64,
     pub case: pb::Case,
@@ -162,7 +162,7 @@ pub struct Lived {
 }
 
 impl Lived {
-    pub fn reasons(&self) -> Vec<&str> {
+    pub(crate) fn reasons(&self) -> Vec<&str> {
         self.history.iter().map(|event| event.reason.as_str()).collect()
     }
 }
@@ -180,7 +180,7 @@ async fn watch(bench: &Bench, who: &Who, case_id: &str) -> Vec<pb::CaseEvent> {
         if let Some(Ok(stream)) = opened {
             let mut stream = Box::pin(stream);
             // A stream of a host that died neither ends nor goes on.
-            while let Ok(Some(Ok(told))) = bench.clock.timeout(Duration::from_millis(700), stream.next()).await {
+            while let Ok(Some(Ok(told))) = bench.clock.timeout(bench.silence(), stream.next()).await {
                 let (event, case) = (told.event.expect("an event"), told.case.expect("a case"));
                 assert!(case.sequence >= event.sequence, "the case is not older than the line");
                 let known = events.insert(event.sequence, event);
@@ -192,12 +192,12 @@ async fn watch(bench: &Bench, who: &Who, case_id: &str) -> Vec<pb::CaseEvent> {
             break;
         }
         assert!(bench.clock.now() < deadline, "the history does not end");
-        bench.clock.sleep(Duration::from_millis(10)).await;
+        bench.clock.sleep(bench.glance()).await;
     }
     events.into_values().collect()
 }
 
-pub fn ended(state: CaseState) -> bool {
+pub(crate) fn ended(state: CaseState) -> bool {
     matches!(
         state,
         CaseState::Done | CaseState::Rejected | CaseState::Expired | CaseState::Cancelled | CaseState::Refunded
@@ -214,6 +214,6 @@ async fn wait_for_late_case(bench: &Bench, who: &Who, case_id: &str) {
             return;
         }
         assert!(bench.clock.now() < deadline, "late money stays: {late:?}");
-        bench.clock.sleep(Duration::from_millis(20)).await;
+        bench.clock.sleep(bench.glance()).await;
     }
 }

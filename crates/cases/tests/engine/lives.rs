@@ -6,14 +6,14 @@ use contracts::cases::v1::CaseState::{Cancelled, Done, Expired, Refunded, Reject
 
 use crate::bench::{Bench, Kept};
 use crate::fakes::Play::{
-    Answer, Creating, Garble, Hang, LoseAnswer, LoseRequest, Pending, RefundFails, RefundSlow, Refuse, Reject,
+    Answer, Creating, Garble, Hang, LoseAnswer, LoseRequest, Pending, RefundFails, RefundSlow, Refuse, Reject, Short,
     StillOpen,
 };
 use crate::judge::judge;
 use crate::life::{Citizen, Life, Lived};
 
 /// All ways. Together they pass every crash point.
-pub fn all() -> Vec<Life> {
+pub(crate) fn all() -> Vec<Life> {
     // Longer than any test: an inquiry that never says anything.
     const NEVER: &[crate::fakes::Play] = &[Garble; 400];
     vec![
@@ -26,7 +26,10 @@ pub fn all() -> Vec<Life> {
         Life::new("the order's answer is lost", &[Done]).plan("create", &[LoseAnswer]),
         Life::new("the order is lost", &[Done]).plan("create", &[LoseRequest, Refuse, Creating]),
         Life::new("the order is refused", &[Rejected]).plan("create", &[Reject("PAYEE_UNKNOWN")]),
-        Life::new("never paid", &[Expired]).citizen(Citizen::Sleeps).plan("close", &[StillOpen, LoseAnswer]),
+        Life::new("never paid", &[Expired])
+            .citizen(Citizen::Sleeps)
+            .plan("create", &[Short])
+            .plan("close", &[StillOpen, LoseAnswer]),
         Life::new("cancelled", &[Cancelled])
             .citizen(Citizen::Cancels)
             .plan("close", &[LoseRequest, StillOpen])
@@ -65,14 +68,17 @@ pub fn all() -> Vec<Life> {
 }
 
 /// The amount of each way: its own, so that scripts and truth can be told apart.
-pub fn amount(index: usize) -> i64 {
+pub(crate) fn amount(index: usize) -> i64 {
     20_000 + i64::try_from(index).expect("few")
 }
 
-pub async fn live_all(bench: &Arc<Bench>) -> Vec<Lived> {
+pub(crate) async fn live_all(bench: &Arc<Bench>) -> Vec<Lived> {
     let lives = all().into_iter().enumerate().map(|(index, life)| life.live(bench.clone(), amount(index)));
     futures::future::join_all(lives).await
 }
+
+/// What runs in real time runs alone: beside another it would only wait longer.
+pub(crate) static REAL_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn every_way_ends_rightly(kept: Kept) {
     let bench = Arc::new(Bench::new(kept).await);
@@ -98,10 +104,12 @@ async fn every_way_ends_rightly_on_the_simulated_store() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_way_ends_rightly_on_sqlite() {
+    let _alone = REAL_TIME.lock().await;
     every_way_ends_rightly(Kept::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_way_ends_rightly_on_postgres() {
+    let _alone = REAL_TIME.lock().await;
     every_way_ends_rightly(Kept::Postgres).await;
 }

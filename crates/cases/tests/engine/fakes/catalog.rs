@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::not_served;
 
 #[derive(Clone)]
-pub struct Catalog;
+pub(crate) struct Catalog;
 
 fn route(item: &str, region: &str, depth: Depth) -> pb::Route {
     pb::Route {

@@ -16,7 +16,7 @@ use super::{Play, Script, Trouble, locked};
 use crate::not_served;
 
 /// The amount of a bill is in its number, so that scripts find it.
-pub fn bill_no(amount: i64) -> String {
+pub(crate) fn bill_no(amount: i64) -> String {
     format!("B-{amount}")
 }
 
@@ -25,7 +25,7 @@ fn amount_of(bill_no: &str) -> i64 {
 }
 
 /// The digest of the record that the citizens of these tests read.
-pub const DIGEST: [u8; 32] = [7; 32];
+pub(crate) const DIGEST: [u8; 32] = [7; 32];
 
 #[derive(Clone, Debug, Default)]
 struct Settlement {
@@ -40,13 +40,15 @@ struct Settlement {
 #[derive(Default)]
 struct Truth {
     held: BTreeMap<String, String>,
+    /// Refused locks by their key: the same answer for ever.
+    refused: BTreeMap<String, &'static str>,
     settlements: BTreeMap<String, Settlement>,
     strangers: Vec<String>,
     inputs: Vec<String>,
 }
 
 #[derive(Clone)]
-pub struct Department {
+pub(crate) struct Department {
     pub profile: &'static str,
     pub region: &'static str,
     pub idempotency: &'static str,
@@ -58,7 +60,7 @@ pub struct Department {
 }
 
 impl Department {
-    pub fn new(
+    pub(crate) fn new(
         profile: &'static str,
         idempotency: &'static str,
         quiet: Duration,
@@ -72,23 +74,23 @@ impl Department {
     }
 
     /// How often the bill was booked: more than once is a citizen who paid twice.
-    pub fn booked(&self, amount: i64) -> u32 {
+    pub(crate) fn booked(&self, amount: i64) -> u32 {
         let truth = locked(&self.truth);
         truth.settlements.values().filter(|settlement| settlement.amount == amount).map(|one| one.booked).sum()
     }
 
     /// Whether a bill is still held.
-    pub fn holds(&self, amount: i64) -> bool {
+    pub(crate) fn holds(&self, amount: i64) -> bool {
         locked(&self.truth).held.contains_key(&bill_no(amount))
     }
 
     /// Calls that came without a sound assertion and grant.
-    pub fn strangers(&self) -> Vec<String> {
+    pub(crate) fn strangers(&self) -> Vec<String> {
         locked(&self.truth).strangers.clone()
     }
 
     /// The plates that came with locks and settlements.
-    pub fn inputs(&self) -> Vec<String> {
+    pub(crate) fn inputs(&self) -> Vec<String> {
         locked(&self.truth).inputs.clone()
     }
 
@@ -238,10 +240,12 @@ impl DepartmentService for Department {
         self.note_input(asked.input.as_ref());
         let asked = request.into_inner();
         let amount = amount_of(&asked.bill_no);
-        let play = self.script.next("lock", amount);
+        let known = locked(&self.truth).refused.get(&asked.request_id).copied();
+        let play = known.map_or_else(|| self.script.next("lock", amount), Play::Reject);
         let mut answer = pb::LockBillResponse { outcome: common::Outcome::Done.into(), ..Default::default() };
         match play {
             Play::Reject(code) => {
+                locked(&self.truth).refused.insert(asked.request_id, code);
                 answer.outcome = common::Outcome::Rejected.into();
                 answer.rejection = Some(rejection(code));
             }

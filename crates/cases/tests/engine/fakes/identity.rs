@@ -21,7 +21,7 @@ use super::{Trouble, locked};
 use crate::not_served;
 
 #[derive(Clone)]
-pub struct Identity {
+pub(crate) struct Identity {
     clock: Clock,
     ids: Ids,
     signer: Arc<SigningKey>,
@@ -31,7 +31,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn new(clock: Clock, ids: Ids) -> Self {
+    pub(crate) fn new(clock: Clock, ids: Ids) -> Self {
         let signer = Arc::new(SigningKey::generate(&ids).expect("a key"));
         let own = keyring::Key {
             owner: IDENTITY.to_owned(),
@@ -43,14 +43,14 @@ impl Identity {
     }
 
     /// Makes a profile's sealing key, registers its public half, and returns the private one.
-    pub fn profile_key(&self, profile: &str) -> Arc<AgreementKey> {
+    pub(crate) fn profile_key(&self, profile: &str) -> Arc<AgreementKey> {
         let key = AgreementKey::generate(jose::Curve::X25519, &self.ids).expect("a key");
         self.add(format!("adapter/{profile}"), PublicKey::Seal(*key.public()));
         Arc::new(key)
     }
 
     /// Grants are refused from now on.
-    pub fn go_away(&self, away: bool) {
+    pub(crate) fn go_away(&self, away: bool) {
         *locked(&self.away) = away;
     }
 
@@ -96,7 +96,7 @@ impl Identity {
     }
 
     /// A citizen's token, once cases has registered its key.
-    pub fn citizen(&self, entry_point: &str, person: &str, profiles: &[&str], level: u8) -> Option<String> {
+    pub(crate) fn citizen(&self, entry_point: &str, person: &str, profiles: &[&str], level: u8) -> Option<String> {
         let (iat, exp) = self.span(Duration::from_secs(600));
         let mut sealed = BTreeMap::new();
         for audience in profiles.iter().copied().chain([CASES]) {
@@ -122,7 +122,7 @@ impl Identity {
     }
 
     /// An entry point's own token.
-    pub fn entry_point(&self, name: &str) -> String {
+    pub(crate) fn entry_point(&self, name: &str) -> String {
         let (iat, exp) = self.span(Duration::from_secs(600));
         self.sign(
             typ::ENTRY_POINT,
@@ -140,7 +140,7 @@ impl Identity {
     }
 
     /// A clerk's or operator's token.
-    pub fn staff(&self, name: &str, kind: StaffKind, departments: &[&str], regions: &[&str]) -> String {
+    pub(crate) fn staff(&self, name: &str, kind: StaffKind, departments: &[&str], regions: &[&str]) -> String {
         let (iat, exp) = self.span(Duration::from_secs(600));
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
         self.sign(

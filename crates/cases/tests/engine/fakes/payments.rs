@@ -22,6 +22,8 @@ struct Truth {
     created: BTreeMap<String, (Vec<u8>, String)>,
     refunds: BTreeMap<String, pb::RefundRecord>,
     closings: BTreeMap<String, pb::Order>,
+    /// Refused orders by their key: the same answer for ever.
+    refused: BTreeMap<String, &'static str>,
     events: Vec<pb::Event>,
     /// Amounts whose callback is lost: nobody hears of the money until the channel is asked.
     lost_callbacks: BTreeSet<i64>,
@@ -29,7 +31,7 @@ struct Truth {
 }
 
 #[derive(Clone)]
-pub struct Payments {
+pub(crate) struct Payments {
     pub script: Arc<Script>,
     clock: Clock,
     truth: Arc<Mutex<Truth>>,
@@ -37,12 +39,12 @@ pub struct Payments {
 }
 
 impl Payments {
-    pub fn new(script: Arc<Script>, clock: Clock) -> Self {
+    pub(crate) fn new(script: Arc<Script>, clock: Clock) -> Self {
         Self { script, clock, truth: Arc::default(), grown: watch::Sender::new(0) }
     }
 
     /// The citizen pays at the channel; tells whether the channel let him.
-    pub fn pay(&self, amount: i64) -> bool {
+    pub(crate) fn pay(&self, amount: i64) -> bool {
         let mut truth = locked(&self.truth);
         let now = time::to_proto(self.clock.now());
         let lost = truth.lost_callbacks.contains(&amount);
@@ -66,23 +68,23 @@ impl Payments {
     }
 
     /// Nobody hears of this payment by itself.
-    pub fn lose_callback(&self, amount: i64) {
+    pub(crate) fn lose_callback(&self, amount: i64) {
         locked(&self.truth).lost_callbacks.insert(amount);
     }
 
     /// Where the order of a case stands.
-    pub fn state(&self, amount: i64) -> Option<OrderState> {
+    pub(crate) fn state(&self, amount: i64) -> Option<OrderState> {
         let truth = locked(&self.truth);
         truth.orders.values().find(|order| minor(order) == amount).map(pb::Order::state)
     }
 
     /// How many orders were made for an amount.
-    pub fn orders(&self, amount: i64) -> usize {
+    pub(crate) fn orders(&self, amount: i64) -> usize {
         locked(&self.truth).orders.values().filter(|order| minor(order) == amount).count()
     }
 
     /// How much went back of an amount.
-    pub fn refunded(&self, amount: i64) -> i64 {
+    pub(crate) fn refunded(&self, amount: i64) -> i64 {
         let truth = locked(&self.truth);
         let back = truth.refunds.values().filter(|refund| refund.state() == RefundState::Succeeded);
         back.filter_map(|refund| refund.amount.as_ref())
@@ -92,7 +94,7 @@ impl Payments {
     }
 
     /// The payer references that came.
-    pub fn payers(&self) -> Vec<String> {
+    pub(crate) fn payers(&self) -> Vec<String> {
         locked(&self.truth).payers.clone()
     }
 
@@ -150,6 +152,10 @@ impl Payments {
             return truth.orders.get(&id).cloned().ok_or_else(|| missing("ORDER_NOT_FOUND"));
         }
         let state = if play == Play::Creating { OrderState::Creating } else { OrderState::Waiting };
+        let expire_time = match play {
+            Play::Short => Some(time::to_proto(self.clock.now().plus(Duration::from_secs(2)))),
+            _ => asked.expire_time,
+        };
         let order = pb::Order {
             order_id: format!("ord_{:032x}", truth.orders.len() + 1),
             request_id: asked.request_id.clone(),
@@ -158,11 +164,11 @@ impl Payments {
             amount: asked.amount.clone(),
             channel: asked.channel.clone(),
             state: state.into(),
-            expire_time: asked.expire_time,
+            expire_time,
             pay_sheet: Some(pb::PaySheet {
                 trade_type: asked.trade_type,
                 code_url: format!("weixin://pay/{}", asked.request_id),
-                expire_time: asked.expire_time,
+                expire_time,
                 ..pb::PaySheet::default()
             }),
             ..pb::Order::default()
@@ -259,10 +265,14 @@ impl PaymentService for Payments {
         request: Request<pb::CreateOrderRequest>,
     ) -> Result<Response<pb::CreateOrderResponse>, Status> {
         let asked = request.into_inner();
-        let play = self.script.next("create", minor_of(asked.amount.as_ref()));
+        let known = locked(&self.truth).refused.get(&asked.request_id).copied();
+        let play = known.map_or_else(|| self.script.next("create", minor_of(asked.amount.as_ref())), Play::Reject);
         let order = match play {
             Play::LoseRequest | Play::Refuse => None,
-            Play::Reject(reason) => return Err(rule("payments.lastmile", reason)),
+            Play::Reject(reason) => {
+                locked(&self.truth).refused.insert(asked.request_id, reason);
+                return Err(rule("payments.lastmile", reason));
+            }
             _ => Some(self.create(&asked, play)?),
         };
         self.play(play, pb::CreateOrderResponse { order }).await
