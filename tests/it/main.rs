@@ -1,5 +1,6 @@
 //! Everything that is tested across crates, in one binary: it links once, and a test is found by its path.
 
 mod contract;
+mod slice;
 mod tidy;
 mod wire;

@@ -1,4 +1,7 @@
 //! What the tests of the whole workspace share.
 
+pub mod cluster;
 pub mod servers;
 pub mod simulation;
+
+pub use cluster::{Cluster, Topology};

@@ -35,7 +35,7 @@ pub struct Endpoint {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { departments_dir: "departments".into(), keys_dir: "var/adapter".into(), profiles: BTreeMap::new() }
+        Self { departments_dir: "departments".into(), keys_dir: "keys/adapter".into(), profiles: BTreeMap::new() }
     }
 }
 

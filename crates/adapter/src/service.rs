@@ -76,11 +76,11 @@ impl Service {
     /// Checks who asks and for whom, then finds the item.
     ///
     /// Errors: AssertionInvalid before anything is said of items; ItemNotOffered.
-    fn enter(&self, envelope: &Envelope<'_>) -> Result<(&ItemPlan, Citizen), Error> {
+    async fn enter(&self, envelope: &Envelope<'_>) -> Result<(&ItemPlan, Citizen), Error> {
         let Envelope { item, region, operation, metadata } = *envelope;
         let header = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let assertion = header(ASSERTION_HEADER).ok_or(Error::AssertionInvalid("missing"))?;
-        let applicant = self.door.open(assertion, header(SEALED_HEADER), Asked { item, region, operation });
+        let applicant = self.door.admit(assertion, header(SEALED_HEADER), Asked { item, region, operation }).await;
         let applicant = applicant.map_err(|check| Error::AssertionInvalid(check.name()))?;
         let served = self.backend.plan().profile.regions.iter().any(|own| covers(own.as_str(), region));
         let plan = self.backend.plan().items.get(item).filter(|_| served).ok_or(Error::ItemNotOffered)?;
@@ -112,7 +112,7 @@ impl Service {
     }
 
     async fn query(&self, envelope: Envelope<'_>, request: &pb::QueryRequest) -> Result<pb::QueryResponse, Error> {
-        let (item, citizen) = self.enter(&envelope)?;
+        let (item, citizen) = self.enter(&envelope).await?;
         let (input, page, list) = self.list(
             item,
             &ListAsked {
@@ -144,7 +144,7 @@ impl Service {
         envelope: Envelope<'_>,
         request: &pb::ListBillsRequest,
     ) -> Result<pb::ListBillsResponse, Error> {
-        let (item, citizen) = self.enter(&envelope)?;
+        let (item, citizen) = self.enter(&envelope).await?;
         let (input, page, list) = self.list(
             item,
             &ListAsked {
@@ -172,7 +172,7 @@ impl Service {
     }
 
     async fn lock(&self, envelope: Envelope<'_>, request: &pb::LockBillRequest) -> Result<pb::LockBillResponse, Error> {
-        let (item, citizen) = self.enter(&envelope)?;
+        let (item, citizen) = self.enter(&envelope).await?;
         let mut problems = Problems::default();
         problems.key("request_id", &request.request_id);
         problems.number("bill_no", &request.bill_no);
@@ -201,7 +201,7 @@ impl Service {
         envelope: Envelope<'_>,
         request: &pb::ReleaseBillRequest,
     ) -> Result<pb::ReleaseBillResponse, Error> {
-        let (item, citizen) = self.enter(&envelope)?;
+        let (item, citizen) = self.enter(&envelope).await?;
         let mut problems = Problems::default();
         problems.key("request_id", &request.request_id);
         problems.key("lock_request_id", &request.lock_request_id);
@@ -220,7 +220,7 @@ impl Service {
         envelope: Envelope<'_>,
         request: &pb::SettleBillRequest,
     ) -> Result<pb::SettleBillResponse, Error> {
-        let (item, citizen) = self.enter(&envelope)?;
+        let (item, citizen) = self.enter(&envelope).await?;
         let mut problems = Problems::default();
         problems.key("request_id", &request.request_id);
         problems.key("lock_request_id", &request.lock_request_id);
@@ -260,7 +260,7 @@ impl Service {
         envelope: Envelope<'_>,
         request: &pb::InquireBillRequest,
     ) -> Result<pb::InquireBillResponse, Error> {
-        let (item, citizen) = self.enter(&envelope)?;
+        let (item, citizen) = self.enter(&envelope).await?;
         let mut problems = Problems::default();
         problems.key("request_id", &request.request_id);
         problems.number("bill_no", &request.bill_no);

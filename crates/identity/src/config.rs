@@ -17,7 +17,8 @@ use crate::domain::names;
 pub struct Config {
     /// What an assertion may name as its audience instead of `identity`: the public base URL and the token endpoint's address.
     pub assertion_audiences: Vec<String>,
-    /// Identity's own private keys and its pepper, made when they are missing. Losing the pepper loses who is who.
+    /// Identity's own private keys and its pepper, made when they are missing. Below the data directory unless absolute.
+    /// Losing the pepper loses who is who.
     pub keys_dir: PathBuf,
     /// How long a citizen token lives, at most 15 minutes.
     pub citizen_token_life: Duration,
@@ -156,7 +157,7 @@ impl Default for Config {
                 "http://127.0.0.1:7443".to_owned(),
                 "http://127.0.0.1:7443/oauth2/token".to_owned(),
             ],
-            keys_dir: "var/identity/keys".into(),
+            keys_dir: "keys/identity".into(),
             citizen_token_life: Duration::from_secs(15 * 60),
             entry_point_token_life: Duration::from_secs(15 * 60),
             staff_token_life: Duration::from_secs(15 * 60),

@@ -13,8 +13,9 @@ use runtime::{Context, telemetry};
 
 use crate::app::Listeners;
 use crate::data::DataDir;
+use crate::demo::{self, Cities};
 use crate::doctor::Verdict;
-use crate::{App, Config, Role, ca, doctor, health, inspect, ops};
+use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ops, sandbox};
 
 /// The flags or the configuration were not understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -64,6 +65,18 @@ enum Command {
     Doctor,
     /// Asks a running process whether it is ready
     Health,
+    /// Plays a fine from the query to the cleared points, as a super app and its citizen would
+    Demo(DemoArgs),
+    /// What drills need to know
+    Drill {
+        #[command(subcommand)]
+        verb: DrillVerb,
+    },
+    /// The simulated departments and channels
+    Sandbox {
+        #[command(subcommand)]
+        verb: SandboxVerb,
+    },
     /// The internal certificate authority of the split topology
     Ca {
         #[command(subcommand)]
@@ -79,6 +92,40 @@ enum ConfigVerb {
     Show,
     /// Prints the JSON Schema
     Schema,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Stages something that goes wrong, and shows how it ends
+    #[arg(long, value_enum, value_name = "NAME")]
+    fault: Option<demo::Fault>,
+    /// Where
+    #[arg(long, value_enum, default_value_t)]
+    city: Cities,
+    /// The public port, http://host:port; by default listen.public
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// The sandbox's control port, host:port; by default that of the configuration
+    #[arg(long, value_name = "ADDRESS")]
+    control: Option<String>,
+    /// The directory of the sandbox's entry-point keys; by default in the data directory
+    #[arg(long, value_name = "DIRECTORY")]
+    keys: Option<PathBuf>,
+    /// How many seconds one case may take to its end
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    patience: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum DrillVerb {
+    /// Prints every point at which drill.crash can kill the process
+    CrashPoints,
+}
+
+#[derive(Debug, Subcommand)]
+enum SandboxVerb {
+    /// Makes the keys of the simulated WeChat Pay where they are missing: for payments, when it starts apart from the sandbox
+    Keys,
 }
 
 #[derive(Debug, Subcommand)]
@@ -171,6 +218,13 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
             writeln!(stdout, "{}", answer.text)?;
             return Ok(if answer.is_success { End::Done } else { End::No });
         }
+        Command::Demo(args) => return demonstrate(args, config, &context, &mut stdout).await,
+        Command::Drill { verb: DrillVerb::CrashPoints } => {
+            drill::crash_points().try_for_each(|point| writeln!(stdout, "{point}"))?;
+        }
+        Command::Sandbox { verb: SandboxVerb::Keys } => {
+            writeln!(stdout, "{}", sandbox::make_keys(config, &context)?.display())?;
+        }
         Command::Ca { verb } => authority(verb, config, &context, &mut stdout)?,
     }
     Ok(End::Done)
@@ -210,7 +264,10 @@ async fn serve(config: &Config, context: Context) -> anyhow::Result<End> {
         let data = DataDir::open(&config.data.directory)?;
         let listeners = Listeners::bind(&context, &config.listen).await?;
         let app = App::build(config, context, data, listeners).await?;
-        announce(&app, &mut io::stdout())?;
+        if let Err(missing) = app.ready(config.serve.ready_timeout.get()).await {
+            tracing::warn!(missing = missing.join("; "), "not every role is ready yet");
+        }
+        announce::print(&app, config, &mut io::stdout())?;
         Ok(app.run(signals).await)
     };
     let ended: anyhow::Result<_> = ended.await;
@@ -219,8 +276,11 @@ async fn serve(config: &Config, context: Context) -> anyhow::Result<End> {
     Ok(if ended?.is_success() { End::Done } else { End::No })
 }
 
-fn announce(app: &App, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "operations  http://{}", app.addresses().operations)
+async fn demonstrate(args: DemoArgs, config: &Config, context: &Context, out: &mut impl Write) -> anyhow::Result<End> {
+    let DemoArgs { fault, city, to, control, keys, patience } = args;
+    let patience = std::time::Duration::from_secs(patience);
+    let options = demo::Options { cities: city, fault, to, control, keys, patience };
+    Ok(if demo::run(&options, config, context, out).await? { End::Done } else { End::No })
 }
 
 async fn diagnose(config: &Config, context: &Context, out: &mut impl Write) -> anyhow::Result<End> {
@@ -244,7 +304,7 @@ fn authority(verb: CaVerb, config: &Config, context: &Context, out: &mut impl Wr
             let ca = ca.unwrap_or_else(|| data.join("ca"));
             let directory = directory.unwrap_or_else(|| data.join("tls").join(role.name()));
             let issued = ca::issue(context, &ca, role, ca::days(days), &directory)?;
-            for file in [issued.cert_file, issued.key_file, issued.ca_file] {
+            for file in [issued.cert, issued.key, issued.ca] {
                 writeln!(out, "{}", file.display())?;
             }
         }

@@ -2,16 +2,22 @@
 //!
 //! `deploy/config/default.toml` is embedded and is the reference; a test holds it equal to the defaults of the types.
 
+mod sections;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use runtime::config::{Duration, Loader, Problem};
-use runtime::{crash, http, telemetry};
+use runtime::config::{Loader, Problem};
+use runtime::{crash, telemetry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Role;
+
+pub use sections::{
+    At, Callbacks, Data, Drill, Listen, Mesh, Operations, Peer, Public, RoleFiles, Sandbox, Serve, Stores, Tls,
+};
 
 /// The commented defaults that the binary carries.
 pub const DEFAULTS: &str = include_str!("../../../deploy/config/default.toml");
@@ -26,11 +32,15 @@ pub struct Config {
     pub data: Data,
     /// The addresses that this process listens on.
     pub listen: Listen,
+    /// What the public listener shows.
+    pub public: Public,
+    /// The callbacks listener.
+    pub callbacks: Callbacks,
     /// The operations listener.
     pub operations: Operations,
     /// Where the other roles are; a role that is not named here runs in this process.
-    pub mesh: BTreeMap<String, Peer>,
-    /// The certificate with which this process meets other roles.
+    pub mesh: Mesh,
+    /// The certificates with which the roles of this process meet other roles.
     pub tls: Tls,
     /// Logs and spans.
     pub telemetry: telemetry::Config,
@@ -38,119 +48,22 @@ pub struct Config {
     pub drill: Drill,
     /// One database per service.
     pub store: Stores,
+    /// What is shared while it lasts: quotas, wake-ups.
+    pub cache: store::cache::Config,
+    /// The public door.
+    pub gateway: gateway::Config,
+    /// People, entry points, tokens, keys.
+    pub identity: identity::Config,
+    /// The catalogue.
+    pub catalog: catalog::Config,
+    /// Orders, refunds, the ledger.
+    pub payments: payments::Config,
+    /// The departments' profiles.
+    pub adapter: adapter::Config,
+    /// Everything that changes the world.
+    pub cases: cases::Config,
     /// Simulated departments and channels.
     pub sandbox: Sandbox,
-}
-
-/// What this process does.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Serve {
-    /// The roles to run; none named means all (the sandbox only where it is enabled).
-    pub roles: Vec<Role>,
-    /// How long work in hand may go on after a stop signal.
-    pub drain_timeout: Duration,
-}
-
-/// Where embedded state lives.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Data {
-    /// The directory of databases, keys and journals; one process at a time.
-    pub directory: PathBuf,
-}
-
-/// The addresses that this process listens on, each `ip:port`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Listen {
-    /// gRPC, token endpoint and keys, for super-app back ends.
-    pub public: String,
-    /// Callbacks of payment channels.
-    pub callbacks: String,
-    /// Health and metrics; keep it inside.
-    pub operations: String,
-    /// gRPC with mutual TLS for the other roles; empty when all roles run here.
-    pub mesh: String,
-}
-
-/// The operations listener.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Operations {
-    /// What the listener allows.
-    pub limits: http::Limits,
-}
-
-/// Where another role is.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// `https://host:port` of the role's mesh listener.
-    pub endpoint: String,
-}
-
-/// The certificate with which this process meets other roles. All three files, or none.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tls {
-    /// The certificate of the internal CA (PEM).
-    pub ca_file: PathBuf,
-    /// This process's certificate (PEM).
-    pub cert_file: PathBuf,
-    /// Its private key (PEM), readable by the owner alone.
-    pub key_file: PathBuf,
-}
-
-/// What only tests and drills set.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Drill {
-    /// `point` or `point:hit`: the process kills itself there. Empty: never.
-    pub crash: String,
-}
-
-/// One database per service. An empty address means a SQLite file in the data directory.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Stores {
-    /// Persons, entry points, keys.
-    pub identity: store::Config,
-    /// Orders and the ledger.
-    pub payments: store::Config,
-    /// Cases and their history.
-    pub cases: store::Config,
-}
-
-/// Simulated departments and channels.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sandbox {
-    /// Whether the role may run at all. Never in production.
-    pub enabled: bool,
-}
-
-impl Default for Serve {
-    fn default() -> Self {
-        Self { roles: Vec::new(), drain_timeout: Duration::from_secs(20) }
-    }
-}
-
-impl Default for Data {
-    fn default() -> Self {
-        Self { directory: "var".into() }
-    }
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            public: "127.0.0.1:7443".to_owned(),
-            callbacks: "127.0.0.1:7444".to_owned(),
-            operations: "127.0.0.1:7445".to_owned(),
-            mesh: String::new(),
-        }
-    }
 }
 
 impl Config {
@@ -159,10 +72,11 @@ impl Config {
         Loader::new(DEFAULTS)
     }
 
-    /// The roles that this process runs, in mounting order.
+    /// The roles that this process runs, in mounting order: those that are named, else all that are nowhere else.
     pub fn roles(&self) -> Vec<Role> {
         let is_asked = |role: &Role| match self.serve.roles.as_slice() {
-            [] => *role != Role::Sandbox || self.sandbox.enabled,
+            [] if *role == Role::Sandbox => self.sandbox.enabled && self.sandbox.at == At::default(),
+            [] => !self.mesh.contains_key(role.name()),
             named => named.contains(role),
         };
         Role::ALL.into_iter().filter(is_asked).collect()
@@ -171,6 +85,24 @@ impl Config {
     /// Whether this process reaches other roles, or they it, over the network.
     pub fn is_split(&self) -> bool {
         !self.mesh.is_empty() || !self.listen.mesh.is_empty()
+    }
+
+    /// The same with every path of a key or journal below the data directory, unless it is absolute.
+    #[must_use]
+    pub fn placed(&self) -> Self {
+        let mut config = self.clone();
+        let place = |path: &mut PathBuf| *path = self.data.directory.join(&path).components().collect();
+        place(&mut config.identity.keys_dir);
+        place(&mut config.payments.payer_key_file);
+        place(&mut config.adapter.keys_dir);
+        place(&mut config.cases.keys_dir);
+        place(&mut config.sandbox.systems.data_dir);
+        config
+    }
+
+    /// Where a role keeps its private keys.
+    pub fn keys_dir(&self, role: Role) -> PathBuf {
+        self.data.directory.join("keys").join(role.name())
     }
 
     /// The stores of the roles that run here, each with its service's name; an empty address is filled in.
@@ -199,11 +131,20 @@ impl Config {
     pub fn validate(&self, problems: &mut Vec<Problem>) {
         self.validate_listen(problems);
         self.validate_mesh(problems);
+        self.callbacks.limits.validate("callbacks.limits", problems);
         self.operations.limits.validate("operations.limits", problems);
         self.telemetry.validate("telemetry", problems);
         for (role, store) in self.stores() {
             store.validate(&format!("store.{role}"), problems);
         }
+        let placed = self.placed();
+        self.cache.validate("cache", problems);
+        self.gateway.validate("gateway", problems);
+        placed.identity.validate("identity", problems);
+        placed.payments.validate("payments", problems);
+        placed.adapter.validate("adapter", problems);
+        placed.cases.validate("cases", problems);
+        placed.sandbox.systems.validate("sandbox.systems", problems);
         if self.serve.roles.contains(&Role::Sandbox) && !self.sandbox.enabled {
             let problem = Problem::new("serve.roles", "names the sandbox, which is not enabled");
             problems.push(problem.hint("set sandbox.enabled = true, never in production"));
@@ -234,45 +175,25 @@ impl Config {
     }
 
     fn validate_mesh(&self, problems: &mut Vec<Problem>) {
-        let here = self.roles();
         for (key, peer) in &self.mesh {
             let path = format!("mesh.{key}");
             match key.split('/').next().unwrap_or_default().parse::<Role>() {
                 Err(error) => problems.push(Problem::new(path.clone(), error.to_string())),
-                Ok(role) if here.contains(&role) => {
-                    let problem = Problem::new(path.clone(), "is a role that also runs here");
-                    problems
-                        .push(problem.hint("name the roles of this process in serve.roles, or leave out the endpoint"));
-                }
                 Ok(_) => {}
             }
-            let address = peer.endpoint.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':'));
-            if address.and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
+            if peer.address().is_none() {
                 problems.push(Problem::new(format!("{path}.endpoint"), "must be https://host:port"));
             }
         }
-        let files = [&self.tls.ca_file, &self.tls.cert_file, &self.tls.key_file];
-        let named = files.iter().filter(|file| !file.as_os_str().is_empty()).count();
-        if named != files.len() && (named > 0 || self.is_split()) {
-            let problem = Problem::new("tls", "needs ca_file, cert_file and key_file: roles meet over mutual TLS only");
-            problems.push(problem.hint("make them with `lastmile ca init` and `lastmile ca issue --role ROLE`"));
+        if self.is_split() && !self.tls.is_configured() {
+            let problem = Problem::new("tls.directory", "is required: roles meet over mutual TLS only");
+            problems.push(
+                problem.hint("make the certificates with `lastmile ca init` and `lastmile ca issue --role ROLE`"),
+            );
         }
-    }
-}
-
-impl Listen {
-    /// The addresses that are set, each with its path in the configuration.
-    pub fn all(&self) -> Vec<(&'static str, &str)> {
-        let all = [
-            ("listen.public", &self.public),
-            ("listen.callbacks", &self.callbacks),
-            ("listen.operations", &self.operations),
-            ("listen.mesh", &self.mesh),
-        ];
-        all.into_iter()
-            .filter(|(path, address)| *path != "listen.mesh" || !address.is_empty())
-            .map(|(path, address)| (path, address.as_str()))
-            .collect()
+        if self.public.cert_file.as_os_str().is_empty() != self.public.key_file.as_os_str().is_empty() {
+            problems.push(Problem::new("public", "needs cert_file and key_file, or neither"));
+        }
     }
 }
 
@@ -289,6 +210,18 @@ mod tests {
         faults.into_iter().map(|fault| (fault.problem.path, fault.problem.message)).collect()
     }
 
+    fn differences(path: &str, left: &serde_json::Value, right: &serde_json::Value, found: &mut Vec<String>) {
+        match (left.as_object(), right.as_object()) {
+            (Some(left), Some(right)) => {
+                for key in left.keys().chain(right.keys().filter(|key| !left.contains_key(*key))) {
+                    differences(&format!("{path}.{key}"), &left[key], &right[key], found);
+                }
+            }
+            _ if left != right => found.push(format!("{path}: {left} {right}")),
+            _ => {}
+        }
+    }
+
     fn paths(toml: &str) -> Vec<String> {
         problems(toml).into_iter().map(|(path, _)| path).collect()
     }
@@ -298,7 +231,9 @@ mod tests {
         let loaded = Config::loader().load(Config::validate).expect("the defaults are right");
         let in_code = serde_json::to_value(Config::default()).expect("serialises");
         let in_file = serde_json::to_value(&loaded.value).expect("serialises");
-        assert_eq!(in_file, in_code);
+        let mut differing = Vec::new();
+        differences("", &in_file, &in_code, &mut differing);
+        assert_eq!(differing, Vec::<String>::new(), "the file is left, the code right");
         let mut before = "";
         for line in DEFAULTS.lines() {
             if line.contains(" = ") && !line.starts_with('#') {
@@ -321,8 +256,12 @@ mod tests {
         assert_eq!(config.roles().len(), Role::ALL.len() - 1);
         config.sandbox.enabled = true;
         assert_eq!(config.roles(), Role::ALL);
-        config.serve.roles = vec![Role::Cases];
-        assert_eq!(config.roles(), [Role::Cases]);
+        config.mesh.insert("payments".to_owned(), Peer { endpoint: "https://payments:7440".to_owned() });
+        assert!(!config.roles().contains(&Role::Payments), "it is elsewhere");
+        config.sandbox.at.wechatpay = "sandbox:7501".to_owned();
+        assert!(!config.roles().contains(&Role::Sandbox), "it is elsewhere");
+        config.serve.roles = vec![Role::Payments];
+        assert_eq!(config.roles(), [Role::Payments], "the same file serves every process");
     }
 
     #[test]
@@ -334,9 +273,9 @@ mod tests {
         assert_eq!(paths("[serve]\nroles = [\"sandbox\"]\n"), ["serve.roles"]);
         assert_eq!(paths("[drill]\ncrash = \"a:0\"\n"), ["drill.crash"]);
         let split = "[serve]\nroles = [\"cases\"]\n[mesh.payments]\nendpoint = \"https://payments:7440\"\n";
-        assert_eq!(paths(split), ["tls"]);
+        assert_eq!(paths(split), ["tls.directory"]);
         let wrong = "[mesh.paymens]\nendpoint = \"https://a:1\"\n[mesh.cases]\nendpoint = \"http://a:1\"\n";
-        assert_eq!(paths(wrong), ["mesh.cases", "mesh.cases.endpoint", "mesh.paymens", "tls"]);
+        assert_eq!(paths(wrong), ["mesh.cases.endpoint", "mesh.paymens", "tls.directory"]);
         assert_eq!(paths("[store.cases]\nurl = \"mysql://x\"\n"), ["store.cases.url"]);
         assert_eq!(paths("[serve]\nroles = [\"gateway\"]\n[store.cases]\nurl = \"mysql://x\"\n"), Vec::<String>::new());
     }

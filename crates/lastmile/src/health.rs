@@ -33,6 +33,11 @@ pub async fn ask(context: &Context, address: &str, path: &str) -> anyhow::Result
     Ok(Answer { is_success: reply.status().is_success(), text })
 }
 
+/// The same of an address as it is configured; what is no address stays as it is.
+pub(crate) fn reachable_text(address: &str) -> String {
+    address.parse().map_or_else(|_| address.to_owned(), |address| reachable(address).to_string())
+}
+
 /// An address that listens everywhere is asked at home.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {

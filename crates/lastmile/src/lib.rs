@@ -9,11 +9,22 @@ pub mod ca;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod demo;
 pub mod doctor;
+pub mod drill;
 pub mod health;
 pub mod inspect;
 pub mod ops;
 pub mod role;
+
+mod announce;
+mod cores;
+mod front;
+mod mesh;
+mod mount;
+mod sandbox;
+mod serving;
+mod site;
 
 pub use app::App;
 pub use config::Config;

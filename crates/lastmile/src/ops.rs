@@ -32,6 +32,16 @@ impl Probe {
     pub fn new(name: impl Into<String>, ask: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
         Self { name: name.into(), ask: Arc::new(ask) }
     }
+
+    /// The role.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is missing, if anything.
+    pub fn complaint(&self) -> Option<String> {
+        (self.ask)().err()
+    }
 }
 
 impl fmt::Debug for Probe {
@@ -64,7 +74,7 @@ async fn ready(State(operations): State<Operations>) -> Response {
     let answers: BTreeMap<&str, String> = operations
         .probes
         .iter()
-        .map(|probe| (probe.name.as_str(), (probe.ask)().err().unwrap_or_else(|| "ready".to_owned())))
+        .map(|probe| (probe.name(), probe.complaint().unwrap_or_else(|| "ready".to_owned())))
         .collect();
     let is_ready = !is_draining && answers.values().all(|answer| answer == "ready");
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -1,4 +1,4 @@
-//! The roles of the mesh that this binary can play.
+//! The roles of the mesh that this binary can play: those of the contract that are served, with their names on the command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,19 +34,34 @@ impl Role {
     /// The name on the command line, in mesh keys, certificates and logs.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Gateway => "gateway",
-            Self::Identity => "identity",
-            Self::Catalog => "catalog",
-            Self::Payments => "payments",
-            Self::Cases => "cases",
-            Self::Adapter => "adapter",
-            Self::Sandbox => "sandbox",
+            Self::Gateway => rpc::role_name(rpc::Role::Gateway),
+            Self::Identity => rpc::role_name(rpc::Role::Identity),
+            Self::Catalog => rpc::role_name(rpc::Role::Catalog),
+            Self::Payments => rpc::role_name(rpc::Role::Payments),
+            Self::Cases => rpc::role_name(rpc::Role::Cases),
+            Self::Adapter => rpc::role_name(rpc::Role::Adapter),
+            Self::Sandbox => rpc::role_name(rpc::Role::Sandbox),
         }
     }
 
     /// The name in the role's certificate.
     pub fn dns_name(self) -> String {
-        format!("{}.lastmile.internal", self.name())
+        rpc::role::role_dns_name(self.into())
+    }
+}
+
+/// The role as the contract names it.
+impl From<Role> for rpc::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Gateway => Self::Gateway,
+            Role::Identity => Self::Identity,
+            Role::Catalog => Self::Catalog,
+            Role::Payments => Self::Payments,
+            Role::Cases => Self::Cases,
+            Role::Adapter => Self::Adapter,
+            Role::Sandbox => Self::Sandbox,
+        }
     }
 }
 

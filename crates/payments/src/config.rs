@@ -24,7 +24,8 @@ pub struct Config {
     pub merchants: Vec<Merchant>,
     /// The channels.
     pub channels: Channels,
-    /// Holds the 32 bytes under which payer references are kept until the channel has them; made when it is missing.
+    /// Holds the 32 bytes under which payer references are kept until the channel has them; made when it is missing;
+    /// below the data directory unless absolute.
     pub payer_key_file: PathBuf,
     /// How open orders and refunds are followed.
     pub worker: Worker,
@@ -113,7 +114,7 @@ impl Default for Config {
             payees: Vec::new(),
             merchants: Vec::new(),
             channels: Channels::default(),
-            payer_key_file: PathBuf::new(),
+            payer_key_file: "keys/payments/payer.key".into(),
             worker: Worker::default(),
             answer_timeout: Duration::from_secs(8),
         }

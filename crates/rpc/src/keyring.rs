@@ -16,6 +16,7 @@ use arc_swap::{ArcSwap, Guard};
 use contracts::identity::v1::identity_service_client::IdentityServiceClient;
 use contracts::identity::v1::{ListKeysRequest, RegisterKeyRequest};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use runtime::clock::Elapsed;
 use runtime::{Context, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -33,6 +34,8 @@ const JITTER_DIVISOR: u32 = 4;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The least time between two rounds, however many hints arrive: anybody can show a token with a key that nobody has.
 const HINT_GAP: Duration = Duration::from_millis(500);
+/// How long a verifier that met an unknown key waits for a newer list.
+const RENEWED_WITHIN: Duration = Duration::from_secs(1);
 /// What "never refreshed" looks like in the atomic.
 const NEVER: i64 = i64::MIN;
 
@@ -279,6 +282,13 @@ impl token::Keys for KeyRing {
             self.hint();
         }
         found
+    }
+
+    fn renewed(&self) -> BoxFuture<'_, ()> {
+        let version = self.keys().version();
+        self.hint();
+        // With or without a newer list: whoever waits looks again.
+        Box::pin(async move { let _ = self.newer_than(version, RENEWED_WITHIN).await; })
     }
 }
 

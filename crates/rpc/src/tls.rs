@@ -11,7 +11,8 @@ use runtime::Io;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ResolvesServerCertUsingSni, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::extensions::GeneralName;
@@ -95,6 +96,27 @@ impl ServerIdentity {
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain(&pem.certificate)?, key(pem)?)?;
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// For the listener of a process with several roles: a client is shown the certificate of the role that it asks for by name, and must
+    /// show one of the same CA, which is that of the first.
+    ///
+    /// Errors: when the texts are unreadable or do not belong together.
+    pub fn mutual_for(roles: &[(Role, RolePem)]) -> Result<Self, TlsError> {
+        let provider = Arc::new(default_provider());
+        let ca = roles.first().map(|(_, pem)| pem.ca.as_str()).unwrap_or_default();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider.clone()).build()?;
+        let mut certificates = ResolvesServerCertUsingSni::new();
+        for (role, pem) in roles {
+            let certified = CertifiedKey::from_der(chain(&pem.certificate)?, key(pem)?, &provider)?;
+            certificates.add(&role_dns_name(*role), certified)?;
+        }
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(certificates));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         Ok(Self { config: Arc::new(config) })
     }

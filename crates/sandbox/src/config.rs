@@ -103,7 +103,7 @@ pub struct PoliceTcp {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            data_dir: "var".into(),
+            data_dir: ".".into(),
             control: Control::default(),
             wechatpay: WechatPay::default(),
             police_430100: PoliceSoap::default(),

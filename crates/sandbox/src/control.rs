@@ -64,6 +64,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/citizens/{kind}/{index}", get(citizen))
         .route("/police/{region}/records/{number}", post(edit))
         .route("/wechatpay/pay", post(pay))
+        .route("/wechatpay/payments/{transaction_id}", get(statement))
         .route("/wechatpay/callbacks", get(callbacks))
         .with_state(control)
 }
@@ -137,6 +138,12 @@ async fn pay(State(control): State<Arc<Control>>, pay: Result<Json<Pay>, JsonRej
         Refused(status, error.to_string())
     })?;
     Ok(Json(json!({ "transaction_id": paid })))
+}
+
+async fn statement(State(control): State<Arc<Control>>, Path(transaction_id): Path<String>) -> Answer<Json<Value>> {
+    let (paid_minor, refunded_minor) =
+        control.desk.statement(&transaction_id).ok_or_else(|| not_found("no such payment"))?;
+    Ok(Json(json!({ "paid_minor": paid_minor, "refunded_minor": refunded_minor })))
 }
 
 async fn callbacks(State(control): State<Arc<Control>>) -> Json<Value> {

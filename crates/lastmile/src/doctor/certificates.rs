@@ -11,35 +11,41 @@ use x509_parser::prelude::X509Certificate;
 
 use super::Finding;
 use crate::Role;
-use crate::config::Tls;
+use crate::config::{RoleFiles, Tls};
 
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 const REISSUE: &str = "issue it anew with `lastmile ca issue --role ROLE` and restart";
 
-/// Looks at the three files; nothing is configured where all roles share a process.
+/// Looks at the three files of each role; nothing is configured where all roles share a process.
 pub fn check(tls: &Tls, now: Timestamp, roles: &[Role]) -> Vec<Finding> {
-    if tls.cert_file.as_os_str().is_empty() {
+    if !tls.is_configured() {
         return vec![Finding::good("certificates", "none are needed: no role is reached over a network")];
     }
-    vec![
-        told("certificate", certificate(&tls.cert_file, now, roles)),
-        told("CA certificate", ca(&tls.ca_file, now)),
-        told("signature of the CA", signed(&tls.cert_file, &tls.ca_file)),
-        told("private key", key(&tls.key_file, &tls.cert_file)),
+    roles.iter().flat_map(|role| of_role(*role, &tls.files(*role), now)).collect()
+}
+
+fn of_role(role: Role, files: &RoleFiles, now: Timestamp) -> [Finding; 4] {
+    [
+        told(role, "certificate", certificate(role, &files.cert, now)),
+        told(role, "CA certificate", ca(&files.ca, now)),
+        told(role, "signature of the CA", signed(&files.cert, &files.ca)),
+        told(role, "private key", key(&files.key, &files.cert)),
     ]
 }
 
-fn told(subject: &str, looked: anyhow::Result<Finding>) -> Finding {
-    looked.unwrap_or_else(|error| Finding::bad(subject, format!("{error:#}"), REISSUE))
+fn told(role: Role, subject: &str, looked: anyhow::Result<Finding>) -> Finding {
+    let mut finding = looked.unwrap_or_else(|error| Finding::bad(subject, format!("{error:#}"), REISSUE));
+    finding.subject = format!("{role}: {subject}");
+    finding
 }
 
-fn certificate(path: &Path, now: Timestamp, roles: &[Role]) -> anyhow::Result<Finding> {
+fn certificate(role: Role, path: &Path, now: Timestamp) -> anyhow::Result<Finding> {
     let pem = read(path)?;
     let certificate = parse(&pem, path)?;
     let names = dns_names(&certificate);
-    if let Some(role) = roles.iter().find(|role| !names.contains(&role.dns_name())) {
-        bail!("{} does not name {}, which runs here; it names {}", path.display(), role.dns_name(), names.join(", "));
+    if names != [role.dns_name()] {
+        bail!("{} does not name {} alone; it names {}", path.display(), role.dns_name(), names.join(", "));
     }
     Ok(ends("certificate", &names.join(", "), &certificate, now))
 }
@@ -118,19 +124,18 @@ mod tests {
     use crate::doctor::Verdict;
     use runtime::Context;
 
-    fn issued(place: &Path, role: Role) -> Tls {
+    fn issued(place: &Path, role: Role) -> RoleFiles {
         let context = Context::system();
         let directory = place.join("ca");
         if !directory.exists() {
             ca::init(&context, &directory).expect("makes a CA");
         }
-        let issued = ca::issue(&context, &directory, role, ca::days(90), &place.join(role.name())).expect("issues");
-        Tls { ca_file: issued.ca_file, cert_file: issued.cert_file, key_file: issued.key_file }
+        ca::issue(&context, &directory, role, ca::days(90), &place.join(role.name())).expect("issues")
     }
 
-    fn bad_subjects(tls: &Tls, now: Timestamp, roles: &[Role]) -> Vec<String> {
-        let findings = check(tls, now, roles);
-        findings.into_iter().filter(|finding| finding.verdict == Verdict::Bad).map(|finding| finding.subject).collect()
+    fn bad_subjects(files: &RoleFiles, now: Timestamp, role: Role) -> Vec<String> {
+        let findings = of_role(role, files, now).into_iter();
+        findings.filter(|finding| finding.verdict == Verdict::Bad).map(|finding| finding.subject).collect()
     }
 
     #[test]
@@ -138,23 +143,24 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let now = Context::system().clock.now();
         let cases = issued(place.path(), Role::Cases);
-        assert_eq!(bad_subjects(&cases, now, &[Role::Cases]), Vec::<String>::new());
-        assert_eq!(bad_subjects(&cases, now, &[Role::Payments]), ["certificate"], "another role");
+        assert_eq!(bad_subjects(&cases, now, Role::Cases), Vec::<String>::new());
+        assert_eq!(bad_subjects(&cases, now, Role::Payments), ["payments: certificate"], "another role");
         let late = now.plus(ca::days(91));
-        assert_eq!(bad_subjects(&cases, late, &[Role::Cases]), ["certificate"], "ended");
-        assert_eq!(bad_subjects(&cases, now.minus(ca::days(1)), &[Role::Cases]), ["certificate", "CA certificate"]);
-        let soon = check(&cases, now.plus(ca::days(70)), &[Role::Cases]);
+        assert_eq!(bad_subjects(&cases, late, Role::Cases), ["cases: certificate"], "ended");
+        let early = now.minus(ca::days(1));
+        assert_eq!(bad_subjects(&cases, early, Role::Cases), ["cases: certificate", "cases: CA certificate"]);
+        let soon = of_role(Role::Cases, &cases, now.plus(ca::days(70)));
         assert_eq!(soon[0].verdict, Verdict::Warning, "{}", soon[0]);
 
         let payments = issued(place.path(), Role::Payments);
-        let mixed = Tls { key_file: payments.key_file, ..cases.clone() };
-        assert_eq!(bad_subjects(&mixed, now, &[Role::Cases]), ["private key"]);
+        let mixed = RoleFiles { key: payments.key, ..cases.clone() };
+        assert_eq!(bad_subjects(&mixed, now, Role::Cases), ["cases: private key"]);
         let elsewhere = tempfile::tempdir().expect("a directory");
-        let stranger = Tls { ca_file: issued(elsewhere.path(), Role::Cases).ca_file, ..cases.clone() };
-        assert_eq!(bad_subjects(&stranger, now, &[Role::Cases]), ["signature of the CA"]);
-        let no_ca = Tls { ca_file: cases.cert_file.clone(), ..cases.clone() };
-        assert_eq!(bad_subjects(&no_ca, now, &[Role::Cases]), ["CA certificate", "signature of the CA"]);
-        let missing = Tls { key_file: place.path().join("none"), ..cases };
-        assert_eq!(bad_subjects(&missing, now, &[Role::Cases]), ["private key"]);
+        let stranger = RoleFiles { ca: issued(elsewhere.path(), Role::Cases).ca, ..cases.clone() };
+        assert_eq!(bad_subjects(&stranger, now, Role::Cases), ["cases: signature of the CA"]);
+        let no_ca = RoleFiles { ca: cases.cert.clone(), ..cases.clone() };
+        assert_eq!(bad_subjects(&no_ca, now, Role::Cases), ["cases: CA certificate", "cases: signature of the CA"]);
+        let missing = RoleFiles { key: place.path().join("none"), ..cases };
+        assert_eq!(bad_subjects(&missing, now, Role::Cases), ["cases: private key"]);
     }
 }

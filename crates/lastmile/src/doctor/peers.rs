@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::Finding;
-use crate::config::Tls;
+use crate::config::RoleFiles;
 use crate::{Config, Role};
 
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -25,15 +25,25 @@ pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
     if config.mesh.is_empty() {
         return vec![Finding::good("peers", "none are configured: every role runs here")];
     }
-    let client = match client(&config.tls) {
+    let mut findings = Vec::new();
+    for role in config.roles() {
+        findings.extend(of_role(config, context, role).await);
+    }
+    findings
+}
+
+/// Asks every peer in the name of one of the roles that run here.
+async fn of_role(config: &Config, context: &Context, role: Role) -> Vec<Finding> {
+    let client = match client(&config.tls.files(role)) {
         Ok(client) => TlsConnector::from(Arc::new(client)),
         Err(error) => {
-            return vec![Finding::bad("peers", format!("{error:#}"), "mend the certificates first; no peer was asked")];
+            let remedy = "mend the certificates first; no peer was asked";
+            return vec![Finding::bad(format!("peers of {role}"), format!("{error:#}"), remedy)];
         }
     };
     let mut findings = Vec::new();
     for (key, peer) in &config.mesh {
-        let subject = format!("peer {key}");
+        let subject = format!("peer {key} of {role}");
         findings.push(match meet(context, &client, key, &peer.endpoint).await {
             Ok(role) => Finding::good(subject, format!("{} answers as {role}", peer.endpoint)),
             Err(error) => Finding::bad(
@@ -68,18 +78,18 @@ async fn greet(session: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::
     session.read_u8().await.map(drop)
 }
 
-fn client(tls: &Tls) -> anyhow::Result<ClientConfig> {
+fn client(files: &RoleFiles) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(&tls.ca_file)? {
+    for certificate in certificates(&files.ca)? {
         roots.add(certificate).context("the CA's certificate cannot be used")?;
     }
-    let key = secret::read_private(&tls.key_file)?;
+    let key = secret::read_private(&files.key)?;
     let key = PrivateKeyDer::from_pem_slice(key.expose()).context("the private key is not PEM")?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_client_auth_cert(certificates(&tls.cert_file)?, key)
+        .with_client_auth_cert(certificates(&files.cert)?, key)
         .context("the certificate and key do not fit")?;
     client.alpn_protocols = vec![b"h2".to_vec()];
     Ok(client)
@@ -101,21 +111,20 @@ mod tests {
     use rustls::server::WebPkiClientVerifier;
     use tokio_rustls::TlsAcceptor;
 
-    fn issued(place: &Path, role: Role) -> Tls {
+    fn issued(place: &Path, role: Role) -> RoleFiles {
         let context = Context::system();
         let directory = place.join("ca");
         if !directory.exists() {
             ca::init(&context, &directory).expect("makes a CA");
         }
-        let issued = ca::issue(&context, &directory, role, ca::days(9), &place.join(role.name())).expect("issues");
-        Tls { ca_file: issued.ca_file, cert_file: issued.cert_file, key_file: issued.key_file }
+        ca::issue(&context, &directory, role, ca::days(9), &place.join(role.name())).expect("issues")
     }
 
     /// Plays a role that wants a certificate of its CA from every caller; returns its endpoint.
-    async fn play(context: &Context, tls: &Tls) -> String {
+    async fn play(context: &Context, files: &RoleFiles) -> String {
         let mut roots = RootCertStore::empty();
-        roots.add(certificates(&tls.ca_file).expect("reads").remove(0)).expect("a root");
-        let key = secret::read_private(&tls.key_file).expect("reads");
+        roots.add(certificates(&files.ca).expect("reads").remove(0)).expect("a root");
+        let key = secret::read_private(&files.key).expect("reads");
         let key = PrivateKeyDer::from_pem_slice(key.expose()).expect("a key");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
@@ -123,7 +132,7 @@ mod tests {
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_client_cert_verifier(verifier.expect("a verifier"))
-            .with_single_cert(certificates(&tls.cert_file).expect("reads"), key)
+            .with_single_cert(certificates(&files.cert).expect("reads"), key)
             .expect("fits");
         let acceptor = TlsAcceptor::from(Arc::new(server));
         let listener = context.net.bind("127.0.0.1:0").await.expect("binds");
@@ -138,9 +147,11 @@ mod tests {
         endpoint
     }
 
-    async fn verdict(context: &Context, tls: &Tls, key: &str, endpoint: &str) -> (Verdict, String) {
+    async fn verdict(context: &Context, directory: &Path, key: &str, endpoint: &str) -> (Verdict, String) {
         let peer = Peer { endpoint: endpoint.to_owned() };
-        let config = Config { tls: tls.clone(), mesh: [(key.to_owned(), peer)].into(), ..Config::default() };
+        let mut config = Config { mesh: [(key.to_owned(), peer)].into(), ..Config::default() };
+        config.tls.directory = directory.to_owned();
+        config.serve.roles = vec![Role::Cases];
         let findings = check(&config, context).await;
         (findings[0].verdict, findings[0].to_string())
     }
@@ -151,15 +162,15 @@ mod tests {
         let context = Context::system();
         let ours = issued(place.path(), Role::Cases);
         let endpoint = play(&context, &issued(place.path(), Role::Payments)).await;
-        let (good, told) = verdict(&context, &ours, "payments", &endpoint).await;
+        let (good, told) = verdict(&context, place.path(), "payments", &endpoint).await;
         assert_eq!(good, Verdict::Good, "{told}");
-        let (other_role, told) = verdict(&context, &ours, "identity", &endpoint).await;
+        let (other_role, told) = verdict(&context, place.path(), "identity", &endpoint).await;
         assert_eq!(other_role, Verdict::Bad, "{told}");
         assert!(told.contains("the TLS handshake failed"), "{told}");
 
         let stranger = issued(elsewhere.path(), Role::Cases);
-        let trusting = Tls { ca_file: ours.ca_file.clone(), ..stranger };
-        let (refused, told) = verdict(&context, &trusting, "payments", &endpoint).await;
+        std::fs::copy(&ours.ca, &stranger.ca).expect("trusts our CA");
+        let (refused, told) = verdict(&context, elsewhere.path(), "payments", &endpoint).await;
         assert_eq!(refused, Verdict::Bad, "{told}");
         assert!(told.contains("it refuses this process's certificate"), "{told}");
     }

@@ -47,6 +47,7 @@ pub struct Applicant {
 /// Opens what a profile receives.
 pub struct ApplicantDoor {
     keys: Vec<Arc<AgreementKey>>,
+    signers: Arc<dyn Keys>,
     assertions: Verifier,
     inners: Verifier,
     grants: Verifier,
@@ -65,6 +66,26 @@ impl ApplicantDoor {
             assertions: verifier(typ::ASSERTION, &[GATEWAY, CASES], ASSERTION_LIFE_MAX, false),
             inners: verifier(typ::INNER, &[IDENTITY], ACCESS_LIFE_MAX, true),
             grants: verifier(typ::INNER, &[IDENTITY], GRANT_LIFE_MAX, true),
+            signers,
+        }
+    }
+
+    /// The same as [`ApplicantDoor::open`], but a key that is not known yet is waited for, a second at most: a gateway that has just
+    /// started calls as soon as identity lists its key, and this list may be a little older.
+    ///
+    /// Errors: as [`ApplicantDoor::open`].
+    pub async fn admit(
+        &self,
+        assertion: &str,
+        sealed: Option<&str>,
+        asked: Asked<'_>,
+    ) -> Result<Option<Applicant>, Check> {
+        match self.open(assertion, sealed, asked) {
+            Err(Check::Key) => {
+                self.signers.renewed().await;
+                self.open(assertion, sealed, asked)
+            }
+            decided => decided,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 
 use crate::jose::VerifyingKey;
 
@@ -20,6 +21,11 @@ pub struct Key {
 pub trait Keys: Send + Sync {
     /// Finds the key in force with this id. Called on the data path: no I/O.
     fn find(&self, kid: &str) -> Option<Key>;
+
+    /// Waits, for a second at most, until there may be keys that were not there. A set that never changes does not wait.
+    fn renewed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A set of keys by id.

@@ -130,6 +130,15 @@ impl Book {
         self.orders.values().filter(move |order| order.terms.out_trade_no == out_trade_no)
     }
 
+    /// Returns what a payment took from the citizen and what came back, in fen, by WeChat's own number of it.
+    pub(super) fn statement(&self, transaction_id: &str) -> Option<(i64, i64)> {
+        let key = self.transactions.get(transaction_id)?;
+        let order = self.orders.get(key)?;
+        let refunds = order.refunds.iter().filter_map(|number| self.refund(&key.0, number).ok());
+        let back = refunds.filter(|refund| refund.status == RefundStatus::Success);
+        Some((order.terms.amount_minor, back.map(|refund| refund.terms.amount_minor).sum()))
+    }
+
     /// Returns the orders that wait for their payment, with the time they were made.
     pub(super) fn unpaid(&self, now: Timestamp) -> impl Iterator<Item = &Order> {
         self.orders.values().filter(move |order| order.state(now) == TradeState::Notpay)

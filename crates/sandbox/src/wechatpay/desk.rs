@@ -187,6 +187,11 @@ impl Desk {
         Ok(transaction_id)
     }
 
+    /// What the citizen's wallet shows of a payment: what was taken and what came back, in fen.
+    pub(crate) fn statement(&self, transaction_id: &str) -> Option<(i64, i64)> {
+        self.book.peek(|book| book.statement(transaction_id))
+    }
+
     /// Pays an order by itself after a while, as the configuration may want it.
     fn pay_after(self: Arc<Self>, pause: Duration, terms: Terms) {
         let context = self.context.clone();

@@ -1,0 +1,6 @@
+//! What drills need to know.
+
+/// Every crash point of every crate, in the order in which the roles are mounted.
+pub fn crash_points() -> impl Iterator<Item = &'static str> {
+    [payments::CRASH_POINTS, adapter::CRASH_POINTS, cases::CRASH_POINTS].into_iter().flatten().copied()
+}
