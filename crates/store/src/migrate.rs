@@ -72,18 +72,16 @@ async fn component(db: &Db, component: &'static str, migrations: &[Migration]) -
     if !migrations.is_sorted_by(|one, next| one.version < next.version) {
         return Err(problem(format!("the migrations of {component} are not in ascending order")));
     }
-    for index in 0..migrations.len().max(1) {
-        db.transact(async |mut tx: Tx| step(&mut tx, component, migrations, index).await).await.map_err(wrap)?;
-    }
+    while db.transact(async |mut tx: Tx| step(&mut tx, component, migrations).await).await.map_err(wrap)? {}
     Ok(())
 }
 
-/// Checks what is applied against what is known, and applies the migration at `index` when it is the next.
-async fn step(tx: &mut Tx, component: &str, migrations: &[Migration], index: usize) -> Result<(), Error> {
+/// Checks what is applied against what is known, and applies the next one; tells whether there was one.
+async fn step(tx: &mut Tx, component: &str, migrations: &[Migration]) -> Result<bool, Error> {
     lock(tx).await?;
     let applied = applied(tx, component).await?;
     check(component, migrations, &applied)?;
-    let Some(migration) = migrations.get(index).filter(|_| applied.len() == index) else { return Ok(()) };
+    let Some(migration) = migrations.get(applied.len()) else { return Ok(false) };
     let text = text(tx, migration)?;
     tx.session_mut()?.control(text, MIGRATION_TIMEOUT).await.map_err(|failure| Error::Migration {
         problem: format!("{component} {} ({}) failed and left nothing behind", migration.version, migration.name),
@@ -93,7 +91,7 @@ async fn step(tx: &mut Tx, component: &str, migrations: &[Migration], index: usi
     let record = params![component, migration.version, migration.name, sha256(text), now];
     tx.execute(RECORD, record).await?;
     tracing::info!(component, version = migration.version, name = migration.name, "schema migrated");
-    Ok(())
+    Ok(true)
 }
 
 fn check(component: &str, migrations: &[Migration], applied: &[Applied]) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use runtime::Context;
@@ -107,6 +107,13 @@ fn println_now(id: i64) {
     println!("acknowledged {id}");
 }
 
+/// Starts the test `name` of this program as the process that is killed.
+fn victim(name: &str, path: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("a program"));
+    command.args(["--exact", name, "--nocapture"]).env(VICTIM, path).stdout(Stdio::piped());
+    command.spawn().expect("starts")
+}
+
 #[tokio::test]
 async fn a_killed_process_loses_nothing_it_acknowledged() {
     if let Some(path) = std::env::var_os(VICTIM) {
@@ -116,12 +123,7 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
     let path = dir.path().join("a.db");
     let mut newest = 0;
     for round in 1..=10 {
-        let mut victim = Command::new(std::env::current_exe().expect("a program"))
-            .args(["--exact", "sqlite::a_killed_process_loses_nothing_it_acknowledged", "--nocapture"])
-            .env(VICTIM, &path)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        let mut victim = victim("sqlite::a_killed_process_loses_nothing_it_acknowledged", &path);
         let lines = BufReader::new(victim.stdout.take().expect("piped")).lines();
         let mut acknowledged = newest;
         let numbers = lines.map_while(Result::ok).filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok());
@@ -140,6 +142,54 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
         assert!(one.last() >= Some(&acknowledged), "{acknowledged} was acknowledged and is lost");
         newest = one.last().copied().expect("some");
     }
+}
+
+/// A hundred steps that each leave one row; the first makes the table.
+fn steps() -> Vec<Migration> {
+    let first = "CREATE TABLE step (id INTEGER PRIMARY KEY) STRICT; INSERT INTO step DEFAULT VALUES";
+    let next = "INSERT INTO step DEFAULT VALUES";
+    let sqlite = |version| if version == 1 { first } else { next };
+    (1..=100).map(|version| Migration { version, name: "step", sqlite: sqlite(version), postgres: "" }).collect()
+}
+
+async fn migrate_until_killed(path: &Path) {
+    let db = open(&limits(&format!("sqlite:{}", path.display())), Context::system()).await.expect("opens");
+    let steps = steps();
+    for known in 1..=steps.len() {
+        db.migrate(&steps[..known.max(applied(&db).await)]).await.expect("migrates");
+        println_now(i64::try_from(known).expect("few"));
+    }
+}
+
+async fn applied(db: &Db) -> usize {
+    let sql = "SELECT COUNT(*) AS id FROM schema_migration WHERE component = 'service'";
+    let counted = db.read().await.expect("a connection").fetch_opt(sql, &[]).await;
+    // Before the very first migration there is no table to count in.
+    let count = counted.ok().flatten().map_or(0, |row| row.get::<i64>("id").expect("a count"));
+    usize::try_from(count).expect("not negative")
+}
+
+#[tokio::test]
+async fn a_killed_migration_goes_on_where_it_was() {
+    if let Some(path) = std::env::var_os(VICTIM) {
+        return migrate_until_killed(Path::new(&path)).await;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.db");
+    for round in 1..=8 {
+        let mut victim = victim("sqlite::a_killed_migration_goes_on_where_it_was", &path);
+        let lines = BufReader::new(victim.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let seen = lines.filter(|line| line.starts_with("acknowledged")).take(round * 9).count();
+        victim.kill().expect("SIGKILL");
+        victim.wait().expect("is gone");
+        assert_eq!(seen, round * 9, "the victim ended by itself");
+    }
+    let db = open(&limits(&format!("sqlite:{}", path.display())), Context::system()).await.expect("opens");
+    let done = applied(&db).await;
+    assert!((72..100).contains(&done), "killed after {done} of 100 steps");
+    assert_eq!(ids(&db, "SELECT id FROM step").await.len(), done, "a step was cut in half");
+    db.migrate(&steps()).await.expect("goes on");
+    assert_eq!(ids(&db, "SELECT id FROM step").await, (1..=100).collect::<Vec<_>>());
 }
 
 #[tokio::test]
