@@ -1,5 +1,6 @@
 //! The till over the simulated store and a played channel: single steps, then whole lives that crash at every named point.
 
+mod audit;
 mod channel;
 mod crashes;
 mod history;

@@ -6,7 +6,7 @@ use runtime::config::Duration as Span;
 use sandbox::{Fault, Operation};
 
 use super::on_each_engine;
-use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, jsapi, refund, until};
+use super::rig::{AMOUNT, CHANGSHA, Engine, OTHERS, Rig, jsapi, native, refund, until};
 
 on_each_engine!(
     every_bad_answer_to_a_creation_ends_with_one_order,
@@ -14,6 +14,7 @@ on_each_engine!(
     closing_is_confirmed_through_bad_answers,
     an_order_that_nobody_pays_is_closed_at_its_end,
     a_refund_that_ends_abnormally_is_told,
+    certificates_that_cannot_be_had_hold_up_and_lose_nothing,
 );
 
 /// What the sandbox can do to an answer.
@@ -106,5 +107,17 @@ async fn a_refund_that_ends_abnormally_is_told(engine: Engine) {
     assert_eq!(order.refunded.map(|money| money.amount_minor), Some(0));
     let kinds: Vec<_> = rig.events(0, 0).await.iter().map(pb::Event::kind).collect();
     assert_eq!(kinds, [pb::EventKind::OrderPaid, pb::EventKind::RefundFailed]);
+    assert_eq!(rig.assert_sound().await, 0);
+}
+
+async fn certificates_that_cannot_be_had_hold_up_and_lose_nothing(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    rig.stage(Operation::Certificates, Fault::BadSignature, None);
+    let fault = rig.create(native("r1")).await.expect_err("the answer cannot be verified");
+    assert_eq!((fault.reason(), fault.effect()), ("CHANNEL_UNAVAILABLE", rpc::Effect::Possible));
+    let order = rig.create_at_last(&native("r1")).await;
+    assert_eq!((order.state(), rig.journalled("order_created")), (OrderState::Waiting, 1));
+    rig.pay(&order, OTHERS).await;
+    rig.in_state(&order.order_id, OrderState::Paid).await;
     assert_eq!(rig.assert_sound().await, 0);
 }

@@ -11,6 +11,7 @@ use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, code, in_seconds, jsapi, native,
 
 on_each_engine!(
     fifty_at_once_have_one_effect,
+    what_competes_never_gives_out_more_than_came_in,
     a_key_is_not_reused,
     what_is_wrong_is_refused_with_its_reason,
     things_are_found_by_their_request,
@@ -38,6 +39,35 @@ async fn fifty_at_once_have_one_effect(engine: Engine) {
     assert!(posted.into_iter().all(|answer| answer.expect("answers") == first));
     assert_eq!(rig.balance("payee/traffic-430100").await, (0, AMOUNT / 2));
     assert_eq!(rig.assert_sound().await, 0);
+}
+
+async fn what_competes_never_gives_out_more_than_came_in(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    for round in 0..3 {
+        let order = rig.paid(jsapi(&format!("r{round}"))).await;
+        let post = async |number: usize| rig.post(&format!("p{round}-{number}"), &order.order_id).await.is_ok();
+        let back = async |number: usize| {
+            let request = refund(&format!("f{round}-{number}"), &order, AMOUNT / 4);
+            rig.refund(request).await.ok().map(|record| record.refund_id)
+        };
+        let posts = futures::future::join_all((0..5).map(post));
+        let (refunds, posts) = tokio::join!(futures::future::join_all((0..20).map(back)), posts);
+        let refunds: Vec<_> = refunds.into_iter().flatten().collect();
+        for refund_id in &refunds {
+            rig.refund_in_state(refund_id, pb::RefundState::Succeeded).await;
+        }
+        let is_posted = posts.contains(&true);
+        assert!(
+            refunds.len() <= 4 && (!is_posted || refunds.len() < 4),
+            "{} refunds, posted: {is_posted}",
+            refunds.len()
+        );
+        assert!(is_posted || refunds.len() == 4, "somebody must have got it all");
+        let taken = i64::try_from(refunds.len()).expect("small") * (AMOUNT / 4);
+        let suspense = rig.balance(&format!("suspense/{}", order.order_id)).await;
+        assert_eq!(suspense, (if is_posted { AMOUNT } else { taken }, AMOUNT));
+        rig.assert_sound().await;
+    }
 }
 
 async fn a_key_is_not_reused(engine: Engine) {

@@ -399,20 +399,27 @@ async fn signed_callbacks_about_others_or_nothing_are_told_apart() {
     }
 }
 
-#[test]
-fn platform_certificates_are_taken_from_their_seal() {
+/// A certificate of WeChat's key, valid from 2019 to 2023, as the download brings it.
+fn certificate_list(serial: &[u8]) -> String {
     let key = rcgen::KeyPair::from_pem_and_sign_algo(&WECHAT.private, &rcgen::PKCS_RSA_SHA256).expect("a key");
     let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
-    params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x0a, 0xbc, 0xde]));
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(serial));
     params.not_before = rcgen::date_time_ymd(2019, 1, 1);
     params.not_after = rcgen::date_time_ymd(2024, 1, 1);
     let pem = params.self_signed(&key).expect("signs").pem();
-    let body = json!({"data": [{
-        "serial_no": "WRONG", "effective_time": "", "expire_time": "",
-        "encrypt_certificate": seal::tests::seal(pem.as_bytes(), "61f9c719728a", "certificate"),
-    }]});
+    let sealed = seal::tests::seal(pem.as_bytes(), "61f9c719728a", "certificate");
+    json!({"data": [{"serial_no": "WRONG", "effective_time": "", "expire_time": "", "encrypt_certificate": sealed}]})
+        .to_string()
+}
+
+fn read_certificates(serial: &[u8]) -> trust::Keys {
     let seal_key = seal::SealKey::new(seal::tests::KEY).expect("a key");
-    let keys = trust::read(body.to_string().as_bytes(), &seal_key).expect("reads");
+    trust::read(certificate_list(serial).as_bytes(), &seal_key).expect("reads")
+}
+
+#[test]
+fn platform_certificates_are_taken_from_their_seal() {
+    let keys = read_certificates(&[0x0a, 0xbc, 0xde]);
     let found = trust::find(&keys, "0ABCDE", now()).expect("under the certificate's own number");
     assert!(found.verifies(b"m", &SigningKey::from_pem(&WECHAT.private).expect("a key").sign("m").expect("signs")));
     assert!(trust::find(&keys, "WRONG", now()).is_none());
@@ -420,7 +427,32 @@ fn platform_certificates_are_taken_from_their_seal() {
     assert!(trust::find(&keys, "abcde", later).is_none(), "it has ended");
 
     let other = seal::SealKey::new(b"another-key-of-32-bytes-and-more".as_slice()).expect("a key");
-    assert_eq!(trust::read(body.to_string().as_bytes(), &other).err(), Some("sealed certificate"));
+    let body = certificate_list(&[1]);
+    assert_eq!(trust::read(body.as_bytes(), &other).err(), Some("sealed certificate"));
+}
+
+#[test]
+fn certificates_are_downloaded_when_it_is_worth_it_and_not_more_often() {
+    const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+    let at = |seconds: u64| now().plus(std::time::Duration::from_secs(seconds));
+    let mut cache = trust::Cache::default();
+    let look = |cache: &trust::Cache, serial: &str, seconds: u64| {
+        let (found, wanted) = cache.look(serial, at(seconds), DAY);
+        (found.is_some(), wanted)
+    };
+    assert_eq!(look(&cache, "0A", 0), (false, true), "nothing is there yet");
+    cache.trying(at(0));
+    assert_eq!(look(&cache, "0A", 4), (false, false), "it failed just now");
+    assert_eq!(look(&cache, "0A", 5), (false, true));
+    cache.trying(at(5));
+    cache.load(read_certificates(&[0x0a]), at(5));
+    assert_eq!(look(&cache, "0a", 6), (true, false));
+    assert_eq!(look(&cache, "FF", 64), (false, false), "an invented number");
+    assert_eq!(look(&cache, "FF", 65), (false, true), "or a new one");
+    assert_eq!(look(&cache, "0A", 86_405), (true, true), "old ones serve while they are renewed");
+    cache.load(read_certificates(&[0x0b]), at(86_405));
+    assert!(!look(&cache, "0A", 86_406).0, "rotated out");
+    assert_eq!(look(&cache, "0B", 86_406), (true, false));
 }
 
 #[test]

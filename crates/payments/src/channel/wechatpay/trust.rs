@@ -16,8 +16,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::seal::{SealKey, Sealed};
 use super::signing::VerifyingKey;
 
-/// A download that failed is not repeated sooner: callbacks with invented serial numbers must not make us hammer WeChat.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(60);
+/// After a download, an unknown serial number does not cause another sooner: callbacks with invented ones must not make us hammer
+/// WeChat.
+const RENEW_PAUSE: Duration = Duration::from_secs(60);
+/// A download that failed is repeated no sooner.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 const CERTIFICATES_MAX: usize = 16;
 
 /// Where a merchant's trust comes from.
@@ -73,7 +76,8 @@ impl Cache {
     pub(super) fn look(&self, of: &str, now: Timestamp, refresh: Duration) -> (Option<VerifyingKey>, bool) {
         let found = find(&self.keys, of, now);
         let is_fresh = self.loaded_at.is_some_and(|at| now.since(at) < refresh);
-        let may_try = self.tried_at.is_none_or(|at| now.since(at) >= RETRY_PAUSE);
+        let pause = if self.loaded_at >= self.tried_at { RENEW_PAUSE } else { RETRY_PAUSE };
+        let may_try = self.tried_at.is_none_or(|at| now.since(at) >= pause);
         let wanted = may_try && (found.is_none() || !is_fresh);
         (found, wanted)
     }
