@@ -187,7 +187,12 @@ impl Cache {
             return false;
         }
         let asked = self.remote().map(|remote| remote.put_if_absent(&key, value, ttl));
-        self.ask("put_if_absent", asked).await.unwrap_or(true)
+        let kept = self.ask("put_if_absent", asked).await.unwrap_or(true);
+        if !kept {
+            // Another process has it, for a time of its own, which memory must not outlast.
+            self.0.memory.remove(&key);
+        }
+        kept
     }
 
     /// Forgets `key`.

@@ -169,6 +169,10 @@ async fn two_processes_share_what_has_one_prefix() {
     assert!(one.put_if_absent("nonce", b"", MINUTE).await);
     assert!(!two.put_if_absent("nonce", b"", MINUTE).await);
     assert!(stranger.put_if_absent("nonce", b"", MINUTE).await);
+    // A refusal holds as long as the one who was first said, not as long as the one who was refused asked for.
+    assert!(one.put_if_absent("brief", b"", Duration::from_millis(150)).await);
+    assert!(!two.put_if_absent("brief", b"", MINUTE).await);
+    until("the first one's time is over", async || two.put_if_absent("brief", b"", MINUTE).await).await;
     one.incr("quota", 3, MINUTE).await;
     assert_eq!(two.incr("quota", 1, MINUTE).await, Count { value: 4, shared: true });
     let (mut hears, mut apart) = (two.subscribe("news"), stranger.subscribe("news"));
