@@ -288,7 +288,9 @@ impl token::Keys for KeyRing {
         let version = self.keys().version();
         self.hint();
         // With or without a newer list: whoever waits looks again.
-        Box::pin(async move { let _ = self.newer_than(version, RENEWED_WITHIN).await; })
+        Box::pin(async move {
+            let _ = self.newer_than(version, RENEWED_WITHIN).await;
+        })
     }
 }
 

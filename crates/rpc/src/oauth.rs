@@ -136,7 +136,11 @@ pub fn refuse(fault: &RemoteFault) -> TokenError {
             fault.message().into()
         },
         reason: fault.reason().to_owned(),
-        check: ["check", "rule", "problem", "assertion"].iter().find_map(|key| fault.metadata(key)).unwrap_or_default().to_owned(),
+        check: ["check", "rule", "problem", "assertion"]
+            .iter()
+            .find_map(|key| fault.metadata(key))
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 
