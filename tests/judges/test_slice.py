@@ -82,6 +82,7 @@ class Citizen:
         self.app, self.region, self.input = app, region, struct_pb2.Struct()
         self.input.update(input)
         self.metadata = [("authorization", f"Bearer {token}")]
+        self.openid = f"o{uuid.uuid4().hex[:27]}"
 
     def call(self, method, request):
         return method(request, metadata=self.metadata, timeout=CALL_SECONDS)
@@ -104,7 +105,7 @@ class Citizen:
         cases, payments = self.app.stubs.cases, self.app.stubs.payments
         pay = cases.PayAction(
             bill_no=bill.bill_no, record_digest=bill.record_digest, amount=bill.amount, channel="wechatpay",
-            trade_type=payments.TRADE_TYPE_JSAPI, payer_reference=f"o{uuid.uuid4().hex[:27]}", input=self.input,
+            trade_type=payments.TRADE_TYPE_JSAPI, payer_reference=self.openid, input=self.input,
         )
         request = cases.OpenCaseRequest(item=ITEM, region=self.region, request_id=request_id or uuid.uuid4().hex, pay=pay)
         return self.call(self.app.cases.OpenCase, request).case
