@@ -177,9 +177,8 @@ impl Config {
     fn validate_mesh(&self, problems: &mut Vec<Problem>) {
         for (key, peer) in &self.mesh {
             let path = format!("mesh.{key}");
-            match key.split('/').next().unwrap_or_default().parse::<Role>() {
-                Err(error) => problems.push(Problem::new(path.clone(), error.to_string())),
-                Ok(_) => {}
+            if let Err(error) = key.split('/').next().unwrap_or_default().parse::<Role>() {
+                problems.push(Problem::new(path.clone(), error.to_string()));
             }
             if peer.address().is_none() {
                 problems.push(Problem::new(format!("{path}.endpoint"), "must be https://host:port"));

@@ -253,9 +253,7 @@ impl Play<'_> {
     ) -> Result<Watched, Broken> {
         let watching = async {
             loop {
-                if let Err(error) = self.stream(teller, token, &mut watched, &until).await {
-                    return Err(error);
-                }
+                self.stream(teller, token, &mut watched, &until).await?;
                 if until(&watched.case) {
                     return Ok(());
                 }
