@@ -87,6 +87,7 @@ impl Builder {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         config.catalog.data_dir = root.join("data");
         config.catalog.schemas_dir = root.join("departments/schemas");
+        config.adapter.departments_dir = root.join("departments");
         config.sandbox.enabled = true;
         let systems = &mut config.sandbox.systems;
         systems.data_dir = place.join("outside");

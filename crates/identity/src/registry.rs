@@ -90,7 +90,7 @@ pub enum ClientKind {
 #[derive(Debug, Default)]
 pub struct Registry {
     by_id: BTreeMap<String, Arc<Client>>,
-    keys: token::KeyRing,
+    keys: token::KeySet,
 }
 
 impl Registry {

@@ -32,7 +32,14 @@ struct Serving {
 /// Starts all roles on free ports and reads where they are.
 fn serve(place: &Path) -> Serving {
     let free = ["public", "callbacks", "operations"].map(|name| format!("--set=listen.{name}=127.0.0.1:0"));
-    let arguments: Vec<&str> = ["serve"].into_iter().chain(free.iter().map(String::as_str)).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let files = [
+        ("catalog.data_dir", "data"),
+        ("catalog.schemas_dir", "departments/schemas"),
+        ("adapter.departments_dir", "departments"),
+    ];
+    let files = files.map(|(key, folder)| format!("--set={key}={}", root.join(folder).display()));
+    let arguments: Vec<&str> = ["serve"].into_iter().chain(free.iter().chain(&files).map(String::as_str)).collect();
     let mut child = lastmile(place, &arguments).stdout(Stdio::piped()).spawn().expect("starts");
     let lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
     let mut lines = lines.map(|line| line.expect("text"));

@@ -27,7 +27,7 @@ pub use claims::{
     Actor, Assertion, CitizenToken, ClientAssertion, EntryPointToken, Grant, Inner, NumericDate, RealName, StaffKind,
     StaffToken,
 };
-pub use keys::{Key, KeyRing, KeyRingError, Keys, SharedKeys};
+pub use keys::{Key, KeySet, KeySetError, Keys};
 pub use rules::{Rules, Verified, Verifier};
 
 use std::time::Duration;

@@ -255,7 +255,7 @@ impl Play<'_> {
             loop {
                 self.stream(teller, token, &mut watched, &until).await?;
                 if until(&watched.case) {
-                    return Ok(());
+                    return Ok::<(), Broken>(());
                 }
                 self.context.clock.sleep(LOOK_EVERY).await;
             }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
 use crate::jose::VerifyingKey;
@@ -28,15 +27,15 @@ pub trait Keys: Send + Sync {
     }
 }
 
-/// A set of keys by id.
+/// A fixed set of keys by id. What changes while it is read is [`crate::keyring::KeyRing`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyRing {
+pub struct KeySet {
     keys: BTreeMap<String, Key>,
 }
 
-/// Why a key cannot be on a ring.
+/// Why a key cannot be in a set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRingError {
+pub enum KeySetError {
     /// Another owner has the same key.
     #[error("the key {kid} belongs to another owner")]
     Owned {
@@ -45,8 +44,8 @@ pub enum KeyRingError {
     },
 }
 
-impl KeyRing {
-    /// An empty ring.
+impl KeySet {
+    /// An empty set.
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,10 +53,10 @@ impl KeyRing {
     /// Adds a key. The same key of the same owner twice is once.
     ///
     /// Errors: Owned: one key never speaks for two.
-    pub fn add(&mut self, owner: &str, key: VerifyingKey) -> Result<(), KeyRingError> {
+    pub fn add(&mut self, owner: &str, key: VerifyingKey) -> Result<(), KeySetError> {
         let kid = key.kid();
         match self.keys.get(&kid) {
-            Some(known) if known.owner.as_ref() != owner => Err(KeyRingError::Owned { kid }),
+            Some(known) if known.owner.as_ref() != owner => Err(KeySetError::Owned { kid }),
             _ => {
                 self.keys.insert(kid, Key { key, owner: owner.into() });
                 Ok(())
@@ -65,10 +64,10 @@ impl KeyRing {
         }
     }
 
-    /// The same with another key, for building a ring in one expression.
+    /// The same with another key, for building a set in one expression.
     ///
-    /// Errors: as [`KeyRing::add`].
-    pub fn with(mut self, owner: &str, key: VerifyingKey) -> Result<Self, KeyRingError> {
+    /// Errors: as [`KeySet::add`].
+    pub fn with(mut self, owner: &str, key: VerifyingKey) -> Result<Self, KeySetError> {
         self.add(owner, key)?;
         Ok(self)
     }
@@ -84,30 +83,8 @@ impl KeyRing {
     }
 }
 
-impl Keys for KeyRing {
+impl Keys for KeySet {
     fn find(&self, kid: &str) -> Option<Key> {
         self.keys.get(kid).cloned()
-    }
-}
-
-/// A ring that is replaced as a whole while it is being read.
-#[derive(Clone, Debug, Default)]
-pub struct SharedKeys(Arc<ArcSwap<KeyRing>>);
-
-impl SharedKeys {
-    /// Starts with a ring.
-    pub fn new(ring: KeyRing) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(ring)))
-    }
-
-    /// Puts another ring in its place; verifiers see it at their next token.
-    pub fn replace(&self, ring: KeyRing) {
-        self.0.store(Arc::new(ring));
-    }
-}
-
-impl Keys for SharedKeys {
-    fn find(&self, kid: &str) -> Option<Key> {
-        self.0.load().find(kid)
     }
 }

@@ -13,7 +13,7 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use rpc::jose::{AgreementPublicKey, SigningKey, seal};
 use rpc::keyring::PublicKey;
-use rpc::token::{self, Assertion, Attributes, Grant, Inner, KeyRing, Keys, NumericDate, typ};
+use rpc::token::{self, Assertion, Attributes, Grant, Inner, KeySet, Keys, NumericDate, typ};
 use rpc::{ClientOptions, Contract, Door, Readiness, Role, ServerOptions, Wire};
 use runtime::{Context, Timestamp};
 use sandbox::people::{self, PersonId};
@@ -207,7 +207,7 @@ fn quiet(dir: &Path) -> sandbox::Config {
 fn serve(config: &Config, context: &Context, signers: &Signers) -> BTreeMap<String, Served> {
     let adapters = Adapters::build(config, context).unwrap_or_else(|error| panic!("{error}"));
     let own = adapters.own_keys();
-    let ring = KeyRing::new()
+    let ring = KeySet::new()
         .with(token::IDENTITY, signers.identity.verifying_key())
         .and_then(|ring| ring.with(token::GATEWAY, signers.gateway.verifying_key()))
         .and_then(|ring| ring.with(token::CASES, signers.cases.verifying_key()))

@@ -24,7 +24,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let (identity, gateway, cases, adapter) = (signer(1), signer(2), signer(3), signer(4));
-        let ring = KeyRing::new()
+        let ring = KeySet::new()
             .with(IDENTITY, identity.verifying_key())
             .and_then(|ring| ring.with(GATEWAY, gateway.verifying_key()))
             .and_then(|ring| ring.with(CASES, cases.verifying_key()))

@@ -17,13 +17,13 @@ struct Bench {
     gateway: SigningKey,
     entry: SigningKey,
     ec: EcKey,
-    keys: KeyRing,
+    keys: KeySet,
 }
 
 impl Bench {
     fn new() -> Self {
         let (identity, gateway, entry, ec) = (signer(1), signer(2), signer(3), EcKey::generate());
-        let ring = KeyRing::new()
+        let ring = KeySet::new()
             .with(IDENTITY, identity.verifying_key())
             .and_then(|ring| ring.with(GATEWAY, gateway.verifying_key()))
             .and_then(|ring| ring.with("wechat", entry.verifying_key()))
