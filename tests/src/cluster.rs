@@ -70,7 +70,7 @@ impl Builder {
         let base = self.base(cluster.place.path(), servers.as_ref());
         match self.topology {
             Topology::Single => cluster.start(&base, Role::ALL.to_vec(), None).await?,
-            Topology::Split => self.split(&mut cluster, base).await?,
+            Topology::Split => Box::pin(self.split(&mut cluster, base)).await?,
         }
         cluster._servers = servers;
         cluster.ready().await?;
@@ -247,7 +247,7 @@ pub fn on_both(test: impl AsyncFn(&Cluster) -> anyhow::Result<()>) {
 pub fn on(topology: Topology, test: impl AsyncFn(&Cluster) -> anyhow::Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let cluster = Cluster::builder(topology).build().await;
+        let cluster = Box::pin(Cluster::builder(topology).build()).await;
         let mut cluster = cluster.unwrap_or_else(|error| panic!("{topology:?} does not start: {error:?}"));
         cluster.place.disable_cleanup(true);
         let outcome = test(&cluster).await;
