@@ -1,5 +1,5 @@
 # Thin names over cargo and scripts. `make run` and `make test` need Rust and, for test, apt.
-.PHONY: help run test check gen judges compose-test clean
+.PHONY: help run test check gen clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -19,9 +19,6 @@ check: ## format, lints, proto rules
 
 gen: ## writes crates/contracts/src/gen from proto/
 	cargo run --locked -q -p contracts-generator
-
-compose-test: ## the split topology on a real Docker engine, driven by the demo
-	deploy/compose-test.sh
 
 clean: ## removes what was built and the data of `make run`
 	cargo clean
