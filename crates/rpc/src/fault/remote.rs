@@ -12,8 +12,12 @@ use super::{Effect, Kind, Origin, Retry, Violation, common_domain};
 /// Shape: match on [`RemoteFault::is`] with (domain, reason). Without a proven NONE its effect is POSSIBLE: a status that lastmile
 /// did not make says nothing about what happened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{domain} {reason}: {message}")]
-pub struct RemoteFault {
+#[error("{} {}: {}", .0.domain, .0.reason, .0.message)]
+// Boxed: it travels in the error of many a result.
+pub struct RemoteFault(Box<Read>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Read {
     kind: Kind,
     code: tonic::Code,
     domain: String,
@@ -30,7 +34,7 @@ pub struct RemoteFault {
 impl RemoteFault {
     /// Tells whether this is `reason` of `domain`.
     pub fn is(&self, domain: &str, reason: &str) -> bool {
-        self.domain == domain && self.reason == reason
+        self.0.domain == domain && self.0.reason == reason
     }
 
     /// Tells whether this is a reason of the common domain.
@@ -40,57 +44,57 @@ impl RemoteFault {
 
     /// What sort of fault it is.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// The gRPC code as it came.
     pub fn code(&self) -> tonic::Code {
-        self.code
+        self.0.code
     }
 
     /// The domain; empty when the status was not made by lastmile.
     pub fn domain(&self) -> &str {
-        &self.domain
+        &self.0.domain
     }
 
     /// The reason; empty when the status was not made by lastmile.
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.0.reason
     }
 
     /// The peer's text. For logs; never matched on.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// One value of the metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.get(key).map(String::as_str)
+        self.0.metadata.get(key).map(String::as_str)
     }
 
     /// What may be done again.
     pub fn retry(&self) -> Retry {
-        self.retry
+        self.0.retry
     }
 
     /// Whose doing it is.
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.0.origin
     }
 
     /// Whether the peer may have acted.
     pub fn effect(&self) -> Effect {
-        self.effect
+        self.0.effect
     }
 
     /// The request id under which the peer logged it; may be empty.
     pub fn request_id(&self) -> &str {
-        &self.request_id
+        &self.0.request_id
     }
 
     /// The fields that the peer complained of.
     pub fn violations(&self) -> &[Violation] {
-        &self.violations
+        &self.0.violations
     }
 
     /// The fault of a peer that could not be reached, made here. For callers that find out before a wire does.
@@ -126,7 +130,7 @@ impl From<&tonic::Status> for RemoteFault {
             .bad_request()
             .map(|bad| bad.field_violations.iter().map(|v| Violation::new(&v.field, &v.description)).collect())
             .unwrap_or_default();
-        Self {
+        Self(Box::new(Read {
             kind,
             code: status.code(),
             domain,
@@ -138,7 +142,7 @@ impl From<&tonic::Status> for RemoteFault {
             effect,
             request_id: details.request_info().map(|info| info.request_id.clone()).unwrap_or_default(),
             violations,
-        }
+        }))
     }
 }
 
