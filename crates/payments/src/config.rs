@@ -239,3 +239,82 @@ impl Config {
 fn is_number(text: &str) -> bool {
     (8..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{
+        "payees": [{"payee_id": "traffic-430100", "name": "Traffic police"}],
+        "merchants": [{
+            "entry_point": "wechat", "channel": "wechatpay", "payee_id": "*", "app_id": "wx0", "mch_id": "1900000001",
+            "serial": "AB", "private_key_file": "k", "api_v3_key_file": "a", "verification": {"by": "platform_certificates"}
+        }],
+        "channels": {"wechatpay": {"base_url": "https://api.mch.weixin.qq.com", "notify_base_url": "https://pay.example/x/"}},
+        "payer_key_file": "p"
+    }"#;
+
+    fn good() -> Config {
+        serde_json::from_str(GOOD).expect("reads")
+    }
+
+    fn problems(config: &Config) -> Vec<String> {
+        let mut problems = Vec::new();
+        config.validate("payments", &mut problems);
+        problems.into_iter().map(|problem| problem.path).collect()
+    }
+
+    #[test]
+    fn good_settings_are_read_and_nothing_unknown_with_them() {
+        assert_eq!(problems(&good()), [""; 0]);
+        assert_eq!(problems(&Config::default()), [""; 0], "payments without a channel is allowed");
+        let notify = good().channels.wechatpay.notify_url("1900000001");
+        assert_eq!(notify, "https://pay.example/x/callbacks/wechatpay/1900000001");
+        for (known, unknown) in [("\"by\"", "\"bye\""), ("\"serial\"", "\"seriall\""), ("platform_cert", "other_cert")]
+        {
+            assert!(serde_json::from_str::<Config>(&GOOD.replace(known, unknown)).is_err(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn every_problem_is_noted_at_its_path() {
+        let mut config = good();
+        config.payees.push(config.payees[0].clone());
+        config.payees.push(Payee { payee_id: "a/b".into(), name: String::new() });
+        config.channels.wechatpay.notify_base_url = "pay.example".into();
+        config.payer_key_file = PathBuf::new();
+        config.worker.lease = Duration::from_secs(10);
+        let mut other = config.merchants[0].clone();
+        (other.channel, other.mch_id, other.serial) = ("alipay".into(), "19".into(), "XY".into());
+        (other.payee_id, other.app_id) = ("nobody".into(), String::new());
+        let same = Merchant { serial: "CD".into(), ..config.merchants[0].clone() };
+        config.merchants.extend([other, same]);
+        let expected = [
+            "channels.wechatpay.notify_base_url",
+            "worker.lease",
+            "payer_key_file",
+            "payees.1.payee_id",
+            "payees.2.payee_id",
+            "merchants.1.channel",
+            "merchants.1.payee_id",
+            "merchants.1.app_id",
+            "merchants.1.mch_id",
+            "merchants.1.serial",
+            "merchants.2.entry_point",
+            "merchants.2.mch_id",
+        ];
+        assert_eq!(problems(&config), expected.map(|path| format!("payments.{path}")));
+    }
+
+    #[test]
+    fn a_payees_own_merchant_account_comes_first() {
+        let mut config = good();
+        let own =
+            Merchant { payee_id: "traffic-430100".into(), mch_id: "1900000002".into(), ..config.merchants[0].clone() };
+        config.merchants.push(own);
+        let chosen = |entry_point, payee| config.merchant(entry_point, "wechatpay", payee).map(|m| m.mch_id.as_str());
+        assert_eq!(chosen("wechat", "traffic-430100"), Some("1900000002"));
+        assert_eq!(chosen("wechat", "traffic-140100"), Some("1900000001"));
+        assert_eq!(chosen("weibo", "traffic-430100"), None);
+    }
+}

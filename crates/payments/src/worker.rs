@@ -6,6 +6,7 @@ use runtime::crash;
 use store::Tx;
 use store::lease::Lease;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use crate::error::Error;
 use crate::repo::work;
@@ -55,7 +56,7 @@ async fn sweep(till: &Arc<Till>, slots: &Arc<Semaphore>) -> Result<usize, Error>
         let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { break };
         let till = Arc::clone(till);
         till.clone().context.tasks.spawn("payments.work", async move {
-            one(&till, &lease).await;
+            one(&till, &lease).instrument(tracing::info_span!("payments.work", subject = %lease.key)).await;
             drop(slot);
             till.nudge.notify_one();
         });

@@ -1,10 +1,11 @@
 //! WeChat Pay, API v3.
 //!
 //! Source: pay.weixin.qq.com, API v3: JSON over HTTPS, requests and answers signed with RSA (PKCS #1 v1.5, SHA-256), callbacks signed
-//! and their content sealed with AES-256-GCM. [`signing`] holds the signatures, [`seal`] the cipher, [`trust`] the channel's keys,
-//! [`wire`] the messages, [`notify`] the callbacks, [`driver`] the calls.
+//! and their content sealed with AES-256-GCM. `signing` holds the signatures, `seal` the cipher, `trust` the channel's keys, `keys`
+//! the merchants', `wire` the messages, `notify` the callbacks, `driver` the calls.
 
 mod driver;
+mod keys;
 mod notify;
 mod seal;
 mod signing;
@@ -18,7 +19,8 @@ use runtime::config::{Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use driver::{KeyError, WechatPay};
+pub use driver::WechatPay;
+pub use keys::KeyError;
 
 /// The channel's name in orders, accounts and configuration.
 pub const NAME: &str = "wechatpay";

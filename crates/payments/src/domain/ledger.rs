@@ -3,108 +3,17 @@
 //! A transfer is written once and never changed. One that waits for a decision (`pending`) reserves its amount; the decision is
 //! a second immutable record that posts or voids it. A balance is nothing but the sum of the transfers of its account.
 
+mod account;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use contracts::ids::{OrderId, RefundId};
 use contracts::money::{Currency, Money};
 
+pub use account::{Account, BadAccount, Merchant, is_part};
+
 /// Balance rows that one busy account is spread over. Rows of one order always lie in the same shard.
 pub const SHARDS: u8 = 8;
-
-/// Bytes of one part of an account's name.
-const PART_BYTES_MAX: usize = 64;
-
-/// What money is booked on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Account {
-    /// What a channel owes us, per merchant account: `channel/wechatpay/1900000001`.
-    Receivable(Merchant),
-    /// A citizen's money between payment and proof: `suspense/ord_…`.
-    Suspense(OrderId),
-    /// What is owed to a department: `payee/traffic-430100`.
-    Payee(String),
-    /// What is on its way back to citizens through a merchant account: `refunds/wechatpay/1900000001`.
-    Refunds(Merchant),
-    /// What was paid over to a department: `treasury/traffic-430100`.
-    Treasury(String),
-    /// What a channel charged: `fees/wechatpay/1900000001`.
-    Fees(Merchant),
-}
-
-/// A merchant account at a channel.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Merchant {
-    /// The channel, such as `wechatpay`.
-    pub channel: String,
-    /// Its number of the merchant.
-    pub number: String,
-}
-
-/// The text is no account's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the name of an account")]
-pub struct BadAccount;
-
-impl Account {
-    /// The shard of this account that bookings of `order` go to.
-    pub fn shard(&self, order: OrderId) -> u8 {
-        match self {
-            Self::Suspense(_) => 0,
-            _ => order.bits().to_be_bytes()[15] % SHARDS,
-        }
-    }
-
-    /// Whether more can never leave the account than came in, pending transfers included.
-    pub fn is_floored(&self) -> bool {
-        matches!(self, Self::Suspense(_) | Self::Refunds(_))
-    }
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Receivable(Merchant { channel, number }) => write!(f, "channel/{channel}/{number}"),
-            Self::Suspense(order) => write!(f, "suspense/{order}"),
-            Self::Payee(payee) => write!(f, "payee/{payee}"),
-            Self::Refunds(Merchant { channel, number }) => write!(f, "refunds/{channel}/{number}"),
-            Self::Treasury(payee) => write!(f, "treasury/{payee}"),
-            Self::Fees(Merchant { channel, number }) => write!(f, "fees/{channel}/{number}"),
-        }
-    }
-}
-
-impl FromStr for Account {
-    type Err = BadAccount;
-
-    fn from_str(text: &str) -> Result<Self, BadAccount> {
-        let (kind, rest) = text.split_once('/').ok_or(BadAccount)?;
-        let merchant = || {
-            let (channel, number) = rest.split_once('/').ok_or(BadAccount)?;
-            Ok(Merchant { channel: part(channel)?, number: part(number)? })
-        };
-        Ok(match kind {
-            "channel" => Self::Receivable(merchant()?),
-            "suspense" => Self::Suspense(rest.parse().map_err(|_| BadAccount)?),
-            "payee" => Self::Payee(part(rest)?),
-            "refunds" => Self::Refunds(merchant()?),
-            "treasury" => Self::Treasury(part(rest)?),
-            "fees" => Self::Fees(merchant()?),
-            _ => return Err(BadAccount),
-        })
-    }
-}
-
-/// Whether a text can stand as one part of an account's name: letters, digits, `-`, `_` and `.`, at most 64 bytes.
-pub fn is_part(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    !text.is_empty() && text.len() <= PART_BYTES_MAX && text.bytes().all(allowed)
-}
-
-fn part(text: &str) -> Result<String, BadAccount> {
-    is_part(text).then(|| text.to_owned()).ok_or(BadAccount)
-}
 
 /// A transfer's id: made from what it belongs to and the step that makes it, so that a step cannot book twice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -400,112 +309,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn merchant() -> Merchant {
-        Merchant { channel: "wechatpay".into(), number: "1900000001".into() }
-    }
-
-    fn transfer(id: &str, amount: i64, currency: Currency) -> Transfer {
-        Transfer {
-            id: TransferId::stored(id.into()),
-            order: OrderId::new(0x2b),
-            debit: Account::Receivable(merchant()),
-            credit: Account::Suspense(OrderId::new(0x2b)),
-            amount: Money::new(amount, currency).expect("in range"),
-        }
-    }
-
-    #[test]
-    fn names_of_accounts_round_trip() {
-        for account in [
-            Account::Receivable(merchant()),
-            Account::Suspense(OrderId::new(7)),
-            Account::Payee("traffic-430100".into()),
-            Account::Refunds(merchant()),
-            Account::Treasury("traffic-430100".into()),
-            Account::Fees(merchant()),
-        ] {
-            assert_eq!(account.to_string().parse(), Ok(account));
-        }
-    }
-
-    #[test]
-    fn what_is_no_account_is_refused() {
-        for text in [
-            "",
-            "suspense",
-            "suspense/x",
-            "payee/",
-            "payee/a/b",
-            "channel/wechatpay",
-            "channel//1",
-            "bank/x",
-            "payee/ä",
-        ] {
-            assert_eq!(text.parse::<Account>(), Err(BadAccount), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn one_order_books_on_one_shard_of_each_account() {
-        let order = OrderId::new(0x2b);
-        assert_eq!(Account::Suspense(order).shard(order), 0);
-        assert_eq!(Account::Payee("p".into()).shard(order), 0x2b % SHARDS);
-        let rows = deltas(&[
-            Entry::Reserve(transfer("a", 5, Currency::CNY)),
-            Entry::Decide(transfer("a", 5, Currency::CNY), Verdict::Posted),
-        ]);
-        let rows = rows.expect("folds");
-        let pending: Vec<_> = rows.iter().map(|row| row.change.debit_pending + row.change.credit_pending).collect();
-        assert_eq!(pending, [0, 0]);
-        assert_eq!(rows.iter().map(|row| row.change.debit_posted).sum::<i64>(), 5);
-        assert_eq!(rows.iter().map(|row| row.change.credit_posted).sum::<i64>(), 5);
-    }
-
-    #[test]
-    fn a_transfer_has_two_sides_and_an_amount() {
-        let mut same = transfer("a", 5, Currency::CNY);
-        same.credit = same.debit.clone();
-        for bad in [transfer("a", 0, Currency::CNY), transfer("a", -5, Currency::CNY), same] {
-            assert_eq!(Ledger::default().book(&[Entry::Post(bad.clone())]), Err(LedgerError::Shape));
-            assert_eq!(deltas(&[Entry::Post(bad)]), Err(LedgerError::Shape));
-        }
-    }
-
-    #[test]
-    fn an_id_books_once_and_is_decided_once() {
-        let mut ledger = Ledger::default();
-        let one = transfer("a", 5, Currency::CNY);
-        assert_eq!(ledger.book(&[Entry::Decide(one.clone(), Verdict::Posted)]), Err(LedgerError::NotReserved));
-        ledger.book(&[Entry::Reserve(one.clone())]).expect("reserves");
-        assert_eq!(ledger.book(&[Entry::Reserve(one.clone())]), Err(LedgerError::Exists));
-        let other = transfer("a", 6, Currency::CNY);
-        assert_eq!(ledger.book(&[Entry::Decide(other, Verdict::Posted)]), Err(LedgerError::NotReserved));
-        ledger.book(&[Entry::Decide(one.clone(), Verdict::Voided)]).expect("voids");
-        assert_eq!(ledger.book(&[Entry::Decide(one, Verdict::Posted)]), Err(LedgerError::Exists));
-        assert!(ledger.balances().all(|(_, _, balance)| balance == Balance::default()));
-    }
-
-    #[test]
-    fn currencies_never_meet_in_an_account() {
-        let dollars: Currency = "USD".parse().expect("a code");
-        let mut ledger = Ledger::default();
-        ledger.book(&[Entry::Post(transfer("a", 5, Currency::CNY))]).expect("books");
-        assert_eq!(ledger.book(&[Entry::Post(transfer("b", 5, dollars))]), Err(LedgerError::Currency));
-        let both = [Entry::Post(transfer("a", 5, Currency::CNY)), Entry::Post(transfer("b", 5, dollars))];
-        assert_eq!(deltas(&both), Err(LedgerError::Currency));
-    }
-
-    #[test]
-    fn what_is_not_there_cannot_leave() {
-        let mut ledger = Ledger::default();
-        ledger.book(&[Entry::Post(transfer("in", 5, Currency::CNY))]).expect("books");
-        let mut out = transfer("out", 3, Currency::CNY);
-        std::mem::swap(&mut out.debit, &mut out.credit);
-        ledger.book(&[Entry::Reserve(out.clone())]).expect("reserves");
-        let again = Transfer { id: TransferId::stored("again".into()), ..out };
-        assert_eq!(ledger.book(&[Entry::Post(again)]), Err(LedgerError::Floor));
-    }
-}
+mod tests;

@@ -1,8 +1,6 @@
 //! The calls: sign, send, verify, read.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,23 +9,23 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, header};
 use runtime::http::{Client, Effect, Options};
-use runtime::secret::{self, KeyFileError, Pii};
+use runtime::secret::Pii;
 use runtime::telemetry::{Counter, Family, Labels};
 use runtime::{Context, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
-use super::seal::{KEY_BYTES, SealKey};
-use super::signing::{self, BadKey, Signed, SigningKey, VerifyingKey};
-use super::trust::{self, Cache, Keys, Trust};
+use super::keys::{Account, KeyError, public_roots};
+use super::signing::{self, Signed, VerifyingKey};
+use super::trust::{self, Keys, Trust};
 use super::{Config, NAME, wire};
 use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
-use crate::config::{Merchant, Verification};
+use crate::config::Merchant;
 use crate::domain::order::{Terms, TradeType};
 use crate::domain::refund::Refund;
 
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
-const PUBLIC_KEY_BYTES_MAX: usize = 64 * 1024;
 const NONCE_DIGITS: usize = 32;
 const SHEET_LIFE: Duration = Duration::from_secs(2 * 3_600);
 const ORDER_LIFE_MAX: Duration = Duration::from_secs(7 * 86_400);
@@ -41,76 +39,6 @@ pub struct WechatPay {
     accounts: BTreeMap<String, Account>,
     capabilities: Capabilities,
     calls: Family<Labels, Counter>,
-}
-
-/// A merchant account with its keys.
-pub(super) struct Account {
-    number: String,
-    serial: String,
-    key: SigningKey,
-    pub(super) seal: SealKey,
-    trust: Trust,
-}
-
-/// The keys of a merchant cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// A private file.
-    #[error("a private file cannot be used")]
-    Private(#[from] KeyFileError),
-    /// The merchant's private key.
-    #[error("the private key in {} cannot be used", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: BadKey,
-    },
-    /// The APIv3 key.
-    #[error("{} does not hold an APIv3 key: 32 bytes", path.display())]
-    Seal {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The channel's public key.
-    #[error("the public key in {} cannot be used", path.display())]
-    Public {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// TLS.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
-}
-
-impl Account {
-    /// Reads a merchant's keys from its files: the one place that does.
-    fn read(merchant: &Merchant) -> Result<Self, KeyError> {
-        let path = &merchant.private_key_file;
-        let pem = secret::read_private_text(path)?;
-        let key = SigningKey::from_pem(pem.expose()).map_err(|source| KeyError::Key { path: path.clone(), source })?;
-        let path = &merchant.api_v3_key_file;
-        let bytes = secret::read_private(path)?;
-        let seal = SealKey::new(bytes.expose().trim_ascii_end())
-            .filter(|_| bytes.expose().trim_ascii_end().len() == KEY_BYTES)
-            .ok_or_else(|| KeyError::Seal { path: path.clone() })?;
-        let trust = match &merchant.verification {
-            Verification::PlatformCertificates => Trust::Certificates(tokio::sync::Mutex::new(Cache::default())),
-            Verification::PublicKey { id, file } => Trust::Key { id: id.clone(), key: read_public(file)? },
-        };
-        Ok(Self { number: merchant.mch_id.clone(), serial: merchant.serial.clone(), key, seal, trust })
-    }
-}
-
-fn read_public(path: &Path) -> Result<VerifyingKey, KeyError> {
-    let unusable = |source| KeyError::Public { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(|error| unusable(error.into()))?;
-    let pem = bytes.get(..PUBLIC_KEY_BYTES_MAX.min(bytes.len())).unwrap_or_default();
-    VerifyingKey::from_pem(pem).map_err(|error| unusable(error.into()))
 }
 
 impl WechatPay {
@@ -220,7 +148,8 @@ impl WechatPay {
         target: &str,
         body: String,
     ) -> Result<Bytes, ChannelError> {
-        let answer = self.verified(account, method, target, body).await;
+        let span = tracing::info_span!("payments.channel", channel = NAME, call);
+        let answer = self.verified(account, method, target, body).instrument(span).await;
         let outcome = match &answer {
             Ok(_) => "ok",
             Err(ChannelError::NotKnown) => "not_known",
@@ -441,12 +370,4 @@ fn unsent(what: &'static str) -> ChannelError {
 /// The call may have acted, whatever became of a later one.
 fn possible(what: &'static str, error: ChannelError) -> ChannelError {
     ChannelError::NoAnswer { effect: Effect::Possible, what, source: Some(Box::new(error)) }
-}
-
-/// TLS for the public endpoint, by the roots that browsers trust.
-fn public_roots() -> Result<Arc<rustls::ClientConfig>, KeyError> {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }

@@ -30,15 +30,15 @@ pub(super) struct CreateBody<'a> {
     out_trade_no: &'a str,
     time_expire: String,
     notify_url: &'a str,
-    amount: Asked<'a>,
+    amount: Asked,
     #[serde(skip_serializing_if = "Option::is_none")]
     payer: Option<Payer<'a>>,
 }
 
 #[derive(Serialize)]
-struct Asked<'a> {
+struct Asked {
     total: i64,
-    currency: &'a str,
+    currency: String,
 }
 
 #[derive(Serialize)]
@@ -57,14 +57,14 @@ pub(super) struct RefundBody<'a> {
     out_refund_no: String,
     reason: &'a str,
     notify_url: &'a str,
-    amount: RefundAsked<'a>,
+    amount: RefundAsked,
 }
 
 #[derive(Serialize)]
-struct RefundAsked<'a> {
+struct RefundAsked {
     refund: i64,
     total: i64,
-    currency: &'a str,
+    currency: String,
 }
 
 impl<'a> CreateBody<'a> {
@@ -77,7 +77,7 @@ impl<'a> CreateBody<'a> {
             out_trade_no: &terms.channel_order_no,
             time_expire: beijing(terms.expire_at)?,
             notify_url: &terms.notify_url,
-            amount: Asked { total: terms.amount.amount_minor(), currency: currency(&terms.amount) },
+            amount: Asked { total: terms.amount.amount_minor(), currency: terms.amount.currency().to_string() },
             payer: openid.map(|openid| Payer { openid }),
         })
     }
@@ -93,15 +93,10 @@ impl<'a> RefundBody<'a> {
             amount: RefundAsked {
                 refund: refund.amount.amount_minor(),
                 total: terms.amount.amount_minor(),
-                currency: currency(&terms.amount),
+                currency: terms.amount.currency().to_string(),
             },
         }
     }
-}
-
-/// The driver declares one currency, so every order that reaches it is in it.
-fn currency(_: &Money) -> &'static str {
-    "CNY"
 }
 
 /// Writes a moment as WeChat does: RFC 3339 in Beijing's offset, whole seconds (the fraction is cut off).
