@@ -93,6 +93,15 @@ pub async fn check(file: &Path, schemas: &Path) -> Report {
 
 /// Runs one golden case.
 async fn run(plan: &Arc<Plan>, golden: &Golden, dir: &Path) -> Result<(), String> {
+    let (made, failure) = play(plan, golden, dir).await?;
+    match failure {
+        Some(failure) => Err(failure),
+        None => difference(&golden.reply, &made, "").map_or(Ok(()), Err),
+    }
+}
+
+/// Plays a case: what its call came to, and what went wrong on the wire.
+async fn play(plan: &Arc<Plan>, golden: &Golden, dir: &Path) -> Result<(Json, Option<String>), String> {
     let now = crate::kind::parse_rfc3339(&golden.now).ok_or("`now` must be RFC 3339")?;
     let expected = golden.exchanges.iter().map(|exchange| Expected::read(plan, exchange, dir));
     let script = Arc::new(Mutex::new(Script::new(expected.collect::<Result<_, _>>()?)));
@@ -105,11 +114,8 @@ async fn run(plan: &Arc<Plan>, golden: &Golden, dir: &Path) -> Result<(), String
     let item = plan.items.get(&golden.item).ok_or("there is no such item")?;
     let citizen = golden.applicant.as_ref().map_or_else(Citizen::default, request::citizen);
     let made = request::call(&backend, item, &citizen, golden).await?;
-    let script = script.lock().map_err(|_| "the script is poisoned")?;
-    if let Some(failure) = script.failure() {
-        return Err(failure);
-    }
-    difference(&golden.reply, &made, "").map_or(Ok(()), Err)
+    let failure = script.lock().map_err(|_| "the script is poisoned")?.failure();
+    Ok((made, failure))
 }
 
 /// The first place in which two JSON values differ.
