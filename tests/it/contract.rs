@@ -1,4 +1,5 @@
 //! What each service promises, asked through its generated client, on every engine.
 
+mod cases;
 mod department;
 mod payments;

@@ -1,7 +1,9 @@
 //! What the tests of the whole workspace share.
 
 pub mod cluster;
+pub mod invariants;
 pub mod servers;
 pub mod simulation;
+pub mod super_app;
 
 pub use cluster::{Cluster, Topology};

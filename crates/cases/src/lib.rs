@@ -15,6 +15,7 @@
 //! Cases never stores a raw identifier: the owner is a pseudonym, the citizen's input is sealed and erased when the case has ended,
 //! the payer's name at the channel is erased once the order exists.
 
+pub mod audit;
 pub mod config;
 pub mod domain;
 

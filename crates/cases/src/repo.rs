@@ -22,7 +22,7 @@ mod tasks;
 
 pub(crate) use answers::{answered, keep_answer};
 pub(crate) use codes::{Code, TradeType};
-pub(crate) use history::{Told, append, events_after, stream_after};
+pub(crate) use history::{Told, append, events_after, stream, stream_after};
 pub(crate) use row::{About, File};
 pub(crate) use tasks::{TaskPage, TaskRow, attach as attach_task, profiles, task, tasks};
 

@@ -58,7 +58,7 @@ pub(crate) async fn append(
 }
 
 /// The stream of an entry point.
-fn stream(entry_point: &str) -> String {
+pub(crate) fn stream(entry_point: &str) -> String {
     format!("ep/{entry_point}")
 }
 

@@ -91,7 +91,7 @@ pub(super) fn task_id(row: &Row) -> Result<TaskId, Error> {
 
 impl File {
     /// Reads a row of `cases`.
-    pub(super) fn read(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn read(row: &Row) -> Result<Self, Error> {
         let linked: Option<String> = row.get("linked_case_id")?;
         let linked = linked.map(|id| id.parse().map_err(|_| Error::Corrupt("linked_case_id"))).transpose()?;
         let about = About {

@@ -22,6 +22,9 @@ pub(crate) async fn judge(bench: &Bench, lived: &[Lived]) {
     assert_eq!(bench.taiyuan.strangers(), Vec::<String>::new());
     assert!(bench.changsha.inputs().iter().all(|plate| plate == PLATE), "the input arrives as it came");
     assert!(bench.payments.payers().iter().all(|payer| payer == PAYER), "and so does the payer");
+    let audit = cases::audit::check(&bench.db(), bench.clock.now()).await.expect("audits");
+    assert!(audit.is_sound(), "{:#?}", audit.problems);
+    assert_eq!((audit.open, audit.silent, audit.lines), (0, 0, audit.streamed));
     nothing_personal_is_kept(bench).await;
     stream_is_whole(bench, lived).await;
 }

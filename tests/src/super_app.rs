@@ -1,0 +1,192 @@
+//! What tests of a whole cluster play: a super app's back end on the public port, and the people of the sandbox.
+//!
+//! Both are strangers to lastmile: one speaks gRPC and the token endpoint, the other the sandbox's control port.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use contracts::cases::v1::case_service_client::CaseServiceClient;
+use contracts::department::v1::department_service_client::DepartmentServiceClient;
+use contracts::department::v1::{Bill, ListBillsRequest};
+use contracts::identity::v1::IssueTokenRequest;
+use contracts::identity::v1::identity_service_client::IdentityServiceClient;
+use prost_types::{Struct, Value as Field, value::Kind};
+use rpc::jose::{AgreementPublicKey, Jwks, SigningKey};
+use rpc::oauth::{Caller, Person};
+use rpc::token::Attributes;
+use runtime::http::{Client, Options};
+use runtime::secret::Pii;
+use runtime::{Context, secret};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tonic::transport::{Channel, Endpoint};
+
+/// The item of the slice.
+pub const ITEM: &str = "traffic.violation";
+const DEADLINE: Duration = Duration::from_secs(20);
+const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+const LEVEL_FACE: u8 = 4;
+
+/// A client of the public port with a key of its own: an entry point's back end, or a clerk's desk.
+pub struct SuperApp {
+    http: Client,
+    base: String,
+    channel: Channel,
+    caller: Caller,
+}
+
+/// Somebody who lives in the sandbox.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Citizen {
+    name: String,
+    number: String,
+    vehicles: Vec<Vehicle>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Vehicle {
+    region: String,
+    class: String,
+    plate: String,
+}
+
+/// The world outside: citizens who pay, and systems that misbehave when they are told to.
+pub struct Outside {
+    http: Client,
+    base: String,
+}
+
+impl SuperApp {
+    /// Takes the key of `id` ("wechat", "clerk-1") from the directory in which the cluster made it.
+    pub fn new(context: &Context, base: &str, id: &str, keys: &Path) -> anyhow::Result<Self> {
+        let pem = secret::read_private_text(&keys.join(format!("{id}.pem"))).context(id.to_owned())?;
+        let key = SigningKey::from_pem(pem.expose())?;
+        Ok(Self {
+            http: Client::new(context.net.clone(), context.clock.clone(), Options::default()),
+            base: base.to_owned(),
+            channel: Endpoint::from_shared(base.to_owned())?.connect_timeout(DEADLINE).connect_lazy(),
+            caller: Caller::new(id, key, context.clock.clone(), context.ids.clone()),
+        })
+    }
+
+    /// CaseService of the public port.
+    pub fn cases(&self) -> CaseServiceClient<Channel> {
+        CaseServiceClient::new(self.channel.clone())
+    }
+
+    /// DepartmentService of the public port.
+    pub fn department(&self) -> DepartmentServiceClient<Channel> {
+        DepartmentServiceClient::new(self.channel.clone())
+    }
+
+    /// The client's own token.
+    pub async fn own_token(&self) -> anyhow::Result<String> {
+        self.token(self.caller.own_token()?).await
+    }
+
+    /// A token of a citizen for departments.
+    pub async fn citizen_token(&self, citizen: &Citizen, profiles: &[&str]) -> anyhow::Result<String> {
+        let attributes = Attributes {
+            name: Some(Pii::new(citizen.name.clone())),
+            doc_type: Some("resident_id".to_owned()),
+            doc_no: Some(Pii::new(citizen.number.clone())),
+            ..Attributes::default()
+        };
+        let sub = format!("{}-{}", self.caller.id(), citizen.number.get(14..).unwrap_or_default());
+        let person = Person { sub, level: LEVEL_FACE, consents: vec![ITEM.to_owned()], attributes };
+        let url = format!("{}/.well-known/jwks.json", self.base);
+        let reply = self.http.send(http::Request::get(&url).body(Bytes::new())?, DEADLINE, BODY_BYTES_MAX).await?;
+        let keys: Jwks = serde_json::from_slice(reply.body())?;
+        let identity = keys.keys.iter().find_map(|key| match key.to_agreement_key() {
+            Ok(key @ AgreementPublicKey::X25519(_)) => Some(key),
+            _ => None,
+        });
+        let identity = identity.context("the key set has no key to seal for")?;
+        self.token(self.caller.citizen_token(&person, profiles, &identity)?).await
+    }
+
+    /// The one bill of a citizen's car in a region.
+    pub async fn bill(&self, token: &str, citizen: &Citizen, region: &str) -> anyhow::Result<Bill> {
+        let asked = ListBillsRequest {
+            item: ITEM.to_owned(),
+            region: region.to_owned(),
+            request_id: "bills".to_owned(),
+            input: Some(citizen.input(region)?),
+            ..ListBillsRequest::default()
+        };
+        let answer = self.department().list_bills(with_token(asked, token)?).await?.into_inner();
+        answer.bills.into_iter().next().context("nothing to pay")
+    }
+
+    async fn token(&self, asked: IssueTokenRequest) -> anyhow::Result<String> {
+        let answer = IdentityServiceClient::new(self.channel.clone()).issue_token(asked).await?;
+        Ok(answer.into_inner().access_token)
+    }
+}
+
+impl Citizen {
+    /// What finds the citizen's bills: the plate of the car in that region.
+    pub fn input(&self, region: &str) -> anyhow::Result<Struct> {
+        let vehicle = self.vehicles.iter().find(|vehicle| vehicle.region == region).context("no car here")?;
+        let plate_type = match vehicle.class.as_str() {
+            "01" => "LARGE",
+            "02" => "SMALL",
+            "51" => "LARGE_NEW_ENERGY",
+            "52" => "SMALL_NEW_ENERGY",
+            other => anyhow::bail!("a car of class {other}"),
+        };
+        let field = |text: &str| Field { kind: Some(Kind::StringValue(text.to_owned())) };
+        let fields = [("plate", vehicle.plate.as_str()), ("plate_type", plate_type)];
+        Ok(Struct { fields: fields.map(|(name, text)| (name.to_owned(), field(text))).into() })
+    }
+
+    /// What must not be found where it does not belong.
+    pub fn canaries(&self) -> Vec<String> {
+        let plates = self.vehicles.iter().map(|vehicle| vehicle.plate.clone());
+        [self.name.clone(), self.number.clone()].into_iter().chain(plates).collect()
+    }
+}
+
+impl Outside {
+    /// The control port at "ip:port".
+    pub fn new(context: &Context, control: &str) -> Self {
+        let http = Client::new(context.net.clone(), context.clock.clone(), Options::default());
+        Self { http, base: format!("http://{control}") }
+    }
+
+    /// The n-th of many citizens, each with one unpaid record in each city.
+    pub async fn citizen(&self, number: u32) -> anyhow::Result<Citizen> {
+        Ok(serde_json::from_value(self.call("GET", &format!("/citizens/load/{number}"), None).await?)?)
+    }
+
+    /// The citizen pays.
+    pub async fn pay(&self, prepay_id: &str) -> anyhow::Result<()> {
+        self.call("POST", "/wechatpay/pay", Some(json!({ "prepay_id": prepay_id }))).await.map(drop)
+    }
+
+    /// Stages a fault for the next call of an operation.
+    pub async fn stage(&self, system: &str, operation: &str, fault: &str) -> anyhow::Result<()> {
+        let staged = json!({ "system": system, "operation": operation, "fault": fault });
+        self.call("POST", "/faults", Some(staged)).await.map(drop)
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let url = format!("{}{path}", self.base);
+        let request = http::Request::builder().method(method).uri(&url).header("content-type", "application/json");
+        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let reply = self.http.send(request.body(body)?, DEADLINE, BODY_BYTES_MAX).await?;
+        let text = reply.body();
+        anyhow::ensure!(reply.status().is_success(), "{url}: {}", String::from_utf8_lossy(text));
+        Ok(if text.is_empty() { Value::Null } else { serde_json::from_slice(text)? })
+    }
+}
+
+/// Puts a token and a deadline on a call.
+pub fn with_token<T>(message: T, token: &str) -> anyhow::Result<tonic::Request<T>> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
+    request.set_timeout(DEADLINE);
+    Ok(request)
+}
