@@ -2,4 +2,5 @@
 
 mod cases;
 mod department;
+mod identity;
 mod payments;
