@@ -234,13 +234,22 @@ impl Cluster {
     }
 }
 
-/// Runs a test on both topologies, one after the other.
+/// Runs a test on both topologies, side by side.
 ///
 /// Shape: a failure names the topology and the directory that is left for a look.
-pub fn on_both(test: impl AsyncFn(&Cluster) -> anyhow::Result<()>) {
-    for topology in [Topology::Single, Topology::Split] {
-        on(topology, &test);
-    }
+pub fn on_both(test: impl AsyncFn(&Cluster) -> anyhow::Result<()> + Sync) {
+    std::thread::scope(|scope| {
+        let topologies = [Topology::Single, Topology::Split];
+        let running = topologies.map(|topology| {
+            scope.spawn({
+                let test = &test;
+                move || on(topology, test)
+            })
+        });
+        for run in running {
+            run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
 }
 
 /// Runs a test on one topology.
