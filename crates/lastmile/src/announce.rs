@@ -4,8 +4,13 @@ use std::io::{self, Write};
 
 use crate::{App, Config, Role};
 
-/// Prints the addresses; tests and people read them.
-pub(crate) fn print(app: &App, config: &Config, out: &mut impl Write) -> io::Result<()> {
+/// Prints the addresses and what is missing yet; tests and people read them.
+pub(crate) fn print(
+    app: &App,
+    ready: &Result<(), Vec<String>>,
+    config: &Config,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let at = app.addresses();
     let mut line = |name: &str, address: &dyn std::fmt::Display| writeln!(out, "{name:<12}{address}");
     if let Some(public) = at.public {
@@ -32,13 +37,36 @@ pub(crate) fn print(app: &App, config: &Config, out: &mut impl Write) -> io::Res
             ),
         )?;
     }
+    let roles = config.roles().into_iter().map(Role::name).collect::<Vec<_>>().join(" ");
+    match ready {
+        Ok(()) => line("ready", &roles)?,
+        Err(missing) => line("not ready", &missing.join("; "))?,
+    }
     if let (Some(public), true) = (at.public, config.roles().contains(&Role::Sandbox)) {
         writeln!(out, "\nNow try, in another terminal:")?;
-        writeln!(out, "  {} demo", program())?;
+        writeln!(out, "  {} demo{}", program(), flags(app, config))?;
         writeln!(out, "  curl -s http://{public}/.well-known/jwks.json")?;
         writeln!(out, "  grpcurl -plaintext {public} list")?;
     }
     out.flush()
+}
+
+/// What the demonstration has to be told where it cannot know it: everything that is not as by default.
+fn flags(app: &App, config: &Config) -> String {
+    let default = Config::default();
+    let at = app.addresses();
+    let mut flags = String::new();
+    if let Some(public) = at.public.filter(|public| public.to_string() != default.listen.public) {
+        flags.push_str(&format!(" --to http://{public}"));
+    }
+    let control = at.sandbox.map(|sandbox| sandbox.control.to_string());
+    if let Some(control) = control.filter(|control| *control != default.sandbox.systems.control.listen) {
+        flags.push_str(&format!(" --control {control}"));
+    }
+    if config.data.directory != default.data.directory {
+        flags.push_str(&format!(" --data {}", config.data.directory.display()));
+    }
+    flags
 }
 
 /// The command that was called.

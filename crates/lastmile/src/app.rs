@@ -12,6 +12,9 @@ use crate::ops::{self, Probe};
 use crate::site::Site;
 use crate::{Role, mesh, mount, serving};
 
+/// How long work that was dropped may take to be gone.
+const HARD_STOP_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The bound addresses. Passed in, so that a test binds port 0 and knows what it got. The public listener is not among them: each
 /// thread of the data path binds its own.
 #[derive(Debug)]
@@ -126,6 +129,7 @@ impl App {
         self.context.tasks.stop();
         let drained = self.context.tasks.wait(self.drain_timeout).await;
         self.context.tasks.abort();
+        self.context.tasks.wait(HARD_STOP_MAX).await;
         self.finish().await;
         drained
     }

@@ -11,7 +11,8 @@ use rpc::ca::{CA_CERT_FILE, Ca, CaError};
 use runtime::Context;
 
 use crate::Role;
-use crate::config::RoleFiles;
+use crate::config::{RoleFiles, Tls};
+use crate::doctor::{Verdict, certificates};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -45,6 +46,35 @@ pub fn issue(context: &Context, ca: &Path, role: Role, life: Duration, directory
     Ok(RoleFiles::in_directory(directory))
 }
 
+/// Makes the CA where there is none, and a certificate for each role that has none or whose one ends within `renew`.
+///
+/// Shape: `tls` gets a directory a role; returns the roles that got a new certificate. For a container that runs before all others.
+pub fn ensure(
+    context: &Context,
+    ca: &Path,
+    tls: &Path,
+    roles: &[Role],
+    life: Duration,
+    renew: Duration,
+) -> anyhow::Result<Vec<Role>> {
+    if !ca.join(CA_CERT_FILE).exists() {
+        init(context, ca)?;
+    }
+    let now = context.clock.now();
+    let tls = Tls { directory: tls.to_owned() };
+    let mut issued = Vec::new();
+    for role in roles {
+        let files = tls.files(*role);
+        // Judged as it will be when it should have been renewed.
+        let findings = certificates::of_role(*role, &files, now.plus(renew));
+        if findings.iter().any(|finding| finding.verdict == Verdict::Bad) {
+            issue(context, ca, *role, life, &tls.directory.join(role.name()))?;
+            issued.push(*role);
+        }
+    }
+    Ok(issued)
+}
+
 /// That many days.
 pub fn days(count: u32) -> Duration {
     DAY * count
@@ -53,7 +83,6 @@ pub fn days(count: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Tls;
     use runtime::config::Problem;
 
     #[test]
@@ -77,6 +106,19 @@ mod tests {
         let mut problems: Vec<Problem> = Vec::new();
         config.validate(&mut problems);
         assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn what_is_missing_or_ends_soon_is_made_and_the_rest_stays() {
+        let place = tempfile::tempdir().expect("a directory");
+        let context = Context::system();
+        let (home, tls) = (place.path().join("ca"), place.path().join("tls"));
+        let ensure = |life, renew| ensure(&context, &home, &tls, &Role::ALL, days(life), days(renew)).expect("ensures");
+        assert_eq!(ensure(90, 30), Role::ALL);
+        assert_eq!(ensure(90, 30), []);
+        std::fs::remove_file(tls.join("cases").join("key.pem")).expect("is there");
+        assert_eq!(ensure(90, 30), [Role::Cases]);
+        assert_eq!(ensure(90, 91), Role::ALL, "all end within that time");
     }
 
     #[test]

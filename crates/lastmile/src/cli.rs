@@ -15,10 +15,13 @@ use crate::app::Listeners;
 use crate::data::DataDir;
 use crate::demo::{self, Cities};
 use crate::doctor::Verdict;
-use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ops, sandbox};
+use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ops, profiles, sandbox};
 
 /// The flags or the configuration were not understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// How long certificates are good that `ca ensure` makes, and how long before their end it makes others.
+const CERTIFICATE_DAYS: u32 = 365;
+const RENEW_DAYS: u32 = 30;
 const WORKER_STACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// Last-mile service delivery: one contract for super apps, one profile per department back end.
@@ -67,6 +70,11 @@ enum Command {
     Health,
     /// Plays a fine from the query to the cleared points, as a super app and its citizen would
     Demo(DemoArgs),
+    /// Departments' profiles
+    Adapter {
+        #[command(subcommand)]
+        verb: AdapterVerb,
+    },
     /// What drills need to know
     Drill {
         #[command(subcommand)]
@@ -123,6 +131,16 @@ enum DrillVerb {
 }
 
 #[derive(Debug, Subcommand)]
+enum AdapterVerb {
+    /// Checks profiles: form, templates, mappings, golden cases
+    Check {
+        /// department/region.yaml; all in adapter.departments_dir when none is named
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum SandboxVerb {
     /// Makes the keys of the simulated WeChat Pay where they are missing: for payments, when it starts apart from the sandbox
     Keys,
@@ -135,6 +153,15 @@ enum CaVerb {
         /// Where it is kept; by default `ca` in the data directory
         #[arg(long, value_name = "DIRECTORY")]
         ca: Option<PathBuf>,
+    },
+    /// Makes the CA and the certificates of all roles where they are missing or end within 30 days
+    Ensure {
+        /// Where the CA is kept; by default `ca` in the data directory
+        #[arg(long, value_name = "DIRECTORY")]
+        ca: Option<PathBuf>,
+        /// Where each role's directory is put; by default `tls` in the data directory
+        #[arg(long, value_name = "DIRECTORY")]
+        out: Option<PathBuf>,
     },
     /// Issues, or renews, the certificate of a role
     Issue {
@@ -222,6 +249,10 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Drill { verb: DrillVerb::CrashPoints } => {
             drill::crash_points().try_for_each(|point| writeln!(stdout, "{point}"))?;
         }
+        Command::Adapter { verb: AdapterVerb::Check { files } } => {
+            let all = profiles::check(config, &files, &mut stdout).await?;
+            return Ok(if all { End::Done } else { End::No });
+        }
         Command::Sandbox { verb: SandboxVerb::Keys } => {
             writeln!(stdout, "{}", sandbox::make_keys(config, &context)?.display())?;
         }
@@ -254,20 +285,29 @@ fn pair(text: &str) -> Result<(String, String), String> {
     if key.is_empty() { Err("must be KEY=VALUE".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }
 
+/// The name under which spans are exported: the role's, where there is one only.
+fn service_name(config: &Config) -> String {
+    match config.roles().as_slice() {
+        [role] => format!("lastmile-{role}"),
+        _ => "lastmile".to_owned(),
+    }
+}
+
 /// Serves until the end; telemetry goes last, also when the start fails.
 async fn serve(config: &Config, context: Context) -> anyhow::Result<End> {
     let signals = Signals::new().context("taking over signals")?;
-    let telemetry = telemetry::start(&config.telemetry, "lastmile", &context.metrics)?;
+    let telemetry = telemetry::start(&config.telemetry, &service_name(config), &context.metrics)?;
     let tasks = context.tasks.clone();
     let ended = async {
         // The lock comes before the ports: it names the process that is in the way.
         let data = DataDir::open(&config.data.directory)?;
         let listeners = Listeners::bind(&context, &config.listen).await?;
         let app = App::build(config, context, data, listeners).await?;
-        if let Err(missing) = app.ready(config.serve.ready_timeout.get()).await {
+        let ready = app.ready(config.serve.ready_timeout.get()).await;
+        if let Err(missing) = &ready {
             tracing::warn!(missing = missing.join("; "), "not every role is ready yet");
         }
-        announce::print(&app, config, &mut io::stdout())?;
+        announce::print(&app, &ready, config, &mut io::stdout())?;
         Ok(app.run(signals).await)
     };
     let ended: anyhow::Result<_> = ended.await;
@@ -299,6 +339,13 @@ fn authority(verb: CaVerb, config: &Config, context: &Context, out: &mut impl Wr
         CaVerb::Init { ca } => {
             let file = ca::init(context, &ca.unwrap_or_else(|| data.join("ca")))?;
             writeln!(out, "{}", file.display())?;
+        }
+        CaVerb::Ensure { ca, out: tls } => {
+            let (ca, tls) = (ca.unwrap_or_else(|| data.join("ca")), tls.unwrap_or_else(|| data.join("tls")));
+            let (life, renew) = (ca::days(CERTIFICATE_DAYS), ca::days(RENEW_DAYS));
+            for role in ca::ensure(context, &ca, &tls, &Role::ALL, life, renew)? {
+                writeln!(out, "{}", tls.join(role.name()).display())?;
+            }
         }
         CaVerb::Issue { role, ca, out: directory, days } => {
             let ca = ca.unwrap_or_else(|| data.join("ca"));

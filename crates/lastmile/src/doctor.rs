@@ -4,6 +4,8 @@
 
 pub mod certificates;
 mod clock;
+mod keys;
+mod outside;
 mod peers;
 mod ports;
 mod storage;
@@ -75,7 +77,9 @@ pub async fn examine(config: &Config, context: &Context) -> Vec<Finding> {
     findings.extend(storage::check(config, context).await);
     findings.extend(clock::check(config, now));
     findings.extend(certificates::check(&config.tls, now, &config.roles()));
+    findings.extend(keys::check(config));
     findings.extend(peers::check(config, context).await);
+    findings.extend(outside::check(config, context).await);
     findings
 }
 

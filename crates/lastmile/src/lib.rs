@@ -22,6 +22,7 @@ mod cores;
 mod front;
 mod mesh;
 mod mount;
+mod profiles;
 mod sandbox;
 mod serving;
 mod site;

@@ -24,30 +24,47 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }
 
-struct Serving {
-    child: Child,
-    operations: String,
-}
-
-/// Starts all roles on free ports and reads where they are.
-fn serve(place: &Path) -> Serving {
-    let free = ["public", "callbacks", "operations"].map(|name| format!("--set=listen.{name}=127.0.0.1:0"));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let files = [
+/// Where this repository's data are: the binary is started elsewhere.
+fn data() -> [String; 3] {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository");
+    [
         ("catalog.data_dir", "data"),
         ("catalog.schemas_dir", "departments/schemas"),
         ("adapter.departments_dir", "departments"),
-    ];
-    let files = files.map(|(key, folder)| format!("--set={key}={}", root.join(folder).display()));
-    let arguments: Vec<&str> = ["serve"].into_iter().chain(free.iter().chain(&files).map(String::as_str)).collect();
+    ]
+    .map(|(key, folder)| format!("--set={key}={}", root.join(folder).display()))
+}
+
+struct Serving {
+    child: Child,
+    told: Vec<String>,
+}
+
+/// Starts all roles on free ports and reads what is printed until they are ready.
+fn serve(place: &Path, more: &[&str]) -> Serving {
+    let free = ["public", "callbacks", "operations"].map(|name| format!("--set=listen.{name}=127.0.0.1:0"));
+    let data = data();
+    let given = free.iter().chain(&data).map(String::as_str).chain(more.iter().copied());
+    let arguments: Vec<&str> = ["serve"].into_iter().chain(given).collect();
     let mut child = lastmile(place, &arguments).stdout(Stdio::piped()).spawn().expect("starts");
-    let lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
-    let mut lines = lines.map(|line| line.expect("text"));
-    let operations = lines.find_map(|line| line.strip_prefix("operations  http://").map(str::to_owned));
-    Serving { child, operations: operations.expect("the address is printed") }
+    let mut lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
+    let mut told = Vec::new();
+    while !told.last().is_some_and(|line: &String| line.starts_with("ready")) {
+        told.push(lines.next().expect("it says that it is ready").expect("text"));
+    }
+    // What comes after is for people; somebody has to read it.
+    std::thread::spawn(move || lines.for_each(drop));
+    Serving { child, told }
 }
 
 impl Serving {
+    /// The address that is printed behind a name.
+    fn at(&self, name: &str) -> String {
+        let line = self.told.iter().find_map(|line| line.strip_prefix(name)).expect("the address is printed");
+        let address = line.split_whitespace().next().expect("an address");
+        address.trim_start_matches("http://").to_owned()
+    }
+
     fn stop(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sends the signal");
@@ -116,8 +133,8 @@ fn the_configuration_is_shown_with_its_sources() {
 #[test]
 fn a_process_serves_is_asked_and_stops_in_peace() {
     let place = tempfile::tempdir().expect("a directory");
-    let serving = serve(place.path());
-    let asked = format!("--set=listen.operations={}", serving.operations);
+    let serving = serve(place.path(), &[]);
+    let asked = format!("--set=listen.operations={}", serving.at("operations"));
     let health = run(place.path(), &["health", &asked]);
     assert_eq!(health.status.code(), Some(0), "{}", stderr(&health));
     assert!(stdout(&health).contains("\"ready\":true"));
@@ -142,12 +159,71 @@ fn the_doctor_says_what_is_in_the_way() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = taken.local_addr().expect("an address");
     let public = format!("--set=listen.public={address}");
+    let data = data();
     let free = ["--set=listen.callbacks=127.0.0.1:0", "--set=listen.operations=127.0.0.1:0"];
-    let doctor = run(place.path(), &["doctor", &public, free[0], free[1]]);
+    let given = || free.into_iter().chain(data.iter().map(String::as_str));
+    let look = || run(place.path(), &["doctor", public.as_str()].into_iter().chain(given()).collect::<Vec<_>>());
+    let doctor = look();
     assert_eq!(doctor.status.code(), Some(1));
     let text = stdout(&doctor);
     assert!(text.contains(&format!("BAD   port listen.public: {address} is held by another program")), "{text}");
     drop(taken);
-    let doctor = run(place.path(), &["doctor", &public, free[0], free[1]]);
+    let doctor = look();
     assert_eq!(doctor.status.code(), Some(0), "{}", stdout(&doctor));
+    assert!(stdout(&doctor).contains("ok    catalogue: "), "{}", stdout(&doctor));
+    assert!(stdout(&doctor).contains("warn  entry points: none is configured"), "{}", stdout(&doctor));
+}
+
+#[test]
+fn what_is_printed_first_can_be_done_first() {
+    let place = tempfile::tempdir().expect("a directory");
+    let systems = ["control", "wechatpay", "police_430100", "police_140100"];
+    let systems = systems.map(|name| format!("--set=sandbox.systems.{name}.listen=127.0.0.1:0"));
+    let mut sandbox: Vec<&str> = systems.iter().map(String::as_str).collect();
+    sandbox.push("--set=sandbox.enabled=true");
+    let serving = serve(place.path(), &sandbox);
+    let (to, control) = (format!("http://{}", serving.at("public")), serving.at("sandbox"));
+    for (fault, last) in [(None, "are 0, as the police tell them"), (Some("amount-changed"), "as the police tell them")]
+    {
+        let mut play = vec!["demo", "--to", &to, "--control", &control];
+        play.extend(fault.into_iter().flat_map(|fault| ["--fault", fault]));
+        let demo = run(place.path(), &play);
+        assert_eq!(demo.status.code(), Some(0), "{}{}", stdout(&demo), stderr(&demo));
+        assert!(stdout(&demo).trim_end().ends_with(last), "{}", stdout(&demo));
+    }
+    assert_eq!(serving.stop(), Some(0));
+    let demo = run(place.path(), &["demo", "--to", &to, "--control", &control]);
+    assert_eq!(demo.status.code(), Some(1));
+    assert!(stderr(&demo).contains("no sandbox at"), "{}", stderr(&demo));
+}
+
+#[test]
+fn the_files_of_both_topologies_are_right_and_drills_are_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let given = |files: &[&str], role: &str| {
+        let mut command = lastmile(&root, &["config", "check"]);
+        command.args(files.iter().map(|file| format!("--config=deploy/config/{file}.toml")));
+        command.env("LASTMILE_SERVE__ROLES", role).output().expect("runs")
+    };
+    for (files, role) in [(vec!["single"], ""), (vec!["split"], "cases"), (vec!["split", "split-sandbox"], "sandbox")] {
+        let checked = given(&files, role);
+        assert_eq!(checked.status.code(), Some(0), "{files:?}: {}", stderr(&checked));
+    }
+    let points = stdout(&run(&root, &["drill", "crash-points"]));
+    for point in ["cases.settle.before_send", "payments.book.before_commit", "adapter.settle.after_send"] {
+        assert!(points.lines().any(|line| line == point), "{point} is not listed");
+    }
+    let checked = run(&root, &["adapter", "check"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
+}
+
+#[test]
+fn what_the_split_topology_needs_before_it_starts_is_made_once() {
+    let place = tempfile::tempdir().expect("a directory");
+    let made = run(place.path(), &["ca", "ensure"]);
+    assert_eq!(stdout(&made).lines().count(), 7, "a certificate a role: {}", stderr(&made));
+    assert_eq!(stdout(&run(place.path(), &["ca", "ensure"])), "", "nothing is missing");
+    let keys = run(place.path(), &["sandbox", "keys"]);
+    assert_eq!(keys.status.code(), Some(0), "{}", stderr(&keys));
+    assert!(place.path().join("var/sandbox/wechatpay/platform/public_key.pem").exists());
 }

@@ -25,7 +25,7 @@ pub fn check(tls: &Tls, now: Timestamp, roles: &[Role]) -> Vec<Finding> {
     roles.iter().flat_map(|role| of_role(*role, &tls.files(*role), now)).collect()
 }
 
-fn of_role(role: Role, files: &RoleFiles, now: Timestamp) -> [Finding; 4] {
+pub(crate) fn of_role(role: Role, files: &RoleFiles, now: Timestamp) -> [Finding; 4] {
     [
         told(role, "certificate", certificate(role, &files.cert, now)),
         told(role, "CA certificate", ca(&files.ca, now)),
