@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lastmile::demo::{self, Cities, Fault, Options};
 use lastmile_tests::Cluster;
-use lastmile_tests::cluster::{Topology, on};
+use lastmile_tests::cluster::on_both;
 use runtime::Context;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,8 +30,13 @@ async fn play(cluster: &Cluster, fault: Option<Fault>) -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_fine_is_paid_and_its_points_are_cleared() {
+    on_both(async |cluster| play(cluster, None).await);
+}
+
+#[test]
 fn what_goes_wrong_ends_as_promised() {
-    on(Topology::Single, async |cluster| {
+    on_both(async |cluster| {
         for fault in <Fault as clap::ValueEnum>::value_variants() {
             play(cluster, Some(*fault)).await?;
         }

@@ -5,6 +5,7 @@
 //! Source: RFC 6749 (5.1), RFC 8414, RFC 7517.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
@@ -20,6 +21,8 @@ use tower::ServiceExt;
 
 use crate::shared::Shared;
 
+/// How long somebody who asks for the keys waits for identity.
+const JWKS_ANEW_WITHIN: Duration = Duration::from_secs(1);
 const NO_STORE: [(http::HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
 #[derive(Clone)]
@@ -65,7 +68,13 @@ async fn issue(endpoints: Endpoints, form: &[u8]) -> Result<TokenAnswer, TokenEr
 }
 
 /// Every key that verifies something a third party holds: identity's tokens and the departments' proofs.
+///
+/// Shape: the list as identity tells it now, so that whoever holds a fresh proof finds its key; while identity is away, the last one.
 async fn jwks(State(endpoints): State<Endpoints>) -> Response {
+    let ring = &endpoints.shared.keys;
+    if ring.read_anew(JWKS_ANEW_WITHIN).await.is_err() {
+        tracing::debug!("identity does not answer: the keys told are the last ones known");
+    }
     let keys = oauth::jwks(&endpoints.shared.keys.keys());
     ([(CACHE_CONTROL, "public, max-age=60")], Json(keys)).into_response()
 }

@@ -85,6 +85,9 @@ struct Shared {
 struct State {
     version: i64,
     registered: bool,
+    /// Rounds that were begun, and the last one that identity answered. A round that began after a question answers it.
+    begun: u64,
+    answered: u64,
 }
 
 /// Why a round brought nothing. Logged, never handed out: the ring tries again by itself.
@@ -119,7 +122,7 @@ impl KeyRing {
     }
 
     fn new(keys: Keys, refreshed: i64, own: Vec<OwnKey>, options: Options, context: Context) -> Self {
-        let state = State { version: keys.version(), registered: keys.missing(&own).is_empty() };
+        let state = State { version: keys.version(), registered: keys.missing(&own).is_empty(), ..State::default() };
         Self(Arc::new(Shared {
             keys: ArcSwap::from_pointee(keys),
             refreshed: AtomicI64::new(refreshed),
@@ -178,6 +181,16 @@ impl KeyRing {
         self.wait(within, |state| state.version > version).await
     }
 
+    /// Waits for a list that was asked for after this call: what is in force then holds every key registered before it. Rounds are
+    /// shared and at least half a second apart, so many callers cost identity no more than one.
+    ///
+    /// Errors: Elapsed after `within`; what is in force stays so.
+    pub async fn read_anew(&self, within: Duration) -> Result<(), Elapsed> {
+        let begun = self.0.changes.borrow().begun;
+        self.hint();
+        self.wait(within, |state| state.answered > begun).await
+    }
+
     async fn wait(&self, within: Duration, until: impl Fn(&State) -> bool) -> Result<(), Elapsed> {
         let mut changes = self.0.changes.subscribe();
         let waited = self.0.context.clock.timeout(within, changes.wait_for(|state| until(state))).await?;
@@ -191,9 +204,14 @@ impl KeyRing {
         loop {
             // Hints given up to here are answered by the round that follows.
             let _ = shared.hint.notified().now_or_never();
+            shared.changes.send_modify(|state| state.begun += 1);
+            let began = tokio::time::Instant::now();
             let round = self.round(&mut client).await;
             failures = match &round {
-                Ok(()) => 0,
+                Ok(()) => {
+                    shared.changes.send_modify(|state| state.answered = state.begun);
+                    0
+                }
                 Err(error) => {
                     tracing::warn!(%error, failures, "the key list was not refreshed");
                     failures.saturating_add(1)
@@ -210,7 +228,7 @@ impl KeyRing {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = clock.sleep(HINT_GAP) => {}
+                () = clock.sleep(HINT_GAP.saturating_sub(began.elapsed())) => {}
             }
         }
     }
@@ -268,9 +286,12 @@ impl KeyRing {
         {
             tracing::warn!(%error, path = %path.display(), "the key list could not be kept on disk");
         }
-        let state = State { version: keys.version(), registered: keys.missing(&self.0.own).is_empty() };
+        let (version, registered) = (keys.version(), keys.missing(&self.0.own).is_empty());
         self.0.keys.store(Arc::new(keys));
-        self.0.changes.send_replace(state);
+        self.0.changes.send_modify(|state| {
+            state.version = version;
+            state.registered = registered;
+        });
     }
 }
 

@@ -213,6 +213,27 @@ async fn a_key_that_nobody_has_brings_a_poll() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_anew_sees_a_key_that_was_registered_a_moment_ago() {
+    let world = World::new();
+    world.bind();
+    let ring = world.ring(Vec::new(), Options { poll: 1_000 * SECOND, ..Options::default() });
+    world.context.clock.sleep(SECOND).await;
+    let (keys, signing, _) = own(&world.context.ids);
+    let other = world.ring(keys, Options::default());
+    other.registered(SECOND).await.expect("registers");
+    assert_eq!(ring.verify_key("cases", signing.kid()), None, "the list is from before");
+    let before = world.registrar.1.load(Ordering::SeqCst);
+    futures::future::join_all((0..100).map(|_| ring.read_anew(SECOND))).await.into_iter().for_each(|anew| {
+        anew.expect("identity answers");
+    });
+    assert!(ring.verify_key("cases", signing.kid()).is_some());
+    assert_eq!(world.registrar.1.load(Ordering::SeqCst), before + 1, "all who ask share one call");
+
+    let alone = World::new().ring(Vec::new(), Options::default());
+    assert!(alone.read_anew(SECOND).await.is_err(), "nobody is there");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_pause_grows_while_identity_is_away_and_stays_bounded() {
     let world = World::new();
     let ring = world.ring(Vec::new(), Options::default());
