@@ -1,6 +1,7 @@
 //! What cases promises, asked at the public port of a whole cluster, on both topologies; at the end of each run every invariant is
 //! judged by what ledger, cases, channel and departments wrote down.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -13,6 +14,7 @@ use lastmile_tests::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 use lastmile_tests::{Cluster, Topology};
 use rpc::RemoteFault;
 use runtime::Context;
+use store::Db;
 
 const CHANGSHA: (&str, &str) = ("430100", "traffic/430100");
 const TAIYUAN: (&str, &str) = ("140100", "traffic/140100");
@@ -151,7 +153,7 @@ fn on_both(test: impl AsyncFn(&mut Run) -> anyhow::Result<()>) {
 }
 
 async fn on(topology: Topology, test: &impl AsyncFn(&mut Run) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    // The databases outlive the cluster, so that they can be judged when nobody writes any more.
+    // The databases outlive the cluster: they are judged when nobody writes any more.
     let books = tempfile::tempdir()?;
     let place = books.path().to_owned();
     let cluster = Cluster::builder(topology).configure(move |config| {
@@ -179,8 +181,9 @@ async fn on(topology: Topology, test: &impl AsyncFn(&mut Run) -> anyhow::Result<
     let metrics = cluster.context(lastmile::Role::Cases).metrics.encode();
     let journals = Journals::fetch(&control, &context).await?;
     cluster.stop().await?;
-    let payments = store::open(&stores.0, context.clone()).await?;
-    let cases = store::open(&stores.1, context.clone()).await?;
+    let copies = tempfile::tempdir()?;
+    let payments = open_copy(&stores.0, copies.path(), &context).await?;
+    let cases = open_copy(&stores.1, copies.path(), &context).await?;
     let files = std::fs::read_dir(books.path())?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     let world = World {
         now: context.clock.now(),
@@ -196,6 +199,22 @@ async fn on(topology: Topology, test: &impl AsyncFn(&mut Run) -> anyhow::Result<
     ensure!(report.broken().is_empty(), "{report}");
     ensure!(report.verdict("I7") == Some(&Verdict::NotServed), "{report}");
     Ok(())
+}
+
+/// Opens what a stopped cluster left. An embedded database belongs to the process that served it, which here is our own, so that it is
+/// copied with its write-ahead log.
+async fn open_copy(config: &store::Config, into: &Path, context: &Context) -> anyhow::Result<Db> {
+    let mut config = config.clone();
+    if let Some(path) = config.url.strip_prefix("sqlite:").map(PathBuf::from) {
+        let copy = into.join(path.file_name().context("a file")?);
+        std::fs::copy(&path, &copy)?;
+        let log = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+        if log(&path).exists() {
+            std::fs::copy(log(&path), log(&copy))?;
+        }
+        config.url = format!("sqlite:{}", copy.display());
+    }
+    Ok(store::open(&config, context.clone()).await?)
 }
 
 #[test]

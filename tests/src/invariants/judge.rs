@@ -103,7 +103,8 @@ fn once(evidence: &Evidence) -> Finding {
         finding.expect(orders.insert(&order.case_id), || format!("two orders of {}", order.case_id));
     }
     if let Some(journals) = &evidence.journals {
-        finding.count("settlements posted", posted_once(&mut finding, journals));
+        let posted = posted_once(&mut finding, journals);
+        finding.count("settlements posted", posted);
     }
     finding.count("request ids", requests.len());
     finding
