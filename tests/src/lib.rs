@@ -1,6 +1,7 @@
 //! What the tests of the whole workspace share.
 
 pub mod cluster;
+pub mod drill;
 pub mod invariants;
 pub mod servers;
 pub mod simulation;

@@ -2,6 +2,7 @@
 //!
 //! Both are strangers to lastmile: one speaks gRPC and the token endpoint, the other the sandbox's control port.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ use tonic::transport::{Channel, Endpoint};
 /// The item of the slice.
 pub const ITEM: &str = "traffic.violation";
 const DEADLINE: Duration = Duration::from_secs(20);
-const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A journal of ten thousand cases is the longest.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LEVEL_FACE: u8 = 4;
 
 /// A client of the public port with a key of its own: an entry point's back end, or a clerk's desk.
@@ -161,6 +163,33 @@ impl Outside {
         Ok(serde_json::from_value(self.call("GET", &format!("/citizens/load/{number}"), None).await?)?)
     }
 
+    /// A citizen whose record or whose department misbehaves, as the number says (docs/sandbox/README.md).
+    pub async fn magic_citizen(&self, number: u32) -> anyhow::Result<Citizen> {
+        Ok(serde_json::from_value(self.call("GET", &format!("/citizens/magic/{number}"), None).await?)?)
+    }
+
+    /// What an officer does to a record: "confirm", "dispute" or "settle_dispute".
+    pub async fn officer(&self, region: &str, record: &str, action: &str) -> anyhow::Result<()> {
+        let path = format!("/police/{region}/records/{record}");
+        self.call("POST", &path, Some(json!({ "action": action }))).await.map(drop)
+    }
+
+    /// What departments have taken for good: the serial number by the order number under which it was paid.
+    pub async fn posted(&self, systems: &[&str]) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut posted = BTreeMap::new();
+        for system in systems {
+            let text = self.text("GET", &format!("/journal/{system}"), None).await?;
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let line: Value = serde_json::from_slice(line)?;
+                let word = |key: &str| line.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                if word("event") == "payment" && word("state") == "posted" {
+                    posted.insert(word("order"), word("serial"));
+                }
+            }
+        }
+        Ok(posted)
+    }
+
     /// The citizen pays.
     pub async fn pay(&self, prepay_id: &str) -> anyhow::Result<()> {
         self.call("POST", "/wechatpay/pay", Some(json!({ "prepay_id": prepay_id }))).await.map(drop)
@@ -168,18 +197,28 @@ impl Outside {
 
     /// Stages a fault for the next call of an operation.
     pub async fn stage(&self, system: &str, operation: &str, fault: &str) -> anyhow::Result<()> {
-        let staged = json!({ "system": system, "operation": operation, "fault": fault });
+        self.stage_times(system, operation, fault, 1).await
+    }
+
+    /// Stages a fault for the next `times` calls of an operation.
+    pub async fn stage_times(&self, system: &str, operation: &str, fault: &str, times: u32) -> anyhow::Result<()> {
+        let staged = json!({ "system": system, "operation": operation, "fault": fault, "times": times });
         self.call("POST", "/faults", Some(staged)).await.map(drop)
     }
 
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let text = self.text(method, path, body).await?;
+        Ok(if text.is_empty() { Value::Null } else { serde_json::from_slice(&text)? })
+    }
+
+    async fn text(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Bytes> {
         let url = format!("{}{path}", self.base);
         let request = http::Request::builder().method(method).uri(&url).header("content-type", "application/json");
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let reply = self.http.send(request.body(body)?, DEADLINE, BODY_BYTES_MAX).await?;
-        let text = reply.body();
-        anyhow::ensure!(reply.status().is_success(), "{url}: {}", String::from_utf8_lossy(text));
-        Ok(if text.is_empty() { Value::Null } else { serde_json::from_slice(text)? })
+        let (status, text) = (reply.status(), reply.into_body());
+        anyhow::ensure!(status.is_success(), "{url}: {status}: {}", String::from_utf8_lossy(&text));
+        Ok(text)
     }
 }
 

@@ -25,14 +25,16 @@ async fn every_profile_passes_with_its_golden_cases() {
 #[tokio::test]
 async fn a_case_that_does_not_hold_says_where() {
     let plan = load(PROFILES[1]);
-    let golden = |name: &str| plan.profile.golden.iter().find(|case| case.name.starts_with(name)).expect("a case").clone();
+    let golden =
+        |name: &str| plan.profile.golden.iter().find(|case| case.name.starts_with(name)).expect("a case").clone();
     let fails = async |golden: &Golden| run(&plan, golden, Path::new(".")).await.expect_err("it does not hold");
 
     let mut other_reply = golden("a payment is posted");
     other_reply.reply["outcome"] = json!("PENDING");
     assert!(fails(&other_reply).await.contains("reply.outcome: expected \"PENDING\", made \"DONE\""));
     let mut other_sent = golden("a payment is posted");
-    other_sent.exchanges[1].sent.text = other_sent.exchanges[1].sent.text.take().map(|text| text.replace("20000", "20001"));
+    other_sent.exchanges[1].sent.text =
+        other_sent.exchanges[1].sent.text.take().map(|text| text.replace("20000", "20001"));
     assert!(fails(&other_sent).await.contains("exchange 1 (`pay`): sent bytes differ at 170"));
     let mut one_more = golden("a payment is posted");
     one_more.exchanges.push(one_more.exchanges[1].clone());
@@ -120,7 +122,8 @@ async fn a_garbled_reply_is_never_done() {
                     continue;
                 }
                 let mut golden = golden.clone();
-                golden.exchanges[last].reply = LegacyBytes { hex: Some(hex::encode(&spoilt)), ..LegacyBytes::default() };
+                golden.exchanges[last].reply =
+                    LegacyBytes { hex: Some(hex::encode(&spoilt)), ..LegacyBytes::default() };
                 let (made, _) = play(&plan, &golden, Path::new(".")).await.expect("plays");
                 let is_done = made["outcome"] == json!("DONE");
                 assert!(!is_done || is_free(name, &reply, at), "{name}: {how} at {at} is called done");
@@ -145,7 +148,10 @@ async fn a_garbled_list_is_whole_or_an_error() {
             golden.exchanges[0].reply = LegacyBytes { hex: Some(hex::encode(&spoilt)), ..LegacyBytes::default() };
             let (made, _) = play(&plan, &golden, Path::new(".")).await.expect("plays");
             let is_whole = made["bills"].as_array().is_some_and(|bills| bills.len() == 2);
-            assert!(is_whole || made.get("error").is_some() || made["outcome"] == json!("REJECTED"), "{name}: {how} at {at}: {made}");
+            assert!(
+                is_whole || made.get("error").is_some() || made["outcome"] == json!("REJECTED"),
+                "{name}: {how} at {at}: {made}"
+            );
             assert!(!is_whole || !matches!(how, "cut" | "no character"), "{name}: {how} at {at}");
         }
     }

@@ -1,0 +1,102 @@
+//! Drills by hand: `lastmile-drill points --rounds 20`. Prints its progress to standard error and its figures, as JSON, to standard output.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use lastmile_tests::Topology;
+use lastmile_tests::drill::{load, points, process};
+use serde_json::json;
+use tokio::time::Instant;
+
+#[derive(Debug, Parser)]
+#[command(name = "lastmile-drill")]
+struct Cli {
+    /// The binary under test; by default the one beside this one
+    #[arg(long, global = true)]
+    binary: Option<PathBuf>,
+    /// Draws everything that is random
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    #[command(subcommand)]
+    drill: Drill,
+}
+
+#[derive(Debug, Subcommand)]
+enum Drill {
+    /// Dies at every crash point that the binary lists
+    Points {
+        /// How often at each
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        /// Clusters side by side
+        #[arg(long, default_value_t = 3)]
+        lanes: usize,
+    },
+    /// Kills at random moments under load
+    Load {
+        /// Cases in all
+        #[arg(long, default_value_t = 10_000)]
+        cases: u32,
+        /// Clients, each with one case at a time
+        #[arg(long, default_value_t = 64)]
+        clients: u32,
+        /// Kills
+        #[arg(long, default_value_t = 50)]
+        kills: u32,
+        /// A process per role on PostgreSQL and Redis, of which cases, payments and adapter are killed one at a time
+        #[arg(long)]
+        split: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            tell(format!("lastmile-drill: {error:?}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(line: String) {
+    // Nobody may be reading.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn run(cli: Cli) -> anyhow::Result<bool> {
+    let binary = process::binary(cli.binary)?;
+    let began = Instant::now();
+    match cli.drill {
+        Drill::Points { rounds, lanes } => {
+            let outcome = points::run(&points::Plot { binary, rounds, lanes, seed: cli.seed }, &tell)?;
+            outcome.failures.iter().for_each(|failure| tell(failure.clone()));
+            let summary = json!({
+                "drill": "points",
+                "seed": cli.seed,
+                "seconds": began.elapsed().as_secs(),
+                "points": outcome.deaths.len(),
+                "deaths": outcome.deaths.values().sum::<u32>(),
+                "deaths_per_point_min": outcome.deaths.values().min(),
+                "cases": outcome.ends.values().sum::<u32>(),
+                "ends": outcome.ends,
+                "failures": outcome.failures.len(),
+            });
+            writeln!(std::io::stdout(), "{summary:#}")?;
+            Ok(outcome.failures.is_empty())
+        }
+        Drill::Load { cases, clients, kills, split } => {
+            let topology = if split { Topology::Split } else { Topology::Single };
+            let plot = load::Plot { binary, topology, cases, clients, kills, seed: cli.seed };
+            tell(format!("{topology:?}, seed {}", cli.seed));
+            let outcome = load::run(&plot, &tell)?;
+            tell(outcome.report.to_string());
+            outcome.failures.iter().for_each(|failure| tell(failure.clone()));
+            writeln!(std::io::stdout(), "{:#}", outcome.summary)?;
+            Ok(outcome.failures.is_empty())
+        }
+    }
+}
