@@ -57,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at a case.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a point may let the process live that is armed for it.
-const DEATH_WITHIN: Duration = Duration::from_secs(30);
+const DEATH_WITHIN: Duration = Duration::from_secs(60);
 /// Cases that go the ways to the armed point at once, and cases under way in all.
 const LEADING: usize = 3;
 const UNDER_WAY_MAX: usize = 10;
