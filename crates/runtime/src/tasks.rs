@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -25,6 +26,8 @@ pub struct Tasks(Arc<Shared>);
 
 struct Shared {
     tracker: TaskTracker,
+    /// What only serves other work.
+    attendants: TaskTracker,
     soft: CancellationToken,
     hard: CancellationToken,
     points: crash::Points,
@@ -59,6 +62,7 @@ impl Tasks {
     pub fn with_crash_points(points: crash::Points) -> Self {
         Self(Arc::new(Shared {
             tracker: TaskTracker::new(),
+            attendants: TaskTracker::new(),
             soft: CancellationToken::new(),
             hard: CancellationToken::new(),
             points,
@@ -69,7 +73,16 @@ impl Tasks {
     /// Runs `work` in the background. A panic in it is logged under `name` and ends this task alone.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let guarded = self.guard(name, work);
-        self.place(async move {
+        self.place(&self.0.tracker, async move {
+            guarded.await;
+        });
+    }
+
+    /// Runs what only serves other work, such as a connection to a peer: a drain does not wait for it, since it is needed as long as
+    /// anything else runs, and only the hard stop ends it.
+    pub fn attend(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let guarded = self.guard(name, work);
+        self.place(&self.0.attendants, async move {
             guarded.await;
         });
     }
@@ -82,7 +95,7 @@ impl Tasks {
     ) {
         let tasks = self.clone();
         let guarded = self.guard(name, async move { work.await.map_err(|error| error.to_string()) });
-        self.place(async move {
+        self.place(&self.0.tracker, async move {
             match guarded.await {
                 End::Cut => return,
                 End::Done(Ok(())) if tasks.0.soft.is_cancelled() => return,
@@ -107,7 +120,7 @@ impl Tasks {
     ) -> Result<T, Lost> {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let guarded = self.guard(name, work.in_current_span());
-        self.place(async move {
+        self.place(&self.0.tracker, async move {
             if let End::Done(value) = guarded.await {
                 // Nobody listening is fine: the effect was the point.
                 let _ = answer.send(value);
@@ -118,7 +131,12 @@ impl Tasks {
 
     /// Returns an executor that spawns here, for libraries that start their own tasks.
     pub fn executor(&self, name: &'static str) -> Executor {
-        Executor { tasks: self.clone(), name }
+        Executor { tasks: self.clone(), name, spawn: |tasks, name, work| tasks.spawn(name, work) }
+    }
+
+    /// Returns an executor whose tasks only serve other work, as [`Tasks::attend`] has it.
+    pub fn attending_executor(&self, name: &'static str) -> Executor {
+        Executor { tasks: self.clone(), name, spawn: |tasks, name, work| tasks.attend(name, work) }
     }
 
     /// Returns the soft stop: cancelled when the process should come to an end.
@@ -137,10 +155,18 @@ impl Tasks {
         self.0.hard.cancel();
     }
 
-    /// Waits until nothing runs any more, at most `span`; tells whether it came to that.
+    /// Waits until nothing runs any more, at most `span`; tells whether it came to that. What only serves other work counts after the
+    /// hard stop.
     pub async fn wait(&self, span: Duration) -> bool {
         self.0.tracker.close();
-        tokio::time::timeout(span, self.0.tracker.wait()).await.is_ok()
+        self.0.attendants.close();
+        let ended = async {
+            self.0.tracker.wait().await;
+            if self.0.hard.is_cancelled() {
+                self.0.attendants.wait().await;
+            }
+        };
+        tokio::time::timeout(span, ended).await.is_ok()
     }
 
     /// Returns the name of the critical task whose failure stopped the process, if one did.
@@ -173,11 +199,11 @@ impl Tasks {
         }
     }
 
-    fn place(&self, work: impl Future<Output = ()> + Send + 'static) {
+    fn place(&self, tracker: &TaskTracker, work: impl Future<Output = ()> + Send + 'static) {
         if self.0.points.is_simulated() {
-            self.0.tracker.spawn(self.0.points.scope(work));
+            tracker.spawn(self.0.points.scope(work));
         } else {
-            self.0.tracker.spawn(work);
+            tracker.spawn(work);
         }
     }
 }
@@ -201,6 +227,7 @@ impl fmt::Debug for Tasks {
 pub struct Executor {
     tasks: Tasks,
     name: &'static str,
+    spawn: fn(&Tasks, &'static str, BoxFuture<'static, ()>),
 }
 
 impl<F> hyper::rt::Executor<F> for Executor
@@ -209,9 +236,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, work: F) {
-        self.tasks.spawn(self.name, async move {
-            work.await;
-        });
+        (self.spawn)(&self.tasks, self.name, Box::pin(work.map(drop)));
     }
 }
 
@@ -267,6 +292,22 @@ mod tests {
         assert!(!tasks.wait(SECOND).await);
         tasks.abort();
         assert!(tasks.wait(SECOND).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_does_not_wait_for_what_serves_other_work() {
+        let tasks = Tasks::new();
+        let (open, mut closed) = tokio::sync::oneshot::channel::<()>();
+        tasks.attend("connection", async move {
+            let _open = open;
+            std::future::pending().await
+        });
+        tasks.stop();
+        assert!(tasks.wait(SECOND).await);
+        assert!(closed.try_recv().is_err_and(|error| error == tokio::sync::oneshot::error::TryRecvError::Empty));
+        tasks.abort();
+        assert!(tasks.wait(SECOND).await);
+        assert!(closed.try_recv().is_err_and(|error| error == tokio::sync::oneshot::error::TryRecvError::Closed));
     }
 
     #[tokio::test(start_paused = true)]

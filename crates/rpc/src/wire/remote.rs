@@ -245,7 +245,7 @@ impl Remote {
             }
         };
         let tasks = &self.context.tasks;
-        let (sender, connection) = Builder::new(tasks.executor("rpc.wire.stream"))
+        let (sender, connection) = Builder::new(tasks.attending_executor("rpc.wire.stream"))
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -257,7 +257,7 @@ impl Remote {
             .await
             .map_err(|error| ConnectError::Http(Arc::new(error)))?;
         let name = self.name.clone();
-        tasks.spawn("rpc.wire.connection", async move {
+        tasks.attend("rpc.wire.connection", async move {
             if let Err(error) = connection.await {
                 tracing::debug!(peer = name, %error, "connection ended");
             }
