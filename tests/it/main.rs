@@ -3,6 +3,7 @@
 mod contract;
 mod drill;
 mod errors;
+mod query;
 mod slice;
 mod tidy;
 mod wire;

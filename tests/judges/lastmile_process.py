@@ -33,7 +33,9 @@ class Lastmile:
         "sandbox.systems.police_430100.listen", "sandbox.systems.police_140100.listen",
     ]
 
-    def __init__(self, directory):
+    def __init__(self, directory, config=None):
+        """`config`: a configuration file over the default one."""
+        self.config = ["--config", config] if config else []
         self.directory = pathlib.Path(directory)
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         self.binary = target / "debug" / "lastmile"
@@ -51,7 +53,7 @@ class Lastmile:
 
     def start(self):
         settings = [part for name, port in self.ports.items() for part in ("--set", f"{name}=127.0.0.1:{port}")]
-        command = [self.binary, "--config", "deploy/config/single.toml", "--data", self.directory / "data", *settings, "serve"]
+        command = [self.binary, "--config", "deploy/config/single.toml", *self.config, "--data", self.directory / "data", *settings, "serve"]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         ready = f"http://127.0.0.1:{self.ports['listen.operations']}/health/ready"

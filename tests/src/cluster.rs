@@ -195,6 +195,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops the process in which a role runs; the others go on.
+    pub async fn stop_role(&mut self, role: Role) -> anyhow::Result<()> {
+        let index = self.nodes.iter().position(|node| node.roles.contains(&role));
+        let node = self.nodes.remove(index.expect("every role runs somewhere"));
+        anyhow::ensure!(node.app.stop().await, "{role} did not drain");
+        Ok(())
+    }
+
     async fn start(
         &mut self,
         base: &Config,

@@ -37,23 +37,24 @@ pub enum Error {
     Timeout,
     /// The department's reply cannot be read.
     #[error("the department's reply cannot be read")]
-    Unreadable(Place),
+    Unreadable(#[source] Place),
     /// A value cannot be written as the department takes it.
     #[error("a value cannot be written in the department's form")]
-    Unmappable(Place),
+    Unmappable(#[source] Place),
     /// The back end's own limit is used up, or the department said so.
     #[error("the department takes no more calls now")]
     Busy(Duration),
     /// The profile's template fails, or the department does not understand it.
     #[error("the profile does not work")]
-    Broken(Place),
+    Broken(#[source] Place),
     /// The time of the call was over before anything was sent.
     #[error("the deadline passed before anything was sent")]
     DeadlinePassed,
 }
 
 /// Where in a profile's exchange something is wrong: for integrators, never with a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{profile}: field `{field}`, offset {offset}: {what}")]
 pub struct Place {
     /// The profile.
     pub profile: String,

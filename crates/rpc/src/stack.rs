@@ -75,6 +75,8 @@ pub struct ClientOptions {
     pub breaker: BreakerOptions,
     /// Retries, of requests that are marked [`Idempotent`]. A mesh gives them to the gateway's wires alone: one layer retries.
     pub retry: Option<RetryOptions>,
+    /// What the calls are counted as: `public` for those that carry a request of the public port on, `internal` for all others.
+    pub traffic: &'static str,
 }
 
 impl Default for ClientOptions {
@@ -84,6 +86,7 @@ impl Default for ClientOptions {
             hop_cost: Duration::from_millis(5),
             breaker: BreakerOptions::default(),
             retry: None,
+            traffic: "internal",
         }
     }
 }
@@ -138,7 +141,7 @@ pub(crate) fn client(
         // Outermost: the time that is left is one budget for everything below, retries included.
         .layer(budget::Budget::new(options))
         // Around the retries: one call of ours is one measurement, however often it was tried.
-        .layer(observe::ObserveClient::new(name, &context.metrics))
+        .layer(observe::ObserveClient::new(name, options.traffic, &context.metrics))
         // Around the breaker, so that a retry is a new call to it. Does nothing but on the gateway's wires.
         .layer(retry::Retry::new(options.retry.clone(), context.ids.clone()))
         // Fails fast while the peer is known to be away; one probe finds out when it is back.

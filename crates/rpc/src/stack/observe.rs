@@ -63,13 +63,15 @@ impl Step for Observe {
 /// The client's side: how calls of a peer end, as its caller sees it.
 pub(super) struct ObserveClient {
     peer: Cow<'static, str>,
+    traffic: &'static str,
     durations: Durations,
 }
 
 impl ObserveClient {
-    pub(super) fn new(peer: &str, metrics: &Metrics) -> Self {
-        let help = "Time to the head of the answer, by peer and code, retries included";
-        Self { peer: peer.to_owned().into(), durations: metrics.seconds("lastmile_rpc_client_call_seconds", help) }
+    pub(super) fn new(peer: &str, traffic: &'static str, metrics: &Metrics) -> Self {
+        let help = "Time to the head of the answer, by peer, code and traffic, retries included";
+        let durations = metrics.seconds("lastmile_rpc_client_call_seconds", help);
+        Self { peer: peer.to_owned().into(), traffic, durations }
     }
 }
 
@@ -78,7 +80,11 @@ impl Step for ObserveClient {
         let begun = Instant::now();
         let response = next.handle(request).await;
         let code = code_name(code_of(&response));
-        let labels = vec![("peer", self.peer.clone()), ("code", Cow::Borrowed(code))];
+        let labels = vec![
+            ("peer", self.peer.clone()),
+            ("code", Cow::Borrowed(code)),
+            ("traffic", Cow::Borrowed(self.traffic)),
+        ];
         self.durations.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
         response
     }
