@@ -1,5 +1,5 @@
 # Thin names over cargo and scripts. `make run` and `make test` need Rust and, for test, apt.
-.PHONY: help run test check gen clean
+.PHONY: help run test compose-test check gen clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -10,6 +10,9 @@ run: ## builds and serves every role on embedded storage with the sandbox
 
 test: ## everything that must hold; starts what it needs and leaves nothing running
 	tests/run.sh
+
+compose-test: ## the split topology in containers on a real Docker engine, driven by the demonstration
+	deploy/compose-test.sh
 
 check: ## format, lints, proto rules
 	cargo fmt --all --check
