@@ -114,7 +114,10 @@ async fn play() -> anyhow::Result<()> {
         ensure!((asked.statements, asked.cache) == (0, 0), "the {role} asked a store: {asked:?}");
         // Keys and routes are asked for in the background, at a pace that has nothing to do with queries.
         for ((peer, traffic), count) in asked.calls.iter().filter(|((_, traffic), _)| traffic != "public") {
-            ensure!(matches!(peer.as_str(), "identity" | "catalog"), "the {role} asked {peer} ({traffic}) {count} times");
+            ensure!(
+                matches!(peer.as_str(), "identity" | "catalog"),
+                "the {role} asked {peer} ({traffic}) {count} times"
+            );
             ensure!(*count <= background_max, "the {role} asked {peer} {count} times in {:?}", began.elapsed());
         }
     }

@@ -93,7 +93,8 @@ impl Site {
 
     /// The gateway's wires for one core: connections and breakers of its own, and the only wires that retry.
     pub(crate) fn core_mesh(&self) -> anyhow::Result<Mesh> {
-        let options = ClientOptions { retry: Some(RetryOptions::default()), traffic: "public", ..ClientOptions::default() };
+        let options =
+            ClientOptions { retry: Some(RetryOptions::default()), traffic: "public", ..ClientOptions::default() };
         let mesh = Mesh::new(self.context.clone(), options, RemoteOptions::default());
         self.identify(&mesh);
         for (key, place) in &self.places {

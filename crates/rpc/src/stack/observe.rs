@@ -80,11 +80,8 @@ impl Step for ObserveClient {
         let begun = Instant::now();
         let response = next.handle(request).await;
         let code = code_name(code_of(&response));
-        let labels = vec![
-            ("peer", self.peer.clone()),
-            ("code", Cow::Borrowed(code)),
-            ("traffic", Cow::Borrowed(self.traffic)),
-        ];
+        let labels =
+            vec![("peer", self.peer.clone()), ("code", Cow::Borrowed(code)), ("traffic", Cow::Borrowed(self.traffic))];
         self.durations.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
         response
     }
