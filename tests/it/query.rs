@@ -2,7 +2,7 @@
 //! database nor Redis was asked for any of them.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use contracts::common::v1::Outcome;
@@ -13,6 +13,7 @@ use lastmile::Role;
 use lastmile_tests::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 use lastmile_tests::{Cluster, Topology};
 use runtime::Context;
+use tokio::time::Instant;
 
 const QUERIES: usize = 10_000;
 const CITIZENS: u32 = 50;
@@ -79,7 +80,7 @@ fn ten_thousand_queries_ask_nobody_but_the_adapter() {
 }
 
 async fn play() -> anyhow::Result<()> {
-    let mut cluster = Cluster::builder(Topology::Split).build().await?;
+    let mut cluster = Box::pin(Cluster::builder(Topology::Split).build()).await?;
     let context = Context::system();
     let app = SuperApp::new(&context, &cluster.public(), "wechat", &cluster.client_keys())?;
     let outside = Outside::new(&context, &cluster.sandbox().control.to_string());

@@ -162,7 +162,7 @@ async fn on(topology: Topology, test: &impl AsyncFn(&mut Run) -> anyhow::Result<
             config.store.cases.url = format!("sqlite:{}", place.join("cases.db").display());
         }
     });
-    let cluster = cluster.build().await?;
+    let cluster = Box::pin(cluster.build()).await?;
     let context = Context::system();
     let control = cluster.sandbox().control.to_string();
     let mut run = Run {
