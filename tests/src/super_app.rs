@@ -197,12 +197,7 @@ impl Outside {
 
     /// Stages a fault for the next call of an operation.
     pub async fn stage(&self, system: &str, operation: &str, fault: &str) -> anyhow::Result<()> {
-        self.stage_times(system, operation, fault, 1).await
-    }
-
-    /// Stages a fault for the next `times` calls of an operation.
-    pub async fn stage_times(&self, system: &str, operation: &str, fault: &str, times: u32) -> anyhow::Result<()> {
-        let staged = json!({ "system": system, "operation": operation, "fault": fault, "times": times });
+        let staged = json!({ "system": system, "operation": operation, "fault": fault });
         self.call("POST", "/faults", Some(staged)).await.map(drop)
     }
 

@@ -7,8 +7,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use lastmile_tests::Topology;
 use lastmile_tests::drill::{load, points, process};
+use runtime::Context;
 use serde_json::json;
 use tokio::time::Instant;
+
+/// Seeds that are drawn are below this.
+const SEEDS: u64 = 1_000_000;
 
 #[derive(Debug, Parser)]
 #[command(name = "lastmile-drill")]
@@ -16,9 +20,9 @@ struct Cli {
     /// The binary under test; by default the one beside this one
     #[arg(long, global = true)]
     binary: Option<PathBuf>,
-    /// Draws everything that is random
-    #[arg(long, global = true, default_value_t = 1)]
-    seed: u64,
+    /// Draws everything that is random; printed, and drawn itself when it is not given
+    #[arg(long, global = true)]
+    seed: Option<u64>,
     #[command(subcommand)]
     drill: Drill,
 }
@@ -69,20 +73,23 @@ fn tell(line: String) {
 
 fn run(cli: Cli) -> anyhow::Result<bool> {
     let binary = process::binary(cli.binary)?;
+    let seed = cli.seed.unwrap_or_else(|| Context::system().ids.below(SEEDS));
+    tell(format!("seed {seed}"));
     let began = Instant::now();
     match cli.drill {
         Drill::Points { rounds, lanes } => {
-            let outcome = points::run(&points::Plot { binary, rounds, lanes, seed: cli.seed }, &tell)?;
+            let outcome = points::run(&points::Plot { binary, rounds, lanes, seed }, &tell)?;
             outcome.failures.iter().for_each(|failure| tell(failure.clone()));
             let summary = json!({
                 "drill": "points",
-                "seed": cli.seed,
+                "seed": seed,
                 "seconds": began.elapsed().as_secs(),
                 "points": outcome.deaths.len(),
                 "deaths": outcome.deaths.values().sum::<u32>(),
                 "deaths_per_point_min": outcome.deaths.values().min(),
                 "cases": outcome.ends.values().sum::<u32>(),
                 "ends": outcome.ends,
+                "cases_decided_by_clerks": outcome.by_clerks,
                 "failures": outcome.failures.len(),
             });
             writeln!(std::io::stdout(), "{summary:#}")?;
@@ -90,8 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         }
         Drill::Load { cases, clients, kills, split } => {
             let topology = if split { Topology::Split } else { Topology::Single };
-            let plot = load::Plot { binary, topology, cases, clients, kills, seed: cli.seed };
-            tell(format!("{topology:?}, seed {}", cli.seed));
+            let plot = load::Plot { binary, topology, cases, clients, kills, seed };
             let outcome = load::run(&plot, &tell)?;
             tell(outcome.report.to_string());
             outcome.failures.iter().for_each(|failure| tell(failure.clone()));

@@ -31,11 +31,13 @@ pub struct Way {
     before: &'static [(&'static str, &'static str, &'static str)],
     /// The same, staged before the citizen acts.
     meanwhile: &'static [(&'static str, &'static str, &'static str)],
+    /// The magic citizen whose record misbehaves by itself; else one of many.
+    magic: Option<u32>,
     /// Crash points that begin so are passed for certain.
     passes: &'static [&'static str],
 }
 
-const PLAIN: Way = Way { name: "paid", acts: Acts::Pays, before: &[], meanwhile: &[], passes: &[] };
+const PLAIN: Way = Way { name: "paid", acts: Acts::Pays, before: &[], meanwhile: &[], magic: None, passes: &[] };
 
 /// The usual way.
 pub const PAID: Way = PLAIN;
@@ -102,12 +104,17 @@ pub const WAYS: &[Way] = &[
     Way { name: "the settlement's answer is cut", meanwhile: &[("police", "pay", "garble_cut")], ..PLAIN },
     Way { name: "the settlement is lost", meanwhile: &[("police", "pay", "drop_before")], ..PLAIN },
     Way { name: "the department is closed for a moment", meanwhile: &[("police", "pay", "closed")], ..PLAIN },
+    Way { name: "the callback is late", meanwhile: &[("wechatpay", "notify", "late")], ..PLAIN },
+    Way { name: "the channel makes the order late", before: &[("wechatpay", "order", "late")], ..PLAIN },
     Way { name: "the callback comes twice", meanwhile: &[("wechatpay", "notify", "doubled")], ..PLAIN },
     Way { name: "the callback is forged first", meanwhile: &[("wechatpay", "notify", "forged")], ..PLAIN },
 ];
 
-/// Nobody pays; it ends by itself when the time to pay is over.
-pub const NEVER_PAID: Way = Way { name: "never paid", acts: Acts::Sleeps, ..PLAIN };
+/// Those that take the longest: nobody pays until the time for it is over; the department never decides, so that clerks must.
+pub const LONG: [Way; 2] = [
+    Way { name: "never paid", acts: Acts::Sleeps, ..PLAIN },
+    Way { name: "in process for ever", magic: Some(120), ..PLAIN },
+];
 
 /// The ways that lead to a crash point; all of them for a point that nobody has said anything about.
 pub fn ways_to(point: &str) -> Vec<&'static Way> {
@@ -119,7 +126,11 @@ pub fn ways_to(point: &str) -> Vec<&'static Way> {
 impl Way {
     /// Leads case number `number` to its end, whatever happens to the servers meanwhile.
     pub async fn live(&self, people: &People, number: u32) -> anyhow::Result<Call> {
-        let city = if number % 2 == 0 { CHANGSHA } else { TAIYUAN };
+        if let Some(magic) = self.magic {
+            let debtor = people.magic_debtor(magic, CHANGSHA).await?;
+            return self.lead(people, &debtor, &format!("r-{number}")).await;
+        }
+        let city = if number.is_multiple_of(2) { CHANGSHA } else { TAIYUAN };
         let debtor = people.debtor(number / 2, city).await?;
         self.lead(people, &debtor, &format!("r-{number}")).await
     }

@@ -168,7 +168,7 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
 
 /// One citizen's case.
 async fn one(people: &People, number: u32) -> anyhow::Result<Call> {
-    let city = if number % 2 == 0 { CHANGSHA } else { TAIYUAN };
+    let city = if number.is_multiple_of(2) { CHANGSHA } else { TAIYUAN };
     let way = match number % UNUSUAL_EVERY {
         3 => CANCELLED,
         4 => REFUSED,

@@ -15,7 +15,7 @@ use runtime::Context;
 use runtime::crash::Plan;
 use tokio::time::Instant;
 
-use super::lives::{NEVER_PAID, ways_to};
+use super::lives::{LONG, PAID, WAYS, Way, ways_to};
 use super::people::People;
 use super::process::{Death, crash_points};
 use super::site::Site;
@@ -37,6 +37,7 @@ connect_timeout = "500ms"
 call_timeout = "500ms"
 [cases.times]
 pay_within = "40s"
+settle_within = "30s"
 pay_min = "1s"
 retry_first = "50ms"
 retry_max = "500ms"
@@ -59,7 +60,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a point may let the process live that is armed for it.
 const DEATH_WITHIN: Duration = Duration::from_secs(60);
 /// Cases that go the ways to the armed point at once, and cases under way in all.
-const LEADING: usize = 3;
+const LEADING: usize = 2;
 const UNDER_WAY_MAX: usize = 10;
 const GLANCE: Duration = Duration::from_millis(20);
 /// Passings of a point, at most, of which one is chosen to die at.
@@ -85,6 +86,8 @@ pub struct Outcome {
     pub deaths: BTreeMap<String, u32>,
     /// Cases that were led to an end, by state.
     pub ends: BTreeMap<String, u32>,
+    /// Cases in which clerks decided.
+    pub by_clerks: u32,
     /// What was wrong; empty for a drill that passed.
     pub failures: Vec<String>,
 }
@@ -97,6 +100,7 @@ impl Outcome {
         for (end, count) in other.ends {
             *self.ends.entry(end).or_default() += count;
         }
+        self.by_clerks += other.by_clerks;
         self.failures.extend(other.failures);
     }
 }
@@ -174,7 +178,10 @@ async fn play_round(binary: &Path, points: &[String], seed: u64) -> anyhow::Resu
     for call in &calls {
         *outcome.ends.entry(call.ended_as.clone().unwrap_or_default()).or_default() += 1;
     }
-    let (report, _) = Box::pin(site.judge(calls)).await?;
+    let (report, evidence) = Box::pin(site.judge(calls)).await?;
+    for fact in &evidence.cases.facts {
+        outcome.by_clerks += u32::from(fact.clerk_decided);
+    }
     if !report.broken().is_empty() {
         outcome.failures.push(format!("seed {seed}, {}: {report}", place.path().display()));
     }
@@ -196,18 +203,26 @@ async fn die_everywhere(
     let mut numbers = 0_u32..;
     let mut lives = FuturesUnordered::new();
     let mut calls = Vec::new();
-    lives.push(lead(people, usize::MAX, &NEVER_PAID, numbers.next().unwrap_or(0)));
+    for way in &LONG {
+        lives.push(lead(people, usize::MAX, way, numbers.next().unwrap_or(0)));
+    }
     let mut clerks = Box::pin(clerks(people));
     let mut armed_at = restart(site, queue.front()).await?;
     let mut serial = 0_usize;
-    let mut leading = 0_usize;
+    let (mut leading, mut passing) = (0_usize, 0_usize);
     loop {
         if let Some(plan) = queue.front() {
             let ways = ways_to(&plan.point);
             while leading < LEADING && lives.len() < UNDER_WAY_MAX {
                 leading += 1;
-                let way = ways.get(lives.len() % ways.len()).copied().unwrap_or(&NEVER_PAID);
+                let way = ways.get(lives.len() % ways.len()).copied().unwrap_or(&PAID);
                 lives.push(lead(people, serial, way, numbers.next().unwrap_or(0)));
+            }
+            // Every death meets one case that goes another way.
+            if passing <= serial && lives.len() < UNDER_WAY_MAX {
+                passing = serial + 1;
+                let way = WAYS.get(serial % WAYS.len()).unwrap_or(&PAID);
+                lives.push(lead(people, usize::MAX, way, numbers.next().unwrap_or(0)));
             }
         } else if lives.is_empty() {
             return Ok(calls);
@@ -261,7 +276,7 @@ async fn restart(site: &mut Site, armed: Option<&Plan>) -> anyhow::Result<Instan
     Ok(Instant::now())
 }
 
-async fn lead(people: &People, serial: usize, way: &super::lives::Way, number: u32) -> (usize, anyhow::Result<Call>) {
+async fn lead(people: &People, serial: usize, way: &Way, number: u32) -> (usize, anyhow::Result<Call>) {
     (serial, Box::pin(way.live(people, number)).await)
 }
 
@@ -275,9 +290,8 @@ pub(super) async fn clerks(people: &People) -> anyhow::Result<()> {
     }
 }
 
-/// Fails unless everything was as promised.
 impl Outcome {
-    /// What a test asserts.
+    /// Fails unless everything was as promised.
     pub fn assert_passed(&self) -> anyhow::Result<()> {
         ensure!(self.failures.is_empty(), "{}", self.failures.join("\n"));
         Ok(())
