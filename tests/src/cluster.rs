@@ -102,7 +102,12 @@ impl Builder {
         config.identity.sandbox_keys_dir = Some(place.join("clients"));
         if let Some((postgres, redis)) = servers {
             for store in [&mut config.store.identity, &mut config.store.payments, &mut config.store.cases] {
-                *store = store::Config { schema: Some(postgres.schema()), ..store::Config::new(postgres.url()) };
+                *store = store::Config {
+                    schema: Some(postgres.schema()),
+                    // A machine full of tests takes its time to make a connection.
+                    acquire_timeout: runtime::config::Duration::from_secs(5),
+                    ..store::Config::new(postgres.url())
+                };
             }
             config.cache.url = redis.url().to_owned();
             config.cache.prefix = redis.prefix();

@@ -10,6 +10,7 @@ use contracts::department::v1::Bill;
 use contracts::payments::v1::TradeType;
 use futures::StreamExt;
 use lastmile_tests::invariants::{Call, Journals, Leaks, Probe, Verdict, World, check_all};
+use lastmile_tests::servers::Postgres;
 use lastmile_tests::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 use lastmile_tests::{Cluster, Topology};
 use rpc::RemoteFault;
@@ -154,6 +155,10 @@ fn on_both(test: impl AsyncFn(&mut Run) -> anyhow::Result<()>) {
 
 async fn on(topology: Topology, test: &impl AsyncFn(&mut Run) -> anyhow::Result<()>) -> anyhow::Result<()> {
     // The databases outlive the cluster: they are judged when nobody writes any more.
+    let _server = match topology {
+        Topology::Single => None,
+        Topology::Split => Some(tokio::task::spawn_blocking(Postgres::start).await?),
+    };
     let books = tempfile::tempdir()?;
     let place = books.path().to_owned();
     let cluster = Cluster::builder(topology).configure(move |config| {
@@ -246,14 +251,29 @@ fn a_refusal_after_payment_sends_the_money_back() {
         let debtor = run.debtor(20, CHANGSHA).await?;
         let case = run.open(&debtor, "refused").await?;
         run.until(&debtor, &case.case_id, CaseState::WaitingPayment).await?;
-        // What certainly never left is tried again; what nobody answered is inquired.
-        run.outside.stage("police-430100", "pay", "drop_before").await?;
+        run.outside.officer(debtor.region, &debtor.bill.bill_no, "dispute").await?;
         run.pay(&debtor, &case.case_id).await?;
         let history = run.history(&debtor, &case.case_id).await?;
         let end = history.last().map(pb::CaseEvent::to_state);
-        ensure!(matches!(end, Some(CaseState::Done | CaseState::Refunded)), "{history:?}");
-        let ended_as = if end == Some(CaseState::Done) { "DONE" } else { "REFUNDED" };
-        run.call("refused").ended_as = Some(ended_as.to_owned());
+        ensure!(end == Some(CaseState::Refunded), "{history:?}");
+        run.call("refused").ended_as = Some("REFUNDED".to_owned());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_settlement_that_never_arrived_is_found_out_and_sent_again() {
+    on_both(async |run| {
+        let debtor = run.debtor(21, CHANGSHA).await?;
+        let case = run.open(&debtor, "lost").await?;
+        run.until(&debtor, &case.case_id, CaseState::WaitingPayment).await?;
+        run.outside.stage("police-430100", "pay", "drop_before").await?;
+        run.pay(&debtor, &case.case_id).await?;
+        let history = run.history(&debtor, &case.case_id).await?;
+        let reasons: Vec<_> = history.iter().map(|event| event.reason.as_str()).collect();
+        let end = history.last().map(pb::CaseEvent::to_state);
+        ensure!(end == Some(CaseState::Done) && reasons.contains(&"NEVER_HAPPENED"), "{history:?}");
+        run.call("lost").ended_as = Some("DONE".to_owned());
         Ok(())
     });
 }

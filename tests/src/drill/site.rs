@@ -228,7 +228,9 @@ fn split(config: &mut String, place: &Path, servers: &(Postgres, Redis)) -> anyh
         .map(|role| (role, store::Config { schema: Some(postgres.schema()), ..store::Config::new(postgres.url()) }));
     for (role, store) in &stores {
         let schema = store.schema.as_deref().unwrap_or_default();
-        writeln!(config, "[store.{role}]\nurl = \"{}\"\nschema = \"{schema}\"", store.url)?;
+        // A machine that is loaded on purpose takes its time to make a connection.
+        let patience = "acquire_timeout = \"5s\"";
+        writeln!(config, "[store.{role}]\nurl = \"{}\"\nschema = \"{schema}\"\n{patience}", store.url)?;
     }
     writeln!(config, "[cache]\nurl = \"{}\"\nprefix = \"{}\"", redis.url(), redis.prefix())?;
     writeln!(config, "[tls]\ndirectory = \"{}/tls\"", place.display())?;
