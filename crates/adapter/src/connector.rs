@@ -157,7 +157,10 @@ impl<L: Link> Connector for Spoken<L> {
     fn call<'a>(&'a self, templates: &'a Templates, call: Call<'a>) -> BoxFuture<'a, Result<Answer, CallError>> {
         async move {
             let frame = self.codec.write(templates, call.exchange, call.vars).map_err(CallError::Unwritable)?;
+            let span = tracing::Span::current();
+            span.record("request_bytes", frame.bytes.len());
             let reply = self.link.exchange(frame, call).await.map_err(CallError::Link)?;
+            span.record("reply_bytes", reply.bytes.len());
             self.codec.read(templates, call.exchange, call.vars, &reply).map_err(CallError::Unreadable)
         }
         .boxed()

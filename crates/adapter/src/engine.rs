@@ -9,6 +9,8 @@ use std::time::Duration;
 use minijinja::Value;
 use runtime::Context;
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::applicant::Citizen;
 use crate::connector::{Answer, Call, CallError, Connector, Effect, LinkErrorKind, ReadFlaw, Unreadable};
@@ -21,6 +23,7 @@ use crate::template::{Failed, Scope, Vars};
 use crate::words::without_identifiers;
 
 mod hold;
+mod observe;
 mod outcome;
 mod read;
 mod rows;
@@ -51,6 +54,7 @@ pub struct Backend {
     connector: Box<dyn Connector>,
     gate: Gate,
     settings: Value,
+    observe: observe::Exchanges,
     context: Context,
     serials: Box<dyn Fn() -> String + Send + Sync>,
 }
@@ -108,7 +112,8 @@ impl Backend {
         let settings = Value::from_pairs(values);
         let gate = Gate::new(plan.limits(), plan.profile.zone, context.clock.clone());
         let ids = context.ids.clone();
-        Self { plan, connector, gate, settings, context, serials: Box::new(move || ids.hex(SERIAL_DIGITS)) }
+        let observe = observe::Exchanges::new(plan.name(), &context.metrics);
+        Self { plan, connector, gate, settings, observe, context, serials: Box::new(move || ids.hex(SERIAL_DIGITS)) }
     }
 
     /// Numbers its messages another way: golden cases need to know the number.
@@ -280,7 +285,20 @@ impl Run<'_> {
             reply_bytes_max: usize::try_from(plan.limits().reply_bytes_max).unwrap_or(usize::MAX),
             sent_point: points.map(|points| points.after_send),
         };
-        let called = self.backend.connector.call(&plan.templates, call).await;
+        let span = tracing::info_span!(
+            "department.exchange",
+            otel.kind = "client",
+            profile = plan.name(),
+            exchange = step.call,
+            changes,
+            request_bytes = Empty,
+            reply_bytes = Empty,
+            code = Empty,
+            end = Empty,
+        );
+        let begun = Instant::now();
+        let called = self.backend.connector.call(&plan.templates, call).instrument(span.clone()).await;
+        self.backend.observe.ended(&step.call, begun.elapsed(), &called, &span);
         if let Some(points) = points {
             runtime::crash::point(points.after_reply);
         }

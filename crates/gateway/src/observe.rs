@@ -4,12 +4,10 @@ use std::borrow::Cow;
 use std::future::Future;
 
 use http::{HeaderMap, Response};
-use runtime::telemetry::{Family, Histogram, Labels, Metrics};
+use runtime::telemetry::{Durations, Metrics};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tracing::Instrument;
-
-type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// Measures calls.
 pub(crate) struct Observe {

@@ -19,7 +19,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Duration, Problem};
 
-pub use metrics::{Counter, Family, Gauge, Histogram, Labels, Metrics};
+pub use metrics::{Counter, Durations, Family, Gauge, Histogram, Labels, Metrics};
 pub use propagation::{extract, inject, set_parent};
 
 const SHUTDOWN_MAX: Span = Span::from_secs(5);

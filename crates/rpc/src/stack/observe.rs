@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 
-use runtime::telemetry::{self, Family, Gauge, Histogram, Labels, Metrics};
+use runtime::telemetry::{self, Durations, Gauge, Metrics};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::chain::{Handle, Request, Response, Step};
 use crate::contract::Contract;
-
-type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
 pub(super) struct Observe {
     contract: &'static Contract,

@@ -17,6 +17,8 @@ pub use prometheus_client::metrics::histogram::Histogram;
 
 /// Label names and values of one series. Values come from small closed sets: never an id, never personal data.
 pub type Labels = Vec<(&'static str, Cow<'static, str>)>;
+/// Histograms of durations.
+pub type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// The metrics of one role.
 ///
@@ -48,7 +50,7 @@ impl Metrics {
     }
 
     /// Returns the histogram family `name` of durations: give it the unit `seconds`. Buckets go from 0.5 ms to 30 s.
-    pub fn seconds(&self, name: &str, help: &str) -> Family<Labels, Histogram, fn() -> Histogram> {
+    pub fn seconds(&self, name: &str, help: &str) -> Durations {
         self.family(name, help, || Family::new_with_constructor(duration_histogram as fn() -> Histogram))
     }
 
