@@ -85,9 +85,10 @@ impl http_body::Body for Collected {
     }
 }
 
-/// A body that holds something until it ends or is dropped, and maps its error.
+/// A body that holds something until it ends or is dropped, and whose failure is an end with a status: whoever passes it on, over
+/// whatever it travels, passes the status on too.
 pub(crate) struct Holding<G, F> {
-    pub(crate) body: Body,
+    pub(crate) body: Option<Body>,
     pub(crate) guard: Option<G>,
     pub(crate) map_error: F,
 }
@@ -98,23 +99,35 @@ where
     F: Fn(tonic::Status) -> tonic::Status + Unpin,
 {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        let frame = futures::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            self.guard = None;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = futures::ready!(Pin::new(body).poll_frame(cx));
+        if let Some(Ok(frame)) = frame {
+            return Poll::Ready(Some(Ok(frame)));
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|status| (self.map_error)(status))))
+        (self.body, self.guard) = (None, None);
+        Poll::Ready(frame.and_then(Result::err).map(|status| Ok(trailers(&(self.map_error)(status)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
+}
+
+/// A status as the end of an answer that has begun.
+fn trailers(status: &tonic::Status) -> Frame<Bytes> {
+    let mut map = HeaderMap::new();
+    // A message that cannot be a header is left off; the code always can.
+    if status.add_header(&mut map).is_err() {
+        map.insert(tonic::Status::GRPC_STATUS, http::HeaderValue::from(i32::from(status.code())));
+    }
+    Frame::trailers(map)
 }
 
 /// Renders a status as a whole answer (trailers only).
@@ -122,4 +135,26 @@ pub(crate) fn answer(status: tonic::Status) -> http::Response<Body> {
     let mut response = status.into_http::<Body>();
     response.extensions_mut().clear();
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_ends_with_a_status() {
+        let frames: [Result<_, tonic::Status>; 2] =
+            [Ok(Frame::data(Bytes::from_static(b"whole"))), Err(tonic::Status::internal("h2"))];
+        let broken = Body::new(http_body_util::StreamBody::new(futures::stream::iter(frames)));
+        let guard = std::sync::Arc::new(());
+        let watched = std::sync::Arc::downgrade(&guard);
+        let map_error = |_| crate::status(&crate::fault::Common::Deadline { effect: crate::Effect::Possible });
+        let mut body = Holding { body: Some(broken), guard: Some(guard), map_error };
+        let data = body.frame().await.expect("a frame").expect("never fails").into_data().expect("data");
+        assert_eq!((data.as_ref(), watched.strong_count()), (b"whole".as_slice(), 1));
+        let end = body.frame().await.expect("a frame").expect("never fails").into_trailers().expect("trailers");
+        assert_eq!(end.get(tonic::Status::GRPC_STATUS).map(http::HeaderValue::as_bytes), Some(b"4".as_slice()));
+        assert_eq!(watched.strong_count(), 0, "what was held is let go");
+        assert!(http_body::Body::is_end_stream(&body) && body.frame().await.is_none());
+    }
 }
