@@ -279,13 +279,18 @@ impl Play<'_> {
         until: &impl Fn(&Case) -> bool,
     ) -> anyhow::Result<()> {
         let asked = WatchCaseRequest { case_id: watched.case.case_id.clone(), after_sequence: watched.sequence };
-        let mut steps = self.super_app.cases().watch_case(unending(asked, token)?).await.map_err(told)?.into_inner();
+        // A replica may go away at any time; the number of the last step is the place to go on.
+        let is_away = |status: &tonic::Status| RemoteFault::from(status).kind() == rpc::Kind::Unavailable;
+        let mut steps = match self.super_app.cases().watch_case(unending(asked, token)?).await {
+            Ok(steps) => steps.into_inner(),
+            Err(status) if is_away(&status) => return Ok(()),
+            Err(status) => return Err(told(status)),
+        };
         loop {
             let step = match steps.message().await {
                 Ok(Some(step)) => step,
                 Ok(None) => return Ok(()),
-                // A replica may go away at any time; the number of the last step is the place to go on.
-                Err(status) if RemoteFault::from(&status).kind() == rpc::Kind::Unavailable => return Ok(()),
+                Err(status) if is_away(&status) => return Ok(()),
                 Err(status) => return Err(told(status)),
             };
             if let Some(event) = step.event {
