@@ -90,14 +90,6 @@ impl SuperApp {
 
     /// A token of a citizen for departments.
     pub async fn citizen_token(&self, citizen: &Citizen, profiles: &[&str]) -> anyhow::Result<String> {
-        let attributes = Attributes {
-            name: Some(Pii::new(citizen.name.clone())),
-            doc_type: Some("resident_id".to_owned()),
-            doc_no: Some(Pii::new(citizen.number.clone())),
-            ..Attributes::default()
-        };
-        let sub = format!("{}-{}", self.caller.id(), citizen.number.get(14..).unwrap_or_default());
-        let person = Person { sub, level: LEVEL_FACE, consents: vec![ITEM.to_owned()], attributes };
         let url = format!("{}/.well-known/jwks.json", self.base);
         let reply = self.http.send(http::Request::get(&url).body(Bytes::new())?, DEADLINE, BODY_BYTES_MAX).await?;
         let keys: Jwks = serde_json::from_slice(reply.body())?;
@@ -106,7 +98,7 @@ impl SuperApp {
             _ => None,
         });
         let identity = identity.context("the key set has no key to seal for")?;
-        self.token(self.caller.citizen_token(&person, profiles, &identity)?).await
+        self.token(self.caller.citizen_token(&citizen.person(self.caller.id()), profiles, &identity)?).await
     }
 
     /// The one bill of a citizen's car in a region.
@@ -129,6 +121,18 @@ impl SuperApp {
 }
 
 impl Citizen {
+    /// The citizen as a user of an entry point, seen in person.
+    pub fn person(&self, entry_point: &str) -> Person {
+        let attributes = Attributes {
+            name: Some(Pii::new(self.name.clone())),
+            doc_type: Some("resident_id".to_owned()),
+            doc_no: Some(Pii::new(self.number.clone())),
+            ..Attributes::default()
+        };
+        let sub = format!("{entry_point}-{}", self.number.get(14..).unwrap_or_default());
+        Person { sub, level: LEVEL_FACE, consents: vec![ITEM.to_owned()], attributes }
+    }
+
     /// What finds the citizen's bills: the plate of the car in that region.
     pub fn input(&self, region: &str) -> anyhow::Result<Struct> {
         let vehicle = self.vehicles.iter().find(|vehicle| vehicle.region == region).context("no car here")?;

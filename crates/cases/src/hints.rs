@@ -1,9 +1,8 @@
 //! Who waits for a case, and the word that it moved.
 
 use contracts::ids::CaseId;
-use runtime::Clock;
+use runtime::{Clock, watch};
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// Streams that wait for different cases seldom share a bell.
 const BELLS: usize = 256;

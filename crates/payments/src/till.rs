@@ -21,10 +21,10 @@ use futures::future::BoxFuture;
 use prost::Message;
 use rpc::Effect;
 use runtime::telemetry::{Counter, Family, Labels};
-use runtime::{Context, crash};
+use runtime::{Context, crash, watch};
 use store::lease::Leases;
 use store::{Db, Read, Tx, outbox};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Config;

@@ -18,8 +18,8 @@ use contracts::identity::v1::{ListKeysRequest, RegisterKeyRequest};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use runtime::clock::Elapsed;
-use runtime::{Context, Timestamp};
-use tokio::sync::{Notify, watch};
+use runtime::{Context, Timestamp, watch};
+use tokio::sync::Notify;
 
 pub use keys::{Key, Keys, OwnKey, PublicKey};
 
@@ -194,7 +194,7 @@ impl KeyRing {
     async fn wait(&self, within: Duration, until: impl Fn(&State) -> bool) -> Result<(), Elapsed> {
         let mut changes = self.0.changes.subscribe();
         let waited = self.0.context.clock.timeout(within, changes.wait_for(|state| until(state))).await?;
-        waited.map(drop).map_err(|_| Elapsed)
+        waited.map_err(|_| Elapsed)
     }
 
     async fn run(self, mut client: Client) {

@@ -6,7 +6,7 @@
 //!
 //! The modules: [`config`] (layered settings), [`telemetry`] (logs, spans, metrics), [`lifecycle`] (signals and the drain),
 //! [`tasks`] (what runs, and what its failure means), [`clock`] (time and ids), [`secret`] (values that cannot be printed),
-//! [`net`] (sockets), [`http`] (a plain HTTP client and server with limits), [`crash`] (named points where a test kills the process).
+//! [`net`] (sockets), [`watch`] (a value to wait on), [`http`] (a plain HTTP client and server with limits), [`crash`] (named points where a test kills the process).
 
 #![warn(missing_docs)]
 
@@ -19,6 +19,7 @@ pub mod net;
 pub mod secret;
 pub mod tasks;
 pub mod telemetry;
+pub mod watch;
 
 mod context;
 

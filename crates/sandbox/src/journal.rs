@@ -9,10 +9,9 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runtime::Timestamp;
+use runtime::{Timestamp, watch};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 /// How much may wait for the disk before further changes are refused.
 const WAITING_BYTES_MAX: usize = 8 << 20;

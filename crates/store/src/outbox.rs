@@ -14,8 +14,7 @@
 
 use std::time::Duration;
 
-use runtime::{Clock, Timestamp};
-use tokio::sync::watch;
+use runtime::{Clock, Timestamp, watch};
 
 use crate::tx::{Read, Tx};
 use crate::{Error, Row, params};

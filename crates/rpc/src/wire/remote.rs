@@ -46,6 +46,9 @@ pub struct RemoteOptions {
     pub backoff_min: Duration,
     /// Longest pause.
     pub backoff_max: Duration,
+    /// How long the streams of calls that were given up are remembered. HTTP/2's own measure, by the system's clock, which a simulation
+    /// must not see: there it is longer than any run.
+    pub reset_stream_duration: Duration,
 }
 
 impl Default for RemoteOptions {
@@ -60,6 +63,7 @@ impl Default for RemoteOptions {
             streams_max: 100,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
+            reset_stream_duration: Duration::from_secs(1),
         }
     }
 }
@@ -253,6 +257,7 @@ impl Remote {
             .keep_alive_interval(self.options.keepalive_interval)
             .keep_alive_timeout(self.options.keepalive_timeout)
             .keep_alive_while_idle(true)
+            .reset_stream_duration(self.options.reset_stream_duration)
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| ConnectError::Http(Arc::new(error)))?;

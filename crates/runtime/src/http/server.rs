@@ -193,7 +193,9 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.idle_timeout.get())
             .max_headers(HEADERS_MAX)
-            .max_buf_size(header_bytes_max.max(H1_BUFFER_BYTES_MIN));
+            .max_buf_size(header_bytes_max.max(H1_BUFFER_BYTES_MIN))
+            // The date is the system's; nobody needs it, and a simulation must not see it.
+            .auto_date_header(false);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -202,7 +204,8 @@ impl Server {
             .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(limits.streams_max)
-            .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX));
+            .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX))
+            .auto_date_header(false);
         builder
     }
 
