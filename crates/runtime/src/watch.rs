@@ -125,6 +125,12 @@ impl<T> Clone for Sender<T> {
     }
 }
 
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), seen: self.seen }
+    }
+}
+
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
         self.0.state().is_closed = true;

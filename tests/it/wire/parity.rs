@@ -88,7 +88,8 @@ async fn the_servers_own_limit_holds_without_a_deadline_of_the_caller() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_refuses_at_once() {
     for over in EVERY {
-        let (release, gate) = tokio::sync::watch::channel(false);
+        let release = runtime::watch::Sender::new(false);
+        let gate = release.subscribe();
         let seen = Seen::default();
         let noted = seen.clone();
         let routes = unary(GET_ORDER, move |_: Request<GetOrderRequest>| {
@@ -121,7 +122,7 @@ async fn a_full_server_refuses_at_once() {
         assert_eq!(status.code(), Code::ResourceExhausted, "{over:?}");
         assert!(fault(&status).is_common("OVERLOADED"), "{over:?}");
         assert_eq!(fault(&status).effect(), Effect::None, "{over:?}");
-        release.send(true).expect("somebody waits");
+        release.send_modify(|open| *open = true);
         for outcome in held.await.expect("ran to its end") {
             outcome.expect("answers");
         }

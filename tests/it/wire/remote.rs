@@ -132,7 +132,8 @@ async fn a_restarted_peer_is_found_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draining_peer_finishes_what_it_has_and_loses_nothing() {
     let seen = Seen::default();
-    let (release, gate) = tokio::sync::watch::channel(false);
+    let release = runtime::watch::Sender::new(false);
+    let gate = release.subscribe();
     let noted = seen.clone();
     let routes = unary(GET_ORDER, move |_: Request<GetOrderRequest>| {
         let (noted, mut gate) = (noted.clone(), gate.clone());
@@ -156,7 +157,7 @@ async fn a_draining_peer_finishes_what_it_has_and_loses_nothing() {
         _ = &mut in_hand => panic!("the gate is shut"),
     }
     serving.tasks.stop();
-    release.send(true).expect("somebody waits");
+    release.send_modify(|open| *open = true);
     in_hand.await.expect("ran").expect("the call in hand was answered");
     assert!(serving.tasks.wait(Duration::from_secs(5)).await, "and the server came to its end");
     let fault = call(&wire).await.expect_err("nobody listens any more");
@@ -217,7 +218,8 @@ async fn a_plain_listener_gives_nobody_a_role() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_calls_than_one_connection_takes_open_another() {
     let seen = Seen::default();
-    let (release, gate) = tokio::sync::watch::channel(false);
+    let release = runtime::watch::Sender::new(false);
+    let gate = release.subscribe();
     let noted = seen.clone();
     let routes = unary(GET_ORDER, move |_: Request<GetOrderRequest>| {
         let (noted, mut gate) = (noted.clone(), gate.clone());
@@ -240,7 +242,7 @@ async fn more_calls_than_one_connection_takes_open_another() {
         () = seen.wait_for("entered", 250) => {}
         _ = &mut all => panic!("the gate is shut"),
     }
-    release.send(true).expect("somebody waits");
+    release.send_modify(|open| *open = true);
     assert!(all.await.expect("ran").iter().all(Result::is_ok));
     let open = rig.context.metrics.encode();
     let line = open.lines().find(|line| line.starts_with("lastmile_rpc_connections_open{")).expect("a metric");

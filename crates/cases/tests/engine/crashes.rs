@@ -21,7 +21,8 @@ async fn run(kept: Kept, seed: u64, deaths: &Deaths) -> usize {
     let armed = || locked(deaths).front().map(|(point, hit)| Plan { point: (*point).to_owned(), hit: *hit });
     let before = locked(deaths).len();
     bench.restart(armed()).await;
-    let (over, mut is_over) = tokio::sync::watch::channel(false);
+    let over = runtime::watch::Sender::new(false);
+    let mut is_over = over.subscribe();
     let keeping = async {
         loop {
             tokio::select! {
@@ -38,7 +39,7 @@ async fn run(kept: Kept, seed: u64, deaths: &Deaths) -> usize {
     let lives = all().into_iter().enumerate().map(|(index, life)| life.live(bench.clone(), amount(index)));
     let living = async {
         let lived = futures::future::join_all(lives).await;
-        over.send_replace(true);
+        over.send_modify(|over| *over = true);
         lived
     };
     let ((), lived) = tokio::join!(keeping, living);

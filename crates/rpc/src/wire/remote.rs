@@ -169,7 +169,10 @@ impl Remote {
         if streaming {
             let name = self.name.clone();
             let map_error = move |status: tonic::Status| crate::status(&lost(&name, Arc::new(status)));
-            return Ok(Response::from_parts(parts, Body::new(Holding { body: Some(body), guard: Some(guard), map_error })));
+            return Ok(Response::from_parts(
+                parts,
+                Body::new(Holding { body: Some(body), guard: Some(guard), map_error }),
+            ));
         }
         match Collected::read(body, ANSWER_BYTES_MAX).await {
             Ok(collected) => Ok(Response::from_parts(parts, collected.into_body())),

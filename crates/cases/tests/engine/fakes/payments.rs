@@ -9,8 +9,7 @@ use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_server::PaymentService;
 use contracts::payments::v1::{EventKind, OrderState, RefundState};
 use rpc::{Effect, Kind, time};
-use runtime::Clock;
-use tokio::sync::watch;
+use runtime::{Clock, watch};
 use tonic::{Request, Response, Status};
 
 use super::{Play, Script, Trouble, locked};
