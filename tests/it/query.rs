@@ -126,11 +126,14 @@ async fn play() -> anyhow::Result<()> {
 }
 
 async fn query(app: &SuperApp, asker: &Asker, number: usize) -> anyhow::Result<()> {
+    let mut input = asker.citizen.input(asker.region)?;
+    let omit = prost_types::value::Kind::StringValue("OMIT".to_owned());
+    input.fields.insert("evidence".to_owned(), prost_types::Value { kind: Some(omit) });
     let asked = QueryRequest {
         item: ITEM.to_owned(),
         region: asker.region.to_owned(),
         request_id: format!("query-{number}"),
-        input: Some(asker.citizen.input(asker.region)?),
+        input: Some(input),
         ..QueryRequest::default()
     };
     let answer = app.department().query(with_token(asked, &asker.token)?).await.with_context(|| format!("{number}"))?;

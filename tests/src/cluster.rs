@@ -14,7 +14,9 @@ use lastmile::config::{At, Peer};
 use lastmile::data::DataDir;
 use lastmile::{App, Config, Role, ca};
 use runtime::Context;
+use store::Db;
 
+use crate::invariants::{Journals, World, check_all};
 use crate::servers::{Postgres, Redis};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -191,13 +193,44 @@ impl Cluster {
         self.place.path()
     }
 
+    /// Stops every process and holds what ledger, cases, channel and departments wrote down against every invariant.
+    ///
+    /// Errors: a process that does not drain; a report with a broken invariant.
+    pub async fn judge(self) -> anyhow::Result<()> {
+        let context = Context::system();
+        let journals = Journals::fetch(&self.sandbox().control.to_string(), &context).await?;
+        let store = |role| self.config(role).stores().into_iter().find(|(of, _)| *of == role).map(|(_, store)| store);
+        let (payments, cases) = (store(Role::Payments), store(Role::Cases));
+        let place = self.stop_all().await?;
+        let copies = tempfile::tempdir()?;
+        let world = World {
+            now: context.clock.now(),
+            payments: open_stopped(&payments.expect("payments has a store"), copies.path(), &context).await?,
+            cases: open_stopped(&cases.expect("cases has a store"), copies.path(), &context).await?,
+            journals: Some(journals),
+            calls: None,
+            probes: None,
+            bounds: None,
+            leaks: None,
+        };
+        let report = check_all(&world).await?;
+        anyhow::ensure!(report.broken().is_empty(), "{report}");
+        drop(place);
+        Ok(())
+    }
+
     /// Stops every process; a process that does not drain is an error.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop_all().await.map(drop)
+    }
+
+    /// Stops every process; their files and servers stay as long as what is returned.
+    async fn stop_all(self) -> anyhow::Result<impl Sized> {
         // The door closes first, the outside world last.
         for node in self.nodes.into_iter().rev() {
             anyhow::ensure!(node.app.stop().await, "{:?} did not drain", node.roles);
         }
-        Ok(())
+        Ok((self.place, self._servers))
     }
 
     /// Stops the process in which a role runs; the others go on.
@@ -247,7 +280,24 @@ impl Cluster {
     }
 }
 
-/// Runs a test on both topologies, side by side.
+/// Opens what a stopped cluster left. An embedded database belongs to the process that served it, which here is our own, so that it is
+/// copied with its write-ahead log.
+pub async fn open_stopped(config: &store::Config, into: &Path, context: &Context) -> anyhow::Result<Db> {
+    let mut config = config.clone();
+    if let Some(path) = config.url.strip_prefix("sqlite:").map(PathBuf::from) {
+        let name = path.file_name().ok_or_else(|| anyhow::anyhow!("{} is no file", path.display()))?;
+        let copy = into.join(name);
+        std::fs::copy(&path, &copy)?;
+        let log = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+        if log(&path).exists() {
+            std::fs::copy(log(&path), log(&copy))?;
+        }
+        config.url = format!("sqlite:{}", copy.display());
+    }
+    Ok(store::open(&config, context.clone()).await?)
+}
+
+/// Runs a test on both topologies, side by side, and judges every invariant at its end.
 ///
 /// Shape: a failure names the topology and the directory that is left for a look.
 pub fn on_both(test: impl AsyncFn(&Cluster) -> anyhow::Result<()> + Sync) {
@@ -265,7 +315,7 @@ pub fn on_both(test: impl AsyncFn(&Cluster) -> anyhow::Result<()> + Sync) {
     });
 }
 
-/// Runs a test on one topology.
+/// Runs a test on one topology, and judges every invariant at its end.
 pub fn on(topology: Topology, test: impl AsyncFn(&Cluster) -> anyhow::Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -275,7 +325,7 @@ pub fn on(topology: Topology, test: impl AsyncFn(&Cluster) -> anyhow::Result<()>
         let outcome = test(&cluster).await;
         let place = cluster.place.path().to_owned();
         let outcome = match outcome {
-            Ok(()) => cluster.stop().await,
+            Ok(()) => cluster.judge().await,
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {

@@ -1,7 +1,6 @@
 //! What cases promises, asked at the public port of a whole cluster, on both topologies; at the end of each run every invariant is
 //! judged by what ledger, cases, channel and departments wrote down.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -9,13 +8,13 @@ use contracts::cases::v1::{self as pb, CaseState};
 use contracts::department::v1::Bill;
 use contracts::payments::v1::TradeType;
 use futures::StreamExt;
+use lastmile_tests::cluster::open_stopped;
 use lastmile_tests::invariants::{Call, Journals, Leaks, Probe, Verdict, World, check_all};
 use lastmile_tests::servers::Postgres;
 use lastmile_tests::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 use lastmile_tests::{Cluster, Topology};
 use rpc::RemoteFault;
 use runtime::Context;
-use store::Db;
 
 const CHANGSHA: (&str, &str) = ("430100", "traffic/430100");
 const TAIYUAN: (&str, &str) = ("140100", "traffic/140100");
@@ -187,8 +186,8 @@ async fn on(topology: Topology, test: &impl AsyncFn(&mut Run) -> anyhow::Result<
     let journals = Journals::fetch(&control, &context).await?;
     cluster.stop().await?;
     let copies = tempfile::tempdir()?;
-    let payments = open_copy(&stores.0, copies.path(), &context).await?;
-    let cases = open_copy(&stores.1, copies.path(), &context).await?;
+    let payments = open_stopped(&stores.0, copies.path(), &context).await?;
+    let cases = open_stopped(&stores.1, copies.path(), &context).await?;
     let files = std::fs::read_dir(books.path())?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     let world = World {
         now: context.clock.now(),
@@ -204,22 +203,6 @@ async fn on(topology: Topology, test: &impl AsyncFn(&mut Run) -> anyhow::Result<
     ensure!(report.broken().is_empty(), "{report}");
     ensure!(report.verdict("I7") == Some(&Verdict::NotServed), "{report}");
     Ok(())
-}
-
-/// Opens what a stopped cluster left. An embedded database belongs to the process that served it, which here is our own, so that it is
-/// copied with its write-ahead log.
-async fn open_copy(config: &store::Config, into: &Path, context: &Context) -> anyhow::Result<Db> {
-    let mut config = config.clone();
-    if let Some(path) = config.url.strip_prefix("sqlite:").map(PathBuf::from) {
-        let copy = into.join(path.file_name().context("a file")?);
-        std::fs::copy(&path, &copy)?;
-        let log = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
-        if log(&path).exists() {
-            std::fs::copy(log(&path), log(&copy))?;
-        }
-        config.url = format!("sqlite:{}", copy.display());
-    }
-    Ok(store::open(&config, context.clone()).await?)
 }
 
 #[test]

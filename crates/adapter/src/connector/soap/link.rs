@@ -17,15 +17,17 @@ pub struct HttpLink {
 
 /// An address that is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected an address such as \"http://127.0.0.1:7511\": scheme, host and port, nothing after them")]
+#[error(
+    "expected an address such as \"http://127.0.0.1:7511\": http, host and port, nothing after them; https is not spoken yet"
+)]
 pub struct BadEndpoint;
 
 impl HttpLink {
-    /// Binds a client to an endpoint (`http://host:port` or `https://…`); the path is the profile's.
+    /// Binds a client to an endpoint (`http://host:port`); the path is the profile's.
     pub fn new(client: Client, endpoint: &str, settings: &Settings) -> Result<Self, BadEndpoint> {
         let base: Uri = endpoint.parse().map_err(|_| BadEndpoint)?;
         let parts = base.into_parts();
-        let is_http = parts.scheme.as_ref().is_some_and(|scheme| ["http", "https"].contains(&scheme.as_str()));
+        let is_http = parts.scheme.as_ref().is_some_and(|scheme| scheme.as_str() == "http");
         let has_path = parts.path_and_query.as_ref().is_some_and(|path| path.as_str() != "/");
         let authority = parts.authority.filter(|authority| !authority.as_str().contains('@')).ok_or(BadEndpoint)?;
         let (Some(scheme), true, false) = (parts.scheme, is_http, has_path) else { return Err(BadEndpoint) };
