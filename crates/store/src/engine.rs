@@ -156,7 +156,10 @@ pub(crate) async fn sqlite(path: &Path, config: &Config) -> Result<Engine, Error
     let writer = pool(SQLITE_WRITER).max_connections(1).acquire_timeout(config.writer_timeout.get());
     let writer = writer.connect_lazy_with(options.clone());
     let readers = pool(SQLITE_READER).max_connections(config.readers_max).acquire_timeout(config.acquire_timeout.get());
-    Ok(Engine::Sqlite { writer, readers: readers.connect_lazy_with(options), _lock: lock })
+    let readers = readers.connect_lazy_with(options);
+    warm(&writer).await?;
+    warm(&readers).await?;
+    Ok(Engine::Sqlite { writer, readers, _lock: lock })
 }
 
 /// Takes the lock that belongs to the process, beside the file: SQLite's own locks would let a second process in, and its writes
