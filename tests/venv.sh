@@ -7,7 +7,8 @@ stamp=$venv/requirements.txt
 cmp -s tests/judges/requirements.txt "$stamp" && exit 0
 python3 -c 'import ensurepip, venv' 2>/dev/null || {
     echo "installing python3-venv"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >/dev/null
+    as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+    as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >/dev/null
 }
 mkdir -p target
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"

@@ -73,6 +73,9 @@ paced_cpu = lambda r: float(r[10]) / 1000 / max(1, float(r[2]))
 cpu = table("paced", paced, [("CPU us/request", paced_cpu), ("p50 us", lambda r: float(r[5])), ("p99 us", lambda r: float(r[7]))])
 for how in ("one", "many"):
     print(f"  {how}: lastmile is {cpu['lastmile-' + how] / cpu['nginx-' + how]:.2f} x nginx and {cpu['lastmile-' + how] / cpu['envoy-one']:.2f} x Envoy")
+over = [how for how in ("one", "many") if cpu["lastmile-" + how] > 0.7 * cpu["nginx-" + how] or cpu["lastmile-" + how] > 0.4 * cpu["envoy-one"]]
+if over:
+    print(f"past the bound of 0.7 x nginx and 0.4 x Envoy, paced: {over}")
 if bad:
     sys.exit(f"BAD answers in {len(bad)} runs: {bad}")
 P

@@ -143,8 +143,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_breaks_off_ends_with_a_status() {
-        let frames: [Result<_, tonic::Status>; 2] =
-            [Ok(Frame::data(Bytes::from_static(b"whole"))), Err(tonic::Status::internal("h2"))];
+        let frames: [Result<_, tonic::Status>; 2] = [
+            Ok(Frame::data(Bytes::from_static(b"whole"))),
+            Err(crate::status(&crate::fault::Common::Deadline { effect: crate::Effect::Possible })),
+        ];
         let broken = Body::new(http_body_util::StreamBody::new(futures::stream::iter(frames)));
         let guard = std::sync::Arc::new(());
         let watched = std::sync::Arc::downgrade(&guard);
