@@ -263,7 +263,7 @@ pub(crate) async fn postgres(config: &Config, context: &Context) -> Result<Engin
 }
 
 /// Waits for the pool's first connection as long as for a server that is starting: what is done first, under the pool's own short
-/// deadline, then finds one.
+/// deadline, then finds one, also on a machine that is busy.
 async fn warm(pool: &AnyPool) -> Result<(), Error> {
     let start = Instant::now();
     loop {
