@@ -24,6 +24,7 @@ finish() {
 trap finish EXIT
 "$here/setup.sh" >/dev/null
 "$here/peers.sh" start leanup nginx envoy
+: >"$work/out"
 taskset -c 0 "$binary" --listen 127.0.0.1:9140 --upstream 127.0.0.1:9002 --tokens "$TOKENS" --out "$work" >"$work/out" 2>"$work/err" &
 gateway=$!
 echo "exchanging $TOKENS tokens" >&2

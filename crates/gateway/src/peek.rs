@@ -3,8 +3,6 @@
 //! Every department request and `OpenCase` carry the item in field 1 and the region in field 2. The peek walks every top-level tag to
 //! the end: a second item or region later in the message would win in the adapter's decoder, so it is refused here, and so is a
 //! wrong wire type, a compressed message, or more than one message in the body. Nothing is allocated.
-//!
-//! Source: DESIGN 13.1.
 
 /// Longest item or region, bytes.
 const NAME_BYTES_MAX: usize = 64;

@@ -2,8 +2,6 @@
 //!
 //! (method, caller, envelope) → where it goes, how long it may take, what is attached. It knows nothing of HTTP, does no I/O, takes no
 //! lock and reads no clock: time has been judged when the token was verified. What it needs to count (quotas, places) it only names.
-//!
-//! Source: DESIGN 2, 13.1.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use contracts::department::v1::QueryRequest;
 use contracts::identity::v1::identity_service_client::IdentityServiceClient;
 use lastmile_tests::super_app::ITEM;
 use prost::Message;
-use rpc::jose::{AgreementPublicKey, SigningKey};
+use rpc::jose::{AgreementKey, AgreementPublicKey, Curve, SigningKey};
 use rpc::keyring::{KeyRing, Options, OwnKey};
 use rpc::oauth::{Caller, Person};
 use rpc::stack::{ClientOptions, Door, RetryOptions, ServerOptions};
@@ -100,6 +100,12 @@ async fn serve(cli: Cli) -> anyhow::Result<()> {
     let signer = SigningKey::generate(&context.ids)?;
     let own = vec![OwnKey::sign(rpc::role_name(Role::Gateway), &signer)];
     let ring = KeyRing::start(&mesh.caller(Role::Gateway), &context, own, Options::default());
+    // What identity seals for cases in every citizen's token.
+    let (sign, open) = (SigningKey::generate(&context.ids)?, AgreementKey::generate(Curve::X25519, &context.ids)?);
+    let cases = rpc::role_name(Role::Cases);
+    let own = vec![OwnKey::sign(cases, &sign), OwnKey::seal(cases, &open)];
+    let cases = KeyRing::start(&mesh.caller(Role::Cases), &context, own, Options::default());
+    cases.registered(READY_WITHIN).await.context("the keys of cases")?;
     let cache = store::cache::Cache::open(&store::cache::Config::default(), &context).await?;
     let deps =
         gateway::Deps { context: context.clone(), mesh: mesh.caller(Role::Gateway), keys: ring.clone(), signer, cache };
