@@ -80,7 +80,8 @@ pub const REASONS: ReasonTable = ReasonTable {
         ReasonSpec::new("DEPARTMENT_TIMEOUT", Kind::Deadline).possible(),
         ReasonSpec::new("REPLY_UNREADABLE", Kind::Unavailable)
             .with(&["field", "offsetBytes", "profile", "what"])
-            .possible(),
+            .possible()
+            .never_again(),
         ReasonSpec::new("VALUE_UNMAPPABLE", Kind::InvalidInput).with(&["field", "offsetBytes", "profile", "what"]),
         ReasonSpec::new("DEPARTMENT_BUSY", Kind::Exhausted),
         ReasonSpec::new("PROFILE_BROKEN", Kind::Internal).with(&["field", "offsetBytes", "profile", "what"]),

@@ -72,6 +72,11 @@ impl RemoteFault {
         self.0.metadata.get(key).map(String::as_str)
     }
 
+    /// The keys of the metadata, sorted.
+    pub fn metadata_keys(&self) -> impl Iterator<Item = &str> {
+        self.0.metadata.keys().map(String::as_str)
+    }
+
     /// What may be done again.
     pub fn retry(&self) -> Retry {
         self.0.retry

@@ -1,6 +1,6 @@
 //! The reasons of a domain as data: what the golden table is made of.
 
-use super::{Effect, Kind};
+use super::{Effect, Kind, Retry};
 
 /// One reason of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,18 +13,31 @@ pub struct ReasonSpec {
     pub effect: Option<Effect>,
     /// The metadata keys beside `effect` and `origin`, sorted. A fault carries all of them or, where marked `?`, may leave one out.
     pub metadata: &'static [&'static str],
+    /// Never again, although others of its kind may be asked again.
+    never_again: bool,
 }
 
 impl ReasonSpec {
     /// A reason that never changes anything and carries no metadata of its own.
     pub const fn new(reason: &'static str, kind: Kind) -> Self {
-        Self { reason, kind, effect: Some(Effect::None), metadata: &[] }
+        Self { reason, kind, effect: Some(Effect::None), metadata: &[], never_again: false }
     }
 
     /// The same with metadata keys. A key that ends in `?` may be left out.
     #[must_use]
     pub const fn with(self, metadata: &'static [&'static str]) -> Self {
         Self { metadata, ..self }
+    }
+
+    /// The same where asking again would bring the same answer, whatever its kind says.
+    #[must_use]
+    pub const fn never_again(self) -> Self {
+        Self { never_again: true, ..self }
+    }
+
+    /// What a caller may do again. The delay is the kind's; a fault names its own.
+    pub fn retry(&self) -> Retry {
+        if self.never_again { Retry::Never } else { self.kind.retry() }
     }
 
     /// The same where something may have changed: always (`Possible`).
@@ -58,7 +71,7 @@ impl ReasonTable {
         self.reasons.iter().find(|spec| spec.reason == reason)
     }
 
-    /// Checks that a fault keeps to its row: domain, kind, effect and metadata keys. For the tests of the crates that raise it.
+    /// Checks that a fault keeps to its row: domain, kind, effect, what may be done again, and metadata keys. For the tests of the crates that raise it.
     ///
     /// Errors: a sentence that says what differs.
     pub fn check(&self, fault: &dyn super::Fault) -> Result<(), String> {
@@ -72,6 +85,9 @@ impl ReasonTable {
         }
         if spec.effect.is_some_and(|effect| effect != fault.effect()) {
             return Err(format!("{reason}: effect {}, the table says otherwise", fault.effect()));
+        }
+        if std::mem::discriminant(&spec.retry()) != std::mem::discriminant(&fault.retry()) {
+            return Err(format!("{reason}: again {:?}, the table says {:?}", fault.retry(), spec.retry()));
         }
         let given: Vec<_> = fault.metadata().into_iter().map(|(key, _)| key).collect();
         for key in &given {
