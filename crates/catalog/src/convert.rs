@@ -15,9 +15,9 @@ pub(crate) fn region(region: &Region) -> pb::Region {
 
 /// An entry as the contract shows it. `region` is the one asked for, which may lie below the one that lists the item.
 pub(crate) fn item(catalogue: &Catalogue, key: &EntryKey, entry: &Entry, region: &str) -> pb::Item {
-    let (_, item, entry_point) = key;
+    let (listed, item, entry_point) = key;
     let info = catalogue.items.get(item);
-    let availability = match catalogue.binding(item, region) {
+    let availability = match catalogue.binding(item, listed) {
         Some(_) => pb::Availability::Served,
         None => pb::Availability::NoAdapter,
     };

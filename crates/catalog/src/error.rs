@@ -14,9 +14,6 @@ pub enum Error {
     /// The region is not in the tree.
     #[error("the region is not in the tree")]
     RegionUnknown,
-    /// A schema that an item names cannot be read.
-    #[error("a schema cannot be read")]
-    Schema(#[source] std::io::Error),
 }
 
 /// The reasons of the domain.
@@ -36,7 +33,6 @@ impl Fault for Error {
         match self {
             Self::Invalid(_) => Kind::InvalidInput,
             Self::ItemNotListed | Self::RegionUnknown => Kind::NotFound,
-            Self::Schema(_) => Kind::Internal,
         }
     }
 
@@ -45,13 +41,12 @@ impl Fault for Error {
             Self::Invalid(_) => "INVALID_REQUEST",
             Self::ItemNotListed => "ITEM_NOT_LISTED",
             Self::RegionUnknown => "REGION_UNKNOWN",
-            Self::Schema(_) => "INTERNAL",
         }
     }
 
     fn domain(&self) -> &'static str {
         match self {
-            Self::Invalid(_) | Self::Schema(_) => rpc::COMMON.domain,
+            Self::Invalid(_) => rpc::COMMON.domain,
             Self::ItemNotListed | Self::RegionUnknown => REASONS.domain,
         }
     }
@@ -59,7 +54,6 @@ impl Fault for Error {
     fn effect(&self) -> Effect {
         match self {
             Self::Invalid(_) | Self::ItemNotListed | Self::RegionUnknown => Effect::None,
-            Self::Schema(_) => Effect::Possible,
         }
     }
 
@@ -68,7 +62,6 @@ impl Fault for Error {
             Self::Invalid(violations) => Details { violations: violations.clone(), ..Details::default() },
             Self::ItemNotListed => Details { resource: Some(("item", String::new())), ..Details::default() },
             Self::RegionUnknown => Details { resource: Some(("region", String::new())), ..Details::default() },
-            Self::Schema(_) => Details::default(),
         }
     }
 }

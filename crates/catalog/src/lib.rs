@@ -32,7 +32,7 @@ pub struct Deps {
 /// Errors: every problem of every file at once.
 pub fn mount(config: &Config, deps: Deps) -> Result<rpc::Mounted, LoadError> {
     let catalogue = Arc::new(load::load(config)?);
-    let service = Service::new(catalogue, config.schemas_dir.clone(), deps.context);
+    let service = Service::new(catalogue, deps.context);
     let routes = tonic::service::Routes::new(CatalogServiceServer::new(service));
     Ok(rpc::Mounted { routes, http: None, readiness: rpc::Readiness::always() })
 }

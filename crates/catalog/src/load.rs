@@ -1,7 +1,7 @@
 //! Reads the catalogue's files. Every problem names its file, and all problems are told at once.
 
 use crate::config::Config;
-use crate::domain::{Catalogue, Region, RegionTree};
+use crate::domain::{Catalogue, Region, RegionTree, Schemas};
 use crate::files::{AdapterFile, EntryPointFile, ItemFile, SandboxEntry, ServiceRow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -30,6 +30,7 @@ pub(crate) fn load(config: &Config) -> Result<Catalogue, LoadError> {
             sandbox.extend(reader.yaml::<Vec<SandboxEntry>>(&path));
         }
     }
+    let schemas = reader.schemas(&config.schemas_dir, adapters.iter().flat_map(|adapter| adapter.items.keys()));
     let version = reader.version();
     let regions = RegionTree::build(regions).unwrap_or_else(|problem| {
         reader.problems.push(problem);
@@ -44,7 +45,7 @@ pub(crate) fn load(config: &Config) -> Result<Catalogue, LoadError> {
     }
     let entries = build.entries;
     let items = items.into_iter().map(|item| (item.item.clone(), item.info())).collect();
-    Ok(Catalogue { version, regions, items, entries, bindings })
+    Ok(Catalogue { version, regions, items, entries, bindings, schemas })
 }
 
 fn read_regions(reader: &mut Reader, data_dir: &Path) -> Vec<Region> {
@@ -232,6 +233,48 @@ impl Reader {
         rows
     }
 
+    /// The schemas of the items that a profile serves, `<item>/{input,result}.json`.
+    fn schemas<'a>(&mut self, folder: &Path, items: impl Iterator<Item = &'a String>) -> BTreeMap<String, Schemas> {
+        let items: BTreeSet<_> = items.collect();
+        let mut all = BTreeMap::new();
+        for item in items {
+            let (input, of_input) = self.schema(&folder.join(item).join("input.json"));
+            let (result, of_result) = self.schema(&folder.join(item).join("result.json"));
+            if of_input != of_result {
+                self.problems.push(format!("{item}: its input has version {of_input}, its result {of_result}"));
+            }
+            all.insert(item.clone(), Schemas { input, result, version: of_input });
+        }
+        all
+    }
+
+    /// The text of a schema and its version; 0 where there is none.
+    fn schema(&mut self, path: &Path) -> (String, i32) {
+        #[derive(Default, serde::Deserialize)]
+        struct Versioned {
+            #[serde(rename = "x-lastmile-version")]
+            version: i32,
+        }
+        let bytes = std::fs::read(path).unwrap_or_else(|error| {
+            self.problems.push(format!("{}: {error}; is `catalog.schemas_dir` right?", path.display()));
+            Vec::new()
+        });
+        self.digest.update(&bytes);
+        if bytes.is_empty() {
+            return (String::new(), 0);
+        }
+        let read = serde_json::from_slice::<Versioned>(&bytes).map_err(|error| error.to_string());
+        let text = String::from_utf8(bytes).map_err(|error| error.to_string());
+        match (read, text) {
+            (Ok(Versioned { version }), Ok(text)) if version > 0 => (text, version),
+            (read, text) => {
+                let why = read.err().or(text.err()).unwrap_or_else(|| "its x-lastmile-version is not positive".into());
+                self.problems.push(format!("{}: {why}", path.display()));
+                (String::new(), 0)
+            }
+        }
+    }
+
     /// The files of a folder in name order.
     fn folder(&mut self, path: &Path) -> Vec<PathBuf> {
         let listed = std::fs::read_dir(path).and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
@@ -262,7 +305,8 @@ mod tests {
     }
 
     fn catalogue(sandbox: bool) -> Catalogue {
-        load(&Config { data_dir: data_dir(), sandbox, ..Config::default() }).expect("the project's own files")
+        let schemas_dir = data_dir().join("../departments/schemas");
+        load(&Config { data_dir: data_dir(), schemas_dir, sandbox }).expect("the project's own files")
     }
 
     #[test]
@@ -299,20 +343,26 @@ mod tests {
     #[test]
     fn every_problem_is_told_with_its_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(folder.path().join("catalog")).expect("a folder");
         for (name, text) in [
             (
                 "catalog/entry_points.yaml",
                 "- { id: wechat, name: 微信, super_app: true, channels: [微信], colour: green }",
             ),
             ("catalog/items.yaml", "[]"),
-            ("catalog/adapters.yaml", "- { profile: traffic/430100, region: \"1\", items: {} }"),
+            (
+                "catalog/adapters.yaml",
+                "- { profile: traffic/430100, region: \"1\", items: { ghost: { timeout: 8s, concurrency_max: 1 } } }",
+            ),
+            ("schemas/ghost/input.json", "{ \"type\": \"object\" }"),
             ("regions_pca.csv", "code,level,name,parent,full_name,virtual\n430000,1,湖南省,,湖南省,0\n"),
             ("city_services.csv", "city,gb2260,service,channel,article,note\n长沙市,430100,违章查询,微信,000,\n"),
         ] {
-            std::fs::write(folder.path().join(name), text).expect("a file");
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
         }
-        let config = Config { data_dir: folder.path().into(), ..Config::default() };
+        let schemas_dir = folder.path().join("schemas");
+        let config = Config { data_dir: folder.path().into(), schemas_dir, ..Config::default() };
         let told = load(&config).expect_err("nothing is right").to_string();
         for part in [
             "regions_towns.csv.gz",
@@ -320,6 +370,8 @@ mod tests {
             "colour",
             "city_services.csv:2: no item of items.yaml is named 违章查询",
             "adapters.yaml: region 1 is not in the tree",
+            "ghost/input.json: missing field `x-lastmile-version`",
+            "ghost/result.json: No such file",
         ] {
             assert!(told.contains(part), "{part} in:\n{told}");
         }

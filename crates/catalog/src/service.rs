@@ -1,13 +1,12 @@
 //! The service: contract → catalogue → contract.
 
 use crate::convert;
-use crate::domain::{Catalogue, Entry, EntryKey, Resolution, Unresolved};
+use crate::domain::{Catalogue, EntryKey, Resolution, Unresolved};
 use crate::error::Error;
 use contracts::catalog::v1 as pb;
 use contracts::catalog::v1::catalog_service_server::CatalogService;
+use contracts::common::v1::Depth;
 use rpc::{Violation, page};
-use std::ops::Bound;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -20,21 +19,20 @@ const ENTRY_POINT_HEADER: &str = "lastmile-entry-point";
 /// The catalogue service.
 pub struct Service {
     catalogue: Arc<Catalogue>,
-    schemas_dir: PathBuf,
     context: runtime::Context,
 }
 
 impl Service {
-    pub(crate) fn new(catalogue: Arc<Catalogue>, schemas_dir: PathBuf, context: runtime::Context) -> Self {
-        Self { catalogue, schemas_dir, context }
+    pub(crate) fn new(catalogue: Arc<Catalogue>, context: runtime::Context) -> Self {
+        Self { catalogue, context }
     }
 
     fn list_regions(&self, request: &pb::ListRegionsRequest) -> Result<pb::ListRegionsResponse, Error> {
+        let list = format!("regions/{}", request.parent);
+        let (size, after) = paging(&list, request.page_size, (100, 1_000), &request.page_token)?;
         if !request.parent.is_empty() && self.catalogue.regions.get(&request.parent).is_none() {
             return Err(Error::RegionUnknown);
         }
-        let list = format!("regions/{}", request.parent);
-        let (size, after) = paging(&list, request.page_size, (100, 1_000), &request.page_token)?;
         let mut regions: Vec<_> = self
             .catalogue
             .regions
@@ -48,28 +46,25 @@ impl Service {
     }
 
     fn list_items(&self, request: &pb::ListItemsRequest, own: &str) -> Result<pb::ListItemsResponse, Error> {
+        let entry_point = if request.entry_point.is_empty() { own } else { &request.entry_point };
+        let list = format!("items/{}/{entry_point}/{}", request.region, request.depth_min);
+        let paging = paging(&list, request.page_size, (20, 100), &request.page_token);
+        let depth = Depth::try_from(request.depth_min)
+            .map_err(|_| Error::Invalid(vec![Violation::new("depth_min", "is not a depth of the contract")]));
+        let ((size, after), depth_min) = both(paging, depth)?;
+        let after = after.as_deref().map(entry_key).transpose()?;
         if !request.region.is_empty() && self.catalogue.regions.get(&request.region).is_none() {
             return Err(Error::RegionUnknown);
         }
-        let entry_point = if request.entry_point.is_empty() { own } else { &request.entry_point };
-        let list = format!("items/{}/{entry_point}/{}", request.region, request.depth_min);
-        let (size, after) = paging(&list, request.page_size, (20, 100), &request.page_token)?;
-        let from = match &after {
-            Some(key) => Bound::Excluded(entry_key(key)?),
-            None => Bound::Unbounded,
-        };
-        let wanted = |(key, entry): &(&EntryKey, &Entry)| {
-            (request.region.is_empty() || key.0 == request.region)
-                && (entry_point.is_empty() || key.2 == entry_point)
-                && i32::from(entry.depth) >= request.depth_min
-        };
+        let place = |key: &EntryKey, region: &str| (region.to_owned(), key.1.clone(), key.2.clone());
         let mut items: Vec<_> = self
             .catalogue
-            .entries
-            .range((from, Bound::Unbounded))
-            .filter(wanted)
+            .listed(&request.region)
+            .into_iter()
+            .filter(|(key, entry, _)| (entry_point.is_empty() || key.2 == entry_point) && entry.depth >= depth_min)
+            .filter(|(key, _, region)| after.as_ref().is_none_or(|after| place(key, region) > *after))
             .take(size + 1)
-            .map(|(key, entry)| convert::item(&self.catalogue, key, entry, &key.0))
+            .map(|(key, entry, region)| convert::item(&self.catalogue, key, entry, region))
             .collect();
         let next_page_token = next(&list, &mut items, size, |item| {
             format!("{}\n{}\n{}", item.region, item.item, item.entry_point).into_bytes()
@@ -78,34 +73,27 @@ impl Service {
     }
 
     fn get_item(&self, request: &pb::GetItemRequest, own: &str) -> Result<pb::GetItemResponse, Error> {
+        required(&request.item, &request.region)?;
         let entry_point = if request.entry_point.is_empty() { own } else { &request.entry_point };
         let found = self.resolve(&request.item, &request.region, entry_point, |_| {})?;
         let key = (found.listed_region.to_owned(), request.item.clone(), entry_point.to_owned());
         let item = convert::item(&self.catalogue, &key, found.entry, &request.region);
-        let served = found.binding.is_some();
-        let schema = |kind: &str| -> Result<String, Error> {
-            if !served {
-                return Ok(String::new());
-            }
-            let path = self.schemas_dir.join(&request.item).join(format!("{kind}.json"));
-            std::fs::read_to_string(path).map_err(Error::Schema)
-        };
-        Ok(pb::GetItemResponse {
-            item: Some(item),
-            input_schema_json: schema("input")?,
-            result_schema_json: schema("result")?,
-            schema_version: i32::from(served),
-        })
+        let schemas = found.binding.and_then(|_| self.catalogue.schemas.get(&request.item));
+        let (input_schema_json, result_schema_json, schema_version) =
+            schemas.map(|of| (of.input.clone(), of.result.clone(), of.version)).unwrap_or_default();
+        Ok(pb::GetItemResponse { item: Some(item), input_schema_json, result_schema_json, schema_version })
     }
 
-    fn explain(&self, request: &pb::ExplainRouteRequest) -> pb::ExplainRouteResponse {
+    fn explain(&self, request: &pb::ExplainRouteRequest, own: &str) -> Result<pb::ExplainRouteResponse, Error> {
+        required(&request.item, &request.region)?;
+        let entry_point = if request.entry_point.is_empty() { own } else { &request.entry_point };
         let mut steps = Vec::new();
-        let found = self.resolve(&request.item, &request.region, &request.entry_point, |step| steps.push(step));
+        let found = self.resolve(&request.item, &request.region, entry_point, |step| steps.push(step));
         let route = found.ok().map(|found| {
-            let key = (found.listed_region.to_owned(), request.item.clone(), request.entry_point.clone());
+            let key = (found.listed_region.to_owned(), request.item.clone(), entry_point.to_owned());
             convert::route(&self.catalogue, &key, found.entry)
         });
-        pb::ExplainRouteResponse { route, steps }
+        Ok(pb::ExplainRouteResponse { route, steps })
     }
 
     fn resolve(
@@ -134,11 +122,29 @@ impl Service {
 
 /// Size of the page and the key after which it begins.
 fn paging(list: &str, size: i32, (default, max): (u32, u32), token: &str) -> Result<(usize, Option<Vec<u8>>), Error> {
-    let (size, key) = (page::size(size, default, max), page::key(list, token));
-    match (size, key) {
+    match (page::size(size, default, max), page::key(list, token)) {
         (Ok(size), Ok(key)) => Ok((size as usize, key)),
         (size, key) => Err(Error::Invalid(size.err().into_iter().chain(key.err()).collect())),
     }
+}
+
+/// Both, or the violations of both.
+fn both<A, B>(one: Result<A, Error>, other: Result<B, Error>) -> Result<(A, B), Error> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(Error::Invalid(mut violations)), Err(Error::Invalid(more))) => {
+            violations.extend(more);
+            Err(Error::Invalid(violations))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
+/// An item is asked for by its code and a region.
+fn required(item: &str, region: &str) -> Result<(), Error> {
+    let empty = [("item", item), ("region", region)].into_iter().filter(|(_, value)| value.is_empty());
+    let violations: Vec<_> = empty.map(|(field, _)| Violation::new(field, "is required")).collect();
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }
 
 /// Cuts the row that was read to see whether there are more, and makes the token for what follows.
@@ -197,7 +203,7 @@ impl CatalogService for Service {
         &self,
         request: Request<pb::ExplainRouteRequest>,
     ) -> Result<Response<pb::ExplainRouteResponse>, Status> {
-        Ok(Response::new(self.explain(request.get_ref())))
+        answer(self.explain(request.get_ref(), &own_entry_point(&request)))
     }
 
     type WatchCatalogStream = rpc::BoxStream<pb::WatchCatalogResponse>;

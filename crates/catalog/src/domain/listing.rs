@@ -40,6 +40,15 @@ pub(crate) struct Binding {
     pub residents_only: bool,
 }
 
+/// What goes in and comes out of an item that a profile serves: JSON Schemas, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Schemas {
+    pub input: String,
+    pub result: String,
+    /// Of both, counted from 1.
+    pub version: i32,
+}
+
 /// An immutable version of the catalogue.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
@@ -50,6 +59,8 @@ pub(crate) struct Catalogue {
     pub entries: BTreeMap<EntryKey, Entry>,
     /// By item and profile region.
     pub bindings: BTreeMap<(String, String), Binding>,
+    /// By item; of the items that have a binding.
+    pub schemas: BTreeMap<String, Schemas>,
 }
 
 impl Catalogue {
@@ -62,6 +73,24 @@ impl Catalogue {
                 entries.insert(key, entry);
             }
         }
+    }
+
+    /// What is listed, in the order of its key: under every region, or in one with what the regions above it list. Of an item that
+    /// stands in several of those the lowest counts.
+    ///
+    /// Shape: the key under which it is listed, the entry, and the region for which it is listed.
+    pub(crate) fn listed<'a>(&'a self, region: &'a str) -> Vec<(&'a EntryKey, &'a Entry, &'a str)> {
+        if region.is_empty() {
+            return self.entries.iter().map(|(key, entry)| (key, entry, key.0.as_str())).collect();
+        }
+        let mut found = BTreeMap::new();
+        for above in self.regions.upward(region) {
+            let from = (above.code.clone(), String::new(), String::new());
+            for (key, entry) in self.entries.range(from..).take_while(|(key, _)| key.0 == above.code) {
+                found.entry((&key.1, &key.2)).or_insert((key, entry, region));
+            }
+        }
+        found.into_values().collect()
     }
 
     /// The binding that serves an item in a region, and the profile's region: most specific wins.

@@ -4,6 +4,6 @@ mod listing;
 mod region;
 mod resolve;
 
-pub(crate) use listing::{Binding, Catalogue, Entry, EntryKey, ItemInfo};
+pub(crate) use listing::{Binding, Catalogue, Entry, EntryKey, ItemInfo, Schemas};
 pub(crate) use region::{NATION, Region, RegionTree};
 pub(crate) use resolve::{Resolution, Unresolved};

@@ -39,10 +39,11 @@ impl Catalogue {
                 continue;
             };
             say(format!("{} {}: {item} is listed for {entry_point} ({})", above.code, above.name, entry.source));
-            let binding = self.binding(item, region);
+            // From where it is listed: the gateway's routes know no lower place.
+            let binding = self.binding(item, &above.code);
             match binding {
                 Some((at, binding)) => say(format!("{at}: profile {} serves it", binding.profile)),
-                None => say(format!("no adapter is connected for {item} in {region} or above")),
+                None => say(format!("no adapter is connected for {item} in {} or above", above.code)),
             }
             return Ok(Resolution { listed_region: &key.0, entry, binding });
         }
