@@ -154,7 +154,8 @@ async fn listen(site: Site, listeners: Listeners) -> anyhow::Result<()> {
         let (service, reporter) = mesh::service(site.servers, context).await?;
         reporters.push(reporter);
         let trust = mesh::trust(&config.tls, &config.roles())?;
-        let serving = rpc::serve(listener, trust, service, rpc::Limits::default(), context.clone());
+        let limits = config.mesh_listener.limits.listener(false);
+        let serving = rpc::serve(listener, trust, service, limits, context.clone());
         context.tasks.spawn_critical("mesh listener", serving);
     }
     context.tasks.spawn("health", serving::report(site.probes, reporters, context.clone()));

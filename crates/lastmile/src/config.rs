@@ -2,6 +2,7 @@
 //!
 //! `deploy/config/default.toml` is embedded and is the reference; a test holds it equal to the defaults of the types.
 
+mod limits;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Role;
 
+pub use limits::Limits;
 pub use sections::{
-    At, Callbacks, Data, Drill, Listen, Mesh, Operations, Peer, Public, RoleFiles, Sandbox, Serve, Stores, Tls,
+    At, Callbacks, Data, Drill, Listen, Mesh, MeshListener, Operations, Peer, Public, RoleFiles, Sandbox, Serve,
+    Stores, Tls,
 };
 
 /// The commented defaults that the binary carries.
@@ -38,6 +41,8 @@ pub struct Config {
     pub callbacks: Callbacks,
     /// The operations listener.
     pub operations: Operations,
+    /// The listener for other processes' calls.
+    pub mesh_listener: MeshListener,
     /// Where the other roles are; a role that is not named here runs in this process.
     pub mesh: Mesh,
     /// The certificates with which the roles of this process meet other roles.
@@ -131,6 +136,8 @@ impl Config {
     pub fn validate(&self, problems: &mut Vec<Problem>) {
         self.validate_listen(problems);
         self.validate_mesh(problems);
+        self.public.limits.validate("public.limits", problems);
+        self.mesh_listener.limits.validate("mesh_listener.limits", problems);
         self.callbacks.limits.validate("callbacks.limits", problems);
         self.operations.limits.validate("operations.limits", problems);
         self.telemetry.validate("telemetry", problems);
@@ -272,6 +279,10 @@ mod tests {
         );
         assert_eq!(paths("[serve]\nroles = [\"sandbox\"]\n"), ["serve.roles"]);
         assert_eq!(paths("[drill]\ncrash = \"a:0\"\n"), ["drill.crash"]);
+        assert_eq!(
+            paths("[public.limits]\nstreams_max = 0\n[mesh_listener.limits]\nstream_window = \"1KiB\"\nwindow = 1\n"),
+            ["mesh_listener.limits.stream_window", "mesh_listener.limits.window", "public.limits.streams_max"]
+        );
         let split = "[serve]\nroles = [\"cases\"]\n[mesh.payments]\nendpoint = \"https://payments:7440\"\n";
         assert_eq!(paths(split), ["tls.directory"]);
         let wrong = "[mesh.paymens]\nendpoint = \"https://a:1\"\n[mesh.cases]\nendpoint = \"http://a:1\"\n";

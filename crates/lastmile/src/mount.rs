@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use rpc::Trust;
 use rpc::jose::SigningKey;
 use rpc::keyring::{KeyRing, Options, OwnKey};
 use rpc::tls::ServerIdentity;
-use rpc::{Limits, Trust};
 use runtime::secret;
 
 use crate::config::Public;
@@ -115,7 +115,8 @@ pub(crate) async fn gateway(site: &mut Site) -> anyhow::Result<()> {
     let (standard, reporter) = front::standard(&site.context).await?;
     let front = |_| Ok(Front::new(gateway.proxy(site.core_mesh()?), standard.clone()));
     let fronts: Vec<Front> = (0..cores).map(front).collect::<anyhow::Result<_>>()?;
-    let door = Door { trust: public_trust(&site.config.public)?, limits: Limits { http1: true, ..Limits::default() } };
+    let public = &site.config.public;
+    let door = Door { trust: public_trust(public)?, limits: public.limits.listener(true) };
     let listen = site.config.listen.public.clone();
     let started = cores::start(&site.context, &listen, &door, fronts).await;
     site.cores = Some(started.with_context(|| format!("listen.public {listen}"))?);

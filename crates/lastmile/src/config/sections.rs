@@ -8,6 +8,7 @@ use runtime::http;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use crate::Role;
 
 /// What this process does.
@@ -44,7 +45,7 @@ pub struct Listen {
     pub mesh: String,
 }
 
-/// What the public listener shows.
+/// What the public listener shows and allows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Public {
@@ -52,6 +53,16 @@ pub struct Public {
     pub cert_file: PathBuf,
     /// Its private key (PEM), readable by the owner alone.
     pub key_file: PathBuf,
+    /// What the listener allows.
+    pub limits: Limits,
+}
+
+/// The listener for other processes' calls.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MeshListener {
+    /// What the listener allows.
+    pub limits: Limits,
 }
 
 /// The callbacks listener.
