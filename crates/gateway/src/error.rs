@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rpc::{Details, Effect, Fault, Kind, ReasonSpec, ReasonTable, Retry};
+use rpc::{Details, Effect, Fault, Kind, ReasonSpec, ReasonTable, Retry, Violation};
 
 use crate::peek::PeekError;
 
@@ -15,6 +15,9 @@ pub enum Refusal {
     /// In the contract, not served yet.
     #[error("the method is in the contract and not served yet")]
     NotServed,
+    /// A header that cannot be read.
+    #[error("the request breaks the contract")]
+    Invalid(Violation),
     /// The envelope cannot be read.
     #[error("the envelope cannot be read: {0}")]
     Envelope(PeekError),
@@ -119,6 +122,7 @@ impl Refusal {
         match self {
             Self::MethodUnknown => (own, "METHOD_UNKNOWN", Kind::Unsupported),
             Self::NotServed => (common, "NOT_SERVED", Kind::Unsupported),
+            Self::Invalid(_) => (common, "INVALID_REQUEST", Kind::InvalidInput),
             Self::Envelope(_) => (own, "ENVELOPE_INVALID", Kind::InvalidInput),
             Self::Unauthenticated { .. } => (common, "UNAUTHENTICATED", Kind::Unauthenticated),
             Self::CallerNotAllowed { .. } => (common, "CALLER_NOT_ALLOWED", Kind::Forbidden),
@@ -169,6 +173,7 @@ impl Fault for Refusal {
             }
             Self::MethodUnknown
             | Self::NotServed
+            | Self::Invalid(_)
             | Self::RegionUnknown
             | Self::ItemNotListed
             | Self::NoAdapter
@@ -193,6 +198,7 @@ impl Fault for Refusal {
             Self::QuotaExceeded { entry_point, .. } => details.subject = Some(format!("entry_point:{entry_point}")),
             Self::ItemNotListed => details.resource = Some(("item", String::new())),
             Self::RegionUnknown => details.resource = Some(("region", String::new())),
+            Self::Invalid(violation) => details.violations = vec![violation.clone()],
             _ => {}
         }
         details

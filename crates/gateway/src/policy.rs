@@ -152,7 +152,7 @@ pub fn admit(plan: &Plan, caller: &Caller) -> Result<(), Refusal> {
     }
     match (&caller.principal, plan.method.credential) {
         (Principal::Anonymous, credential) if credential != Credential::None => {
-            Err(Refusal::Unauthenticated { check: "credential missing" })
+            Err(Refusal::Unauthenticated { check: "missing" })
         }
         _ => Err(Refusal::CallerNotAllowed { caller: caller.principal.label() }),
     }

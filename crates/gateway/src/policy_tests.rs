@@ -92,7 +92,7 @@ fn refusals_by_name() {
         (QUERY, &phone, "violation", "430100", Refusal::LevelTooLow { level_min: "ASSURANCE_LEVEL_NAME_ID" }),
         (QUERY, &known, "report", "430100", Refusal::ConsentMissing { purpose: "report".into() }),
         (QUERY, &elsewhere, "violation", "430100", Refusal::AudienceMissing { profile: "traffic/430100".into() }),
-        (QUERY, &anonymous, "violation", "430100", Refusal::Unauthenticated { check: "credential missing" }),
+        (QUERY, &anonymous, "violation", "430100", Refusal::Unauthenticated { check: "missing" }),
         (QUERY, &entry_point, "violation", "430100", Refusal::CallerNotAllowed { caller: "entry_point" }),
         (tasks, &known, "", "", Refusal::CallerNotAllowed { caller: "citizen" }),
         (slots, &known, "violation", "430100", Refusal::NotServed),
@@ -122,7 +122,9 @@ fn every_refusal_keeps_to_its_row() {
     for refusal in refusals {
         assert_eq!(REASONS.check(&refusal), Ok(()));
     }
-    for refusal in [Refusal::NotServed, Refusal::Deadline, Refusal::Limit { limit: "body", max: 1, unit: "bytes" }] {
+    let violation = rpc::Violation::new("grpc-timeout", "is malformed");
+    let limit = Refusal::Limit { limit: "body", max: 1, unit: "bytes" };
+    for refusal in [Refusal::NotServed, Refusal::Deadline, limit, Refusal::Invalid(violation)] {
         assert_eq!(rpc::COMMON.check(&refusal), Ok(()), "{}", refusal.reason());
     }
 }

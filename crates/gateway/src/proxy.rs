@@ -106,7 +106,7 @@ impl Core {
         asked: Result<Option<Duration>, rpc::Violation>,
         id: &Arc<str>,
     ) -> Result<Response<Body>, Refusal> {
-        let asked = asked.map_err(|_| Refusal::Limit { limit: "grpc-timeout", max: 99_999_999, unit: "digits" })?;
+        let asked = asked.map_err(Refusal::Invalid)?;
         let (parts, body) = request.into_parts();
         let plan = self.shared.plans.get(parts.uri.path()).ok_or(Refusal::MethodUnknown)?;
         let known = self.known(&parts.headers)?;
@@ -145,7 +145,7 @@ impl Core {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let token = match (given.next(), given.next()) {
             (None, _) => return Ok(Arc::clone(&self.shared.anonymous)),
-            (Some(_), Some(_)) => return Err(Refusal::Unauthenticated { check: "two credentials" }),
+            (Some(_), Some(_)) => return Err(Refusal::Unauthenticated { check: "repeated" }),
             (Some(value), None) => bearer(value)?,
         };
         let now = self.shared.context.clock.now();
@@ -227,10 +227,10 @@ impl Core {
 
 /// The token of an `authorization` header.
 fn bearer(value: &HeaderValue) -> Result<&str, Refusal> {
-    let text = value.to_str().map_err(|_| Refusal::Unauthenticated { check: "credential is not text" })?;
+    let text = value.to_str().map_err(|_| Refusal::Unauthenticated { check: "bearer" })?;
     match text.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => Ok(token),
-        _ => Err(Refusal::Unauthenticated { check: "credential is not a bearer token" }),
+        _ => Err(Refusal::Unauthenticated { check: "bearer" }),
     }
 }
 

@@ -82,7 +82,7 @@ impl Shared {
         let refused = |check: token::Check| Refusal::Unauthenticated { check: check.name() };
         let parsed = rpc::jose::parse(token, token::TOKEN_BYTES_MAX).map_err(|error| refused(error.into()))?;
         let mut credential = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| Refusal::Unauthenticated { check: "credential is not text" })?;
+            .map_err(|_| Refusal::Unauthenticated { check: "bearer" })?;
         credential.set_sensitive(true);
         match parsed.header().typ.as_deref() {
             Some(typ::CITIZEN) => {
