@@ -5,21 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lastmile_tests::golden::tables;
 use prost_reflect::DescriptorPool;
-use rpc::{Effect, Kind, ReasonSpec, ReasonTable, Retry};
-
-/// The reasons that each service exports. A domain whose enum is in the contract and whose table is not here fails below.
-fn tables() -> Vec<ReasonTable> {
-    vec![
-        rpc::COMMON,
-        adapter::REASONS,
-        cases::REASONS,
-        catalog::REASONS,
-        gateway::REASONS,
-        identity::REASONS,
-        payments::REASONS,
-    ]
-}
+use rpc::{Effect, Kind, ReasonSpec, Retry};
 
 fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors").join(name)
@@ -98,7 +86,7 @@ fn table() -> String {
     for table in tables() {
         for spec in table.reasons {
             let effect = spec.effect.map_or("either", Effect::as_str);
-            let again = match spec.kind.retry() {
+            let again = match spec.retry() {
                 Retry::Never => "no",
                 Retry::Reread => "after reading again",
                 Retry::After(_) => "after RetryInfo",

@@ -71,7 +71,7 @@ impl Builder {
         let mut cluster = Cluster { nodes: Vec::new(), place, _servers: None };
         let base = self.base(cluster.place.path(), servers.as_ref());
         match self.topology {
-            Topology::Single => cluster.start(&base, Role::ALL.to_vec(), None).await?,
+            Topology::Single => cluster.start(&base, inside(&base), None).await?,
             Topology::Split => Box::pin(self.split(&mut cluster, base)).await?,
         }
         cluster._servers = servers;
@@ -120,14 +120,16 @@ impl Builder {
 
     /// One process a role. The sandbox is first: where it listens is in the configuration of the others.
     async fn split(&self, cluster: &mut Cluster, mut base: Config) -> anyhow::Result<()> {
-        cluster.start(&base, vec![Role::Sandbox], None).await?;
-        let outside = cluster.sandbox();
-        base.sandbox.at = At {
-            control: outside.control.to_string(),
-            wechatpay: outside.wechatpay.to_string(),
-            police_430100: outside.police_430100.to_string(),
-            police_140100: outside.police_140100.to_string(),
-        };
+        if base.sandbox.enabled {
+            cluster.start(&base, vec![Role::Sandbox], None).await?;
+            let outside = cluster.sandbox();
+            base.sandbox.at = At {
+                control: outside.control.to_string(),
+                wechatpay: outside.wechatpay.to_string(),
+                police_430100: outside.police_430100.to_string(),
+                police_140100: outside.police_140100.to_string(),
+            };
+        }
         base.tls.directory = cluster.place.path().join("tls");
         base.listen.mesh = "127.0.0.1:0".to_owned();
         let context = Context::system();
@@ -154,6 +156,11 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// The roles of a process that has them all: without the world outside where a test wants none.
+fn inside(config: &Config) -> Vec<Role> {
+    Role::ALL.into_iter().filter(|role| *role != Role::Sandbox || config.sandbox.enabled).collect()
 }
 
 impl Cluster {
@@ -191,6 +198,11 @@ impl Cluster {
     /// Where everything of the cluster lies.
     pub fn place(&self) -> &Path {
         self.place.path()
+    }
+
+    /// The department's exchanges so far, as the adapter counted them.
+    pub fn exchanges(&self) -> u64 {
+        counted(&self.context(Role::Adapter).metrics.encode(), "lastmile_adapter_exchange_seconds_count")
     }
 
     /// Stops every process and holds what ledger, cases, channel and departments wrote down against every invariant.
@@ -280,6 +292,15 @@ impl Cluster {
     }
 }
 
+/// The sum of all series of a name, in the text that Prometheus gets.
+pub fn counted(metrics: &str, name: &str) -> u64 {
+    let values = metrics.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        (series.split('{').next() == Some(name)).then(|| value.parse::<u64>().expect("a count"))
+    });
+    values.sum()
+}
+
 /// Opens what a stopped cluster left. An embedded database belongs to the process that served it, which here is our own, so that it is
 /// copied with its write-ahead log.
 pub async fn open_stopped(config: &store::Config, into: &Path, context: &Context) -> anyhow::Result<Db> {
@@ -301,12 +322,20 @@ pub async fn open_stopped(config: &store::Config, into: &Path, context: &Context
 ///
 /// Shape: a failure names the topology and the directory that is left for a look.
 pub fn on_both(test: impl AsyncFn(&Cluster) -> anyhow::Result<()> + Sync) {
+    on_both_with(|_| {}, test);
+}
+
+/// The same with another configuration.
+pub fn on_both_with(
+    configure: impl Fn(&mut Config) + Clone + Send + Sync + 'static,
+    test: impl AsyncFn(&Cluster) -> anyhow::Result<()> + Sync,
+) {
     std::thread::scope(|scope| {
         let topologies = [Topology::Single, Topology::Split];
         let running = topologies.map(|topology| {
             scope.spawn({
-                let test = &test;
-                move || on(topology, test)
+                let (test, builder) = (&test, Cluster::builder(topology).configure(configure.clone()));
+                move || on(builder, test)
             })
         });
         for run in running {
@@ -315,11 +344,12 @@ pub fn on_both(test: impl AsyncFn(&Cluster) -> anyhow::Result<()> + Sync) {
     });
 }
 
-/// Runs a test on one topology, and judges every invariant at its end.
-pub fn on(topology: Topology, test: impl AsyncFn(&Cluster) -> anyhow::Result<()>) {
+/// Runs a test on one cluster, and judges every invariant at its end.
+pub fn on(builder: Builder, test: impl AsyncFn(&Cluster) -> anyhow::Result<()>) {
+    let topology = builder.topology;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let cluster = Box::pin(Cluster::builder(topology).build()).await;
+        let cluster = Box::pin(builder.build()).await;
         let mut cluster = cluster.unwrap_or_else(|error| panic!("{topology:?} does not start: {error:?}"));
         cluster.place.disable_cleanup(true);
         let outcome = test(&cluster).await;

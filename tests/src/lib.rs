@@ -1,7 +1,9 @@
 //! What the tests of the whole workspace share.
 
+pub mod catalogue;
 pub mod cluster;
 pub mod drill;
+pub mod golden;
 pub mod invariants;
 pub mod servers;
 pub mod simulation;

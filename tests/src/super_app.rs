@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use contracts::cases::v1::case_service_client::CaseServiceClient;
+use contracts::catalog::v1::catalog_service_client::CatalogServiceClient;
 use contracts::department::v1::department_service_client::DepartmentServiceClient;
 use contracts::department::v1::{Bill, ListBillsRequest};
 use contracts::identity::v1::IssueTokenRequest;
@@ -78,6 +79,11 @@ impl SuperApp {
         CaseServiceClient::new(self.channel.clone())
     }
 
+    /// CatalogService of the public port.
+    pub fn catalog(&self) -> CatalogServiceClient<Channel> {
+        CatalogServiceClient::new(self.channel.clone())
+    }
+
     /// DepartmentService of the public port.
     pub fn department(&self) -> DepartmentServiceClient<Channel> {
         DepartmentServiceClient::new(self.channel.clone())
@@ -90,6 +96,11 @@ impl SuperApp {
 
     /// A token of a citizen for departments.
     pub async fn citizen_token(&self, citizen: &Citizen, profiles: &[&str]) -> anyhow::Result<String> {
+        self.person_token(&citizen.person(self.caller.id()), profiles).await
+    }
+
+    /// A token of a person of whom something else is known.
+    pub async fn person_token(&self, person: &Person, profiles: &[&str]) -> anyhow::Result<String> {
         let url = format!("{}/.well-known/jwks.json", self.base);
         let reply = self.http.send(http::Request::get(&url).body(Bytes::new())?, DEADLINE, BODY_BYTES_MAX).await?;
         let keys: Jwks = serde_json::from_slice(reply.body())?;
@@ -98,7 +109,7 @@ impl SuperApp {
             _ => None,
         });
         let identity = identity.context("the key set has no key to seal for")?;
-        self.token(self.caller.citizen_token(&citizen.person(self.caller.id()), profiles, &identity)?).await
+        self.token(self.caller.citizen_token(person, profiles, &identity)?).await
     }
 
     /// The one bill of a citizen's car in a region.
@@ -203,6 +214,30 @@ impl Outside {
     pub async fn stage(&self, system: &str, operation: &str, fault: &str) -> anyhow::Result<()> {
         let staged = json!({ "system": system, "operation": operation, "fault": fault });
         self.call("POST", "/faults", Some(staged)).await.map(drop)
+    }
+
+    /// Stages a fault for the next `times` calls; where it waits, it waits for `delay`.
+    pub async fn stage_for(
+        &self,
+        (system, operation, fault): (&str, &str, &str),
+        times: u32,
+        delay: &str,
+    ) -> anyhow::Result<()> {
+        let staged =
+            json!({ "system": system, "operation": operation, "fault": fault, "times": times, "delay": delay });
+        self.call("POST", "/faults", Some(staged)).await.map(drop)
+    }
+
+    /// How many calls of a system are still to suffer a fault: what no call has come for is still there.
+    pub async fn staged(&self, system: &str) -> anyhow::Result<u64> {
+        let staged = self.call("GET", "/faults", None).await?;
+        let of_system = staged.as_array().into_iter().flatten().filter(|staged| staged["system"] == system);
+        Ok(of_system.filter_map(|staged| staged["times"].as_u64()).sum())
+    }
+
+    /// Takes back every fault that is staged.
+    pub async fn calm(&self) -> anyhow::Result<()> {
+        self.call("DELETE", "/faults", None).await.map(drop)
     }
 
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
