@@ -72,10 +72,10 @@ impl Service {
             None => None,
         };
         let mut reader = self.engine.db.read().await?;
-        let files = repo::by_owner(&mut reader, &citizen.owner, below, max).await?;
+        let mut files = repo::by_owner(&mut reader, &citizen.owner, below, max.saturating_add(1)).await?;
         drop(reader);
-        let full = files.len() == usize::try_from(max).unwrap_or(usize::MAX);
-        let last = files.last().filter(|_| full).map(|file| file.case.id.to_string());
+        let more = cut(&mut files, max);
+        let last = files.last().filter(|_| more).map(|file| file.case.id.to_string());
         let next_page_token = last.map(|id| page::token(CASES_LIST, id.as_bytes())).unwrap_or_default();
         Ok(pb::ListCasesResponse { cases: files.iter().map(convert::case).collect(), next_page_token })
     }
@@ -122,11 +122,10 @@ impl Service {
             Some(key) => Some(one(task_key(&key))?),
             None => None,
         };
-        let wanted = TaskPage { after, max, include_resolved: request.include_resolved };
+        let wanted = TaskPage { after, max: max.saturating_add(1), include_resolved: request.include_resolved };
         let mut tasks = self.tasks_in_scope(&clerk, &request.profile, &wanted).await?;
-        tasks.truncate(usize::try_from(max).unwrap_or(usize::MAX));
-        let full = tasks.len() == usize::try_from(max).unwrap_or(usize::MAX);
-        let last = tasks.last().filter(|_| full).map(|task| format!("{}|{}", task.due.micros(), task.id));
+        let more = cut(&mut tasks, max);
+        let last = tasks.last().filter(|_| more).map(|task| format!("{}|{}", task.due.micros(), task.id));
         let next_page_token = last.map(|key| page::token(&list, key.as_bytes())).unwrap_or_default();
         Ok(pb::ListTasksResponse { tasks: tasks.iter().map(convert::task).collect(), next_page_token })
     }
@@ -228,6 +227,14 @@ fn decoded<T: Message + Default>(kept: &[u8]) -> Result<T, Error> {
 /// Somebody else's case is no case.
 fn owned(file: Option<File>, citizen: &Citizen) -> Result<File, Error> {
     file.filter(|file| file.about.owner == citizen.owner).ok_or(Error::CaseNotFound)
+}
+
+/// Cuts a page to its size and says whether there is more: one row too many was read to know it.
+fn cut<T>(rows: &mut Vec<T>, max: u32) -> bool {
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    let more = rows.len() > max;
+    rows.truncate(max);
+    more
 }
 
 fn one<T>(checked: Result<T, Violation>) -> Result<T, Error> {
