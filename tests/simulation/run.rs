@@ -134,8 +134,8 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
     let seen = record.seen();
     let world = World {
         now,
-        payments: ground.payments.clone(),
-        cases: ground.cases.clone(),
+        payments: Some(ground.payments.clone()),
+        cases: Some(ground.cases.clone()),
         journals: Some(Journals::read(&written)?),
         calls: Some(seen.calls.clone()),
         probes: Some(seen.probes.clone()),

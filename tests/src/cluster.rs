@@ -217,8 +217,8 @@ impl Cluster {
         let copies = tempfile::tempdir()?;
         let world = World {
             now: context.clock.now(),
-            payments: open_stopped(&payments.expect("payments has a store"), copies.path(), &context).await?,
-            cases: open_stopped(&cases.expect("cases has a store"), copies.path(), &context).await?,
+            payments: Some(open_stopped(&payments.expect("payments has a store"), copies.path(), &context).await?),
+            cases: Some(open_stopped(&cases.expect("cases has a store"), copies.path(), &context).await?),
             journals: Some(journals),
             calls: None,
             probes: None,

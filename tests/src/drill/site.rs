@@ -154,8 +154,8 @@ impl Site {
             let journals = Journals::fetch(&self.doors.control, &self.context).await?;
             let world = World {
                 now: self.context.clock.now(),
-                payments,
-                cases,
+                payments: Some(payments),
+                cases: Some(cases),
                 journals: Some(journals),
                 calls: Some(calls.clone()),
                 probes: None,

@@ -104,6 +104,17 @@ fn sound_evidence_holds_and_what_nobody_serves_is_not_called_held() {
     for id in ["I2", "I5", "I8", "I9", "I10"] {
         assert_eq!(bare.verdict(id), Some(&Verdict::NotJudged), "{id}");
     }
+    // What a test runs without is not judged, and the rest still is.
+    let payments = judge(&Evidence { without_cases: true, ..sound() });
+    let departments = judge(&Evidence { without_cases: true, without_payments: true, ..sound() });
+    for (report, unjudged) in [(&payments, &["I2", "I4", "I6"][..]), (&departments, &["I1", "I2", "I4", "I5", "I6"])] {
+        let found: Vec<_> = report.lines.iter().filter(|line| line.verdict == Verdict::NotJudged).collect();
+        assert_eq!(found.iter().map(|line| line.id).collect::<Vec<_>>(), unjudged, "{report}");
+        report.assert_held();
+    }
+    let mut lost = Evidence { without_cases: true, ..sound() };
+    lost.orders[0].captured_minor = 0;
+    assert_eq!(judge(&lost).broken(), ["I5"]);
 }
 
 #[test]

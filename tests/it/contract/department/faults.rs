@@ -1,18 +1,18 @@
-//! Every fault that a department can stage, on every call, in both cities.
+//! Every fault that a department can stage, on every call that changes something, in both cities. Reads are in `reads.rs`.
 //!
-//! A read never shows what it could not read. A change that brought no readable answer is UNKNOWN, and the inquiry afterwards finds
-//! what the department's own books say: done, or never happened.
+//! A change that brought no readable answer is UNKNOWN, and the inquiry afterwards finds what the department's own books say: done, or
+//! never happened.
 
 use std::time::Duration;
 
 use contracts::common::v1::Outcome;
 use futures::future::join_all;
-use rpc::{Effect, RemoteFault, Role};
+use rpc::{Effect, RemoteFault};
 
-use super::rig::{REGIONS, Rig, bills, magic, query};
+use super::rig::{REGIONS, Rig, magic};
 
 /// The faults by the two digits of their magic plate, and whether the department did what it was asked.
-const FAULTS: [(u32, &str, bool); 16] = [
+pub(super) const FAULTS: [(u32, &str, bool); 16] = [
     (1, "error_after", true),
     (2, "error_before", false),
     (3, "busy", false),
@@ -31,10 +31,10 @@ const FAULTS: [(u32, &str, bool); 16] = [
     (16, "fault", true),
 ];
 
-type Case = (&'static str, u32, &'static str, bool);
+pub(super) type Case = (&'static str, u32, &'static str, bool);
 
 /// Plays every fault in every city, all at once; the two that make the sandbox write megabytes afterwards, out of the others' way.
-async fn each<F: Future<Output = ()>>(play: impl Fn(Case) -> F) {
+pub(super) async fn each<F: Future<Output = ()>>(play: impl Fn(Case) -> F) {
     let cases = REGIONS.into_iter().flat_map(|region| FAULTS.map(|(fault, name, done)| (region, fault, name, done)));
     let (heavy, light): (Vec<_>, Vec<_>) = cases.partition(|(_, _, name, _)| *name == "too_long");
     join_all(light.into_iter().map(&play)).await;
@@ -43,73 +43,6 @@ async fn each<F: Future<Output = ()>>(play: impl Fn(Case) -> F) {
 
 fn fault_of<T>(answer: Result<T, tonic::Status>) -> Option<RemoteFault> {
     answer.err().map(|status| RemoteFault::from(&status))
-}
-
-/// What a read may say for a fault: the whole answer, or an error of these reasons.
-fn reasons(region: &str, name: &str) -> &'static [&'static str] {
-    match name {
-        "error_after" | "error_before" | "drop_after" | "drop_before" => &["DEPARTMENT_UNREACHABLE"],
-        "busy" => &["DEPARTMENT_BUSY"],
-        "closed" => &["DEPARTMENT_CLOSED"],
-        "slow" | "late" | "hang" => &["DEPARTMENT_TIMEOUT"],
-        // The time may be over before the limit is reached.
-        "too_long" => &["REPLY_UNREADABLE", "DEPARTMENT_TIMEOUT"],
-        // Half a frame and then nothing; a SOAP fault that says "Server".
-        "fault" => &["DEPARTMENT_UNREACHABLE"],
-        // The first of two equal frames is an answer; SOAP repeats elements inside of one.
-        "duplicate" if region == "140100" => &[],
-        _ => &["REPLY_UNREADABLE"],
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_is_whole_or_an_error() {
-    let rig = Rig::new().await;
-    let play = |(region, fault, name, _): Case| {
-        let rig = &rig;
-        async move {
-            let person = magic(1, fault, 0);
-            let gateway = rig.by_gateway(region);
-            let read =
-                rig.client(region, Role::Gateway).query(rig.envelope(query(region, &[]), &person, &gateway)).await;
-            check_read(region, name, fault_of(read));
-            let listed =
-                rig.client(region, Role::Gateway).list_bills(rig.envelope(bills(region, &[]), &person, &gateway)).await;
-            check_read(region, name, fault_of(listed));
-        }
-    };
-    each(play).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_detail_and_the_points_are_whole_or_an_error() {
-    let rig = Rig::new().await;
-    let play = |(region, fault, name, _): Case| {
-        let rig = &rig;
-        async move {
-            for operation in [2, 7] {
-                let person = magic(operation, fault, 0);
-                let request = rig.envelope(query(region, &[]), &person, &rig.by_gateway(region));
-                let read = rig.client(region, Role::Gateway).query(request).await;
-                check_read(region, name, fault_of(read));
-            }
-        }
-    };
-    each(play).await;
-}
-
-fn check_read(region: &str, name: &str, fault: Option<RemoteFault>) {
-    let expected = reasons(region, name);
-    let reason = fault.as_ref().map(RemoteFault::reason);
-    assert!(
-        reason.map_or(expected.is_empty(), |reason| expected.contains(&reason)),
-        "{region} {name}: {reason:?}, expected {expected:?}"
-    );
-    if let Some(fault) = fault.filter(|fault| fault.reason() == "REPLY_UNREADABLE") {
-        assert_eq!(fault.metadata("profile"), Some(format!("traffic/{region}").as_str()), "{name}");
-        assert!(fault.metadata("field").is_some_and(|field| !field.is_empty()), "{region} {name}");
-        assert!(fault.metadata("offsetBytes").is_some(), "{region} {name}");
-    }
 }
 
 /// The headline: whatever happens to a payment's reply, it ends as what the department's books say, and is never called otherwise.
@@ -152,6 +85,7 @@ async fn a_payment_ends_as_the_department_has_it() {
         }
     };
     each(play).await;
+    rig.assert_held().await;
 }
 
 /// A lock that brought no readable answer is UNKNOWN; its key brings the same hold, and the payment goes through.
@@ -181,6 +115,7 @@ async fn a_lock_without_an_answer_is_asked_again_by_its_key() {
         }
     };
     each(play).await;
+    rig.assert_held().await;
 }
 
 /// "Late" is done only after five seconds: until then somebody else's call is in the way.
@@ -225,6 +160,7 @@ async fn an_inquiry_without_an_answer_decides_nothing() {
         }
     };
     each(play).await;
+    rig.assert_held().await;
 }
 
 /// A department that is gone: nothing was sent, and the error says so.
@@ -241,4 +177,5 @@ async fn a_department_that_is_gone_did_nothing() {
         let fault = fault_of(rig.settle(region, person, bill, "gone").await).expect("an error");
         assert_eq!((fault.reason(), fault.effect()), ("DEPARTMENT_UNREACHABLE", Effect::None), "{region}");
     }
+    rig.assert_held().await;
 }

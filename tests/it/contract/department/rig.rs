@@ -9,6 +9,7 @@ use adapter::{Adapters, Config, Endpoint};
 use contracts::common::v1::Outcome;
 use contracts::department::v1 as pb;
 use contracts::department::v1::department_service_client::DepartmentServiceClient;
+use lastmile_tests::invariants::{Journals, Verdict, World, check_all};
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use rpc::jose::{AgreementPublicKey, SigningKey, seal};
@@ -32,7 +33,7 @@ pub(super) struct Rig {
     outside: Context,
     signers: Signers,
     departments: BTreeMap<String, Served>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Served {
@@ -96,7 +97,27 @@ impl Rig {
         let generate = || SigningKey::generate(&context.ids).expect("a key");
         let signers = Signers { identity: generate(), gateway: generate(), cases: generate() };
         let departments = serve(&config, &context, &signers);
-        Self { context, outside, signers, departments, _dir: dir }
+        Self { context, outside, signers, departments, dir }
+    }
+
+    /// The end of a fault test: by what the departments wrote down, no record and no order was posted twice.
+    ///
+    /// Shape: there is no ledger and no case here; what those would tell is not judged, and not called held.
+    pub(super) async fn assert_held(&self) {
+        let world = World {
+            now: self.context.clock.now(),
+            payments: None,
+            cases: None,
+            journals: Some(Journals::read(&self.dir.path().join("sandbox")).expect("journals")),
+            calls: None,
+            probes: None,
+            bounds: None,
+            leaks: None,
+        };
+        let report = check_all(&world).await.expect("reads");
+        report.assert_held();
+        assert_eq!(report.verdict("I3"), Some(&Verdict::Held), "{report}");
+        assert_eq!(report.verdict("I5"), Some(&Verdict::NotJudged), "{report}");
     }
 
     /// Takes the departments away.

@@ -101,6 +101,7 @@ async fn what_is_decided_later_is_pending_until_then() {
         }
     };
     futures::future::join_all(cases.map(play)).await;
+    rig.assert_held().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use contracts::common::v1::Money;
 use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_client::PaymentServiceClient;
+use lastmile_tests::invariants::{Journals, Verdict, World, check_all};
 use lastmile_tests::servers::Postgres;
 use payments::channel::wechatpay;
 use payments::config::{Channels, Merchant, Payee, Verification, Worker};
@@ -24,7 +25,6 @@ pub(crate) const CHANGSHA: &str = "1900430100";
 pub(crate) const OTHERS: &str = "1900140100";
 pub(crate) const AMOUNT: i64 = 20_000;
 
-const CASE: &str = "case_0192000000007000800000000000002a";
 /// How long anything may take that must happen by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -193,13 +193,35 @@ impl Rig {
         assert!(report.is_sound(), "{:#?}", report.problems);
         report.open
     }
+
+    /// The end of a fault test: nothing is open, and every invariant holds that speaks of payments and the channel.
+    pub(crate) async fn assert_held(&self) {
+        assert_eq!(self.assert_sound().await, 0, "something is still open");
+        let journals = Journals::read(&self.dir.path().join("sandbox")).expect("journals");
+        let world = World {
+            now: self.service.clock.now(),
+            payments: Some(self.db.clone()),
+            cases: None,
+            journals: Some(journals),
+            calls: None,
+            probes: None,
+            bounds: None,
+            leaks: None,
+        };
+        let report = check_all(&world).await.expect("reads");
+        report.assert_held();
+        for id in ["I1", "I3", "I5"] {
+            assert_eq!(report.verdict(id), Some(&Verdict::Held), "{report}");
+        }
+    }
 }
 
 /// An order for Changsha, paid inside the app.
 pub(crate) fn jsapi(request_id: &str) -> pb::CreateOrderRequest {
     pb::CreateOrderRequest {
         request_id: request_id.into(),
-        case_id: CASE.into(),
+        // Each order is of a case of its own, the same for every try.
+        case_id: format!("case_{}", hex::encode(&rpc::digest::sha256(request_id.as_bytes())[..16])),
         payee_id: "traffic-430100".into(),
         amount: money(AMOUNT),
         channel: "wechatpay".into(),
