@@ -1,0 +1,114 @@
+//! The ways of a case that nobody has to decide.
+
+use anyhow::{Context as _, ensure};
+use contracts::cases::v1::{self as pb, CaseState};
+use futures::StreamExt;
+use lastmile_tests::invariants::Probe;
+use lastmile_tests::super_app::with_token;
+
+use super::rig::{CHANGSHA, TAIYUAN, on_both};
+
+#[test]
+fn a_fine_is_paid_in_both_cities_and_every_book_agrees() {
+    on_both(async |run| {
+        for (index, city) in [CHANGSHA, TAIYUAN].into_iter().enumerate() {
+            let request_id = format!("fine-{index}");
+            let debtor = run.debtor(10 + u32::try_from(index)?, city).await?;
+            let opened = run.open(&debtor, &request_id).await?;
+            ensure!(opened.state() == CaseState::Accepted, "{opened:?}");
+            ensure!(run.open(&debtor, &request_id).await? == opened, "every answer for a request id is equal");
+            run.pay(&debtor, &opened.case_id).await?;
+            let history = run.history(&debtor, &opened.case_id).await?;
+            let states: Vec<_> = history.iter().map(pb::CaseEvent::to_state).collect();
+            ensure!(states.last() == Some(&CaseState::Done), "{history:?}");
+            ensure!(states.starts_with(&[CaseState::Accepted, CaseState::Confirming]), "{states:?}");
+            let case = run.get(&debtor, &opened.case_id).await?;
+            let proof = case.proof.context("a proof")?;
+            ensure!(proof.profile == city.1 && !proof.department_serial.is_empty() && !proof.jws.is_empty());
+            run.call(&request_id).ended_as = Some("DONE".to_owned());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_refusal_after_payment_sends_the_money_back() {
+    on_both(async |run| {
+        let debtor = run.debtor(20, CHANGSHA).await?;
+        let case = run.open(&debtor, "refused").await?;
+        run.until(&debtor, &case.case_id, CaseState::WaitingPayment).await?;
+        run.outside.officer(debtor.region, &debtor.bill.bill_no, "dispute").await?;
+        run.pay(&debtor, &case.case_id).await?;
+        let history = run.history(&debtor, &case.case_id).await?;
+        let end = history.last().map(pb::CaseEvent::to_state);
+        ensure!(end == Some(CaseState::Refunded), "{history:?}");
+        run.call("refused").ended_as = Some("REFUNDED".to_owned());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_settlement_that_never_arrived_is_found_out_and_sent_again() {
+    on_both(async |run| {
+        let debtor = run.debtor(21, CHANGSHA).await?;
+        let case = run.open(&debtor, "lost").await?;
+        run.until(&debtor, &case.case_id, CaseState::WaitingPayment).await?;
+        run.outside.stage("police-430100", "pay", "drop_before").await?;
+        run.pay(&debtor, &case.case_id).await?;
+        let history = run.history(&debtor, &case.case_id).await?;
+        let reasons: Vec<_> = history.iter().map(|event| event.reason.as_str()).collect();
+        let end = history.last().map(pb::CaseEvent::to_state);
+        ensure!(end == Some(CaseState::Done) && reasons.contains(&"NEVER_HAPPENED"), "{history:?}");
+        run.call("lost").ended_as = Some("DONE".to_owned());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_case_belongs_to_its_citizen_and_a_bill_to_its_case() {
+    on_both(async |run| {
+        let (li, wang) = (run.debtor(30, CHANGSHA).await?, run.debtor(31, CHANGSHA).await?);
+        let case = run.open(&li, "own").await?;
+        let mut cases = run.app.cases();
+        for asked in [
+            pb::GetCaseRequest { case_id: case.case_id.clone(), request_id: String::new() },
+            pb::GetCaseRequest { case_id: String::new(), request_id: "own".to_owned() },
+        ] {
+            let fault = run.refusal(cases.get_case(with_token(asked, &wang.token)?).await).await?;
+            let leaked = !fault.is("cases.lastmile", "CASE_NOT_FOUND");
+            run.probes.push(Probe { what: format!("another citizen gets a case: {fault}"), leaked });
+        }
+        let asked = run.asks(&wang, "own")?;
+        let fault = run.refusal(cases.open_case(with_token(asked, &wang.token)?).await).await?;
+        ensure!(fault.is("common.lastmile", "REQUEST_ID_REUSED"), "{fault}");
+        let asked = run.asks(&li, "own-again")?;
+        let fault = run.refusal(cases.open_case(with_token(asked, &li.token)?).await).await?;
+        ensure!(fault.is("cases.lastmile", "BILL_IN_PROGRESS"), "{fault}");
+        let cancel =
+            |case_id: &str| pb::CancelCaseRequest { case_id: case_id.to_owned(), request_id: "stop".to_owned() };
+        let fault = run.refusal(cases.cancel_case(with_token(cancel(&case.case_id), &wang.token)?).await).await?;
+        run.probes.push(Probe {
+            what: format!("another citizen cancels a case: {fault}"),
+            leaked: !fault.is("cases.lastmile", "CASE_NOT_FOUND"),
+        });
+        run.until(&li, &case.case_id, CaseState::WaitingPayment).await?;
+        cases.cancel_case(with_token(cancel(&case.case_id), &li.token)?).await?;
+        run.until(&li, &case.case_id, CaseState::Cancelled).await?;
+        run.call("own").ended_as = Some("CANCELLED".to_owned());
+        let listed = cases.list_cases(with_token(pb::ListCasesRequest::default(), &li.token)?).await?.into_inner();
+        ensure!(listed.cases.iter().any(|listed| listed.case_id == case.case_id), "{listed:?}");
+        let foreign = cases.list_cases(with_token(pb::ListCasesRequest::default(), &wang.token)?).await?.into_inner();
+        run.probes.push(Probe { what: "another citizen lists a case".to_owned(), leaked: !foreign.cases.is_empty() });
+
+        // A citizen's token carries the entry point that it was issued to.
+        for token in [run.app.own_token().await?, li.token.clone()] {
+            let asked = with_token(pb::WatchCasesRequest::default(), &token)?;
+            let first = cases.watch_cases(asked).await?.into_inner().next().await.context("a line")??;
+            ensure!(first.sequence == 1 && first.case_id == case.case_id, "{first:?}");
+        }
+        let rate = pb::RateCaseRequest { case_id: case.case_id, request_id: "rate".to_owned(), rating: 1 };
+        let fault = run.refusal(cases.rate_case(with_token(rate, &li.token)?).await).await?;
+        ensure!(fault.is_common("NOT_SERVED"), "{fault}");
+        Ok(())
+    });
+}

@@ -1,0 +1,263 @@
+//! A run of cases against one cluster: who plays, what they saw, and the judgement at its end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use contracts::cases::v1::{self as pb, CaseState};
+use contracts::department::v1::Bill;
+use contracts::payments::v1::TradeType;
+use futures::StreamExt;
+use lastmile::Config;
+use lastmile_tests::cluster::{Builder, open_stopped};
+use lastmile_tests::invariants::{Call, Journals, Leaks, Probe, Verdict, World, check_all};
+use lastmile_tests::servers::Postgres;
+use lastmile_tests::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
+use lastmile_tests::{Cluster, Topology};
+use rpc::RemoteFault;
+use runtime::Context;
+
+pub(super) const CHANGSHA: (&str, &str) = ("430100", "traffic/430100");
+pub(super) const TAIYUAN: (&str, &str) = ("140100", "traffic/140100");
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A run against one cluster: who plays, and what they saw.
+pub(super) struct Run {
+    pub(super) app: SuperApp,
+    pub(super) outside: Outside,
+    pub(super) base: String,
+    keys: PathBuf,
+    pub(super) context: Context,
+    pub(super) calls: Vec<Call>,
+    pub(super) probes: Vec<Probe>,
+    canaries: Vec<String>,
+}
+
+/// A citizen with a bill that is read and not yet paid.
+pub(super) struct Debtor {
+    pub(super) citizen: Citizen,
+    pub(super) token: String,
+    pub(super) region: &'static str,
+    pub(super) bill: Bill,
+}
+
+impl Run {
+    /// Another client of the public port, with a key that the cluster made.
+    pub(super) fn client(&self, id: &str) -> anyhow::Result<SuperApp> {
+        SuperApp::new(&self.context, &self.base, id, &self.keys)
+    }
+
+    /// The n-th citizen, with a bill in a city that is read and not yet paid.
+    pub(super) async fn debtor(&mut self, number: u32, city: (&'static str, &'static str)) -> anyhow::Result<Debtor> {
+        let citizen = self.outside.citizen(number).await?;
+        self.meet(citizen, city).await
+    }
+
+    /// The same whose record misbehaves as the number says.
+    pub(super) async fn magic_debtor(
+        &mut self,
+        number: u32,
+        city: (&'static str, &'static str),
+    ) -> anyhow::Result<Debtor> {
+        let citizen = self.outside.magic_citizen(number).await?;
+        self.meet(citizen, city).await
+    }
+
+    async fn meet(&mut self, citizen: Citizen, city: (&'static str, &'static str)) -> anyhow::Result<Debtor> {
+        self.canaries.extend(citizen.canaries());
+        let token = self.app.citizen_token(&citizen, &[city.1]).await?;
+        let bill = self.app.bill(&token, &citizen, city.0).await?;
+        Ok(Debtor { citizen, token, region: city.0, bill })
+    }
+
+    pub(super) fn asks(&self, debtor: &Debtor, request_id: &str) -> anyhow::Result<pb::OpenCaseRequest> {
+        Ok(pb::OpenCaseRequest {
+            item: ITEM.to_owned(),
+            region: debtor.region.to_owned(),
+            request_id: request_id.to_owned(),
+            action: Some(pb::open_case_request::Action::Pay(pb::PayAction {
+                bill_no: debtor.bill.bill_no.clone(),
+                record_digest: debtor.bill.record_digest.clone(),
+                amount: debtor.bill.amount.clone(),
+                channel: "wechatpay".to_owned(),
+                trade_type: TradeType::Jsapi.into(),
+                payer_reference: format!("o{request_id}"),
+                input: Some(debtor.citizen.input(debtor.region)?),
+            })),
+        })
+    }
+
+    pub(super) async fn open(&mut self, debtor: &Debtor, request_id: &str) -> anyhow::Result<pb::Case> {
+        let asked = self.asks(debtor, request_id)?;
+        let answer = self.app.cases().open_case(with_token(asked, &debtor.token)?).await;
+        let answer = answer.map_err(|status| anyhow::anyhow!("{}", RemoteFault::from(status)))?;
+        let case = answer.into_inner().case.context("a case")?;
+        self.call(request_id).answers.push(case.case_id.clone());
+        Ok(case)
+    }
+
+    pub(super) fn call(&mut self, request_id: &str) -> &mut Call {
+        let known = self.calls.iter().position(|call| call.request_id == request_id);
+        let index = known.unwrap_or_else(|| {
+            let (entry_point, request_id) = ("wechat".to_owned(), request_id.to_owned());
+            self.calls.push(Call { entry_point, request_id, ..Call::default() });
+            self.calls.len() - 1
+        });
+        self.calls.get_mut(index).expect("it was just found")
+    }
+
+    pub(super) async fn get(&self, debtor: &Debtor, case_id: &str) -> anyhow::Result<pb::Case> {
+        let asked = pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: String::new() };
+        let answer = self.app.cases().get_case(with_token(asked, &debtor.token)?).await?.into_inner();
+        answer.case.context("a case")
+    }
+
+    /// Waits until a case stands somewhere, with its pay sheet where it waits for payment.
+    pub(super) async fn until(&self, debtor: &Debtor, case_id: &str, state: CaseState) -> anyhow::Result<pb::Case> {
+        let deadline = self.context.clock.now().plus(PATIENCE);
+        loop {
+            let case = self.get(debtor, case_id).await?;
+            let complete = state != CaseState::WaitingPayment || case.pay_sheet.is_some();
+            if case.state() == state && complete {
+                return Ok(case);
+            }
+            ensure!(self.context.clock.now() < deadline, "{state:?} does not come: {case:?}");
+            self.context.clock.sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every fault that was staged for a system has been suffered.
+    pub(super) async fn suffered(&self, system: &str) -> anyhow::Result<()> {
+        let deadline = self.context.clock.now().plus(PATIENCE);
+        while self.outside.staged(system).await? > 0 {
+            ensure!(self.context.clock.now() < deadline, "nobody came by at {system}");
+            self.context.clock.sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn pay(&self, debtor: &Debtor, case_id: &str) -> anyhow::Result<()> {
+        let case = self.until(debtor, case_id, CaseState::WaitingPayment).await?;
+        let sheet = case.pay_sheet.context("a pay sheet")?;
+        let package = sheet.jsapi.get("package").context("a package")?;
+        self.outside.pay(package.strip_prefix("prepay_id=").context("a prepay id")?).await
+    }
+
+    /// The whole history, from the stream; it ends with the case.
+    pub(super) async fn history(&self, debtor: &Debtor, case_id: &str) -> anyhow::Result<Vec<pb::CaseEvent>> {
+        let mut events: Vec<pb::CaseEvent> = Vec::new();
+        let deadline = self.context.clock.now().plus(PATIENCE);
+        while !events.last().is_some_and(|event| ended(event.to_state())) {
+            ensure!(self.context.clock.now() < deadline, "the history does not end: {events:?}");
+            let after_sequence = events.last().map_or(0, |event| event.sequence);
+            let asked = pb::WatchCaseRequest { case_id: case_id.to_owned(), after_sequence };
+            let mut stream = self.app.cases().watch_case(with_token(asked, &debtor.token)?).await?.into_inner();
+            while let Some(Ok(told)) = stream.next().await {
+                events.push(told.event.context("an event")?);
+            }
+        }
+        Ok(events)
+    }
+
+    pub(super) async fn refusal<T>(
+        &self,
+        answer: Result<tonic::Response<T>, tonic::Status>,
+    ) -> anyhow::Result<RemoteFault> {
+        match answer {
+            Ok(_) => anyhow::bail!("answered"),
+            Err(status) => Ok(RemoteFault::from(status)),
+        }
+    }
+}
+
+pub(super) fn ended(state: CaseState) -> bool {
+    matches!(
+        state,
+        CaseState::Done | CaseState::Rejected | CaseState::Expired | CaseState::Cancelled | CaseState::Refunded
+    )
+}
+
+/// Runs a test on both topologies, side by side, and judges every invariant after the processes have stopped.
+pub(super) fn on_both(test: impl AsyncFn(&mut Run) -> anyhow::Result<()> + Sync) {
+    on_both_with(|_| {}, test);
+}
+
+/// The same with another configuration.
+pub(super) fn on_both_with(
+    configure: impl Fn(&mut Config) + Clone + Send + Sync + 'static,
+    test: impl AsyncFn(&mut Run) -> anyhow::Result<()> + Sync,
+) {
+    std::thread::scope(|scope| {
+        let running = [Topology::Single, Topology::Split].map(|topology| {
+            let (builder, test) = (Cluster::builder(topology).configure(configure.clone()), &test);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+                let outcome = runtime.block_on(on(topology, builder, test));
+                outcome.unwrap_or_else(|error| panic!("on {topology:?}: {error:?}"));
+            })
+        });
+        for run in running {
+            run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+}
+
+async fn on(
+    topology: Topology,
+    builder: Builder,
+    test: &impl AsyncFn(&mut Run) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // The databases outlive the cluster: they are judged when nobody writes any more.
+    let _server = match topology {
+        Topology::Single => None,
+        Topology::Split => Some(tokio::task::spawn_blocking(Postgres::start).await?),
+    };
+    let books = tempfile::tempdir()?;
+    let place = books.path().to_owned();
+    let cluster = builder.configure(move |config| {
+        if config.store.payments.url.is_empty() {
+            config.store.payments.url = format!("sqlite:{}", place.join("payments.db").display());
+            config.store.cases.url = format!("sqlite:{}", place.join("cases.db").display());
+        }
+    });
+    let cluster = Box::pin(cluster.build()).await?;
+    let context = Context::system();
+    let control = cluster.sandbox().control.to_string();
+    let mut run = Run {
+        app: SuperApp::new(&context, &cluster.public(), "wechat", &cluster.client_keys())?,
+        outside: Outside::new(&context, &control),
+        base: cluster.public(),
+        keys: cluster.client_keys(),
+        context: context.clone(),
+        calls: Vec::new(),
+        probes: Vec::new(),
+        canaries: Vec::new(),
+    };
+    test(&mut run).await?;
+    let stores = {
+        let config = cluster.config(lastmile::Role::Cases);
+        (config.store.payments.clone(), config.store.cases.clone())
+    };
+    let metrics = cluster.context(lastmile::Role::Cases).metrics.encode();
+    let journals = Journals::fetch(&control, &context).await?;
+    cluster.stop().await?;
+    let copies = tempfile::tempdir()?;
+    let payments = Some(open_stopped(&stores.0, copies.path(), &context).await?);
+    let cases = Some(open_stopped(&stores.1, copies.path(), &context).await?);
+    let files = std::fs::read_dir(books.path())?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    let world = World {
+        now: context.clock.now(),
+        payments,
+        cases,
+        journals: Some(journals),
+        calls: Some(run.calls),
+        probes: Some(run.probes),
+        bounds: None,
+        leaks: Some(Leaks { canaries: run.canaries, texts: vec![("metrics".to_owned(), metrics)], files }),
+    };
+    let report = check_all(&world).await?;
+    ensure!(report.broken().is_empty(), "{report}");
+    ensure!(report.verdict("I7") == Some(&Verdict::NotServed), "{report}");
+    Ok(())
+}
