@@ -58,6 +58,18 @@ pub enum KeysError {
     },
 }
 
+/// Reads which pepper a directory holds; `None` when it holds none.
+///
+/// Errors: when the file cannot be read, is open to others, or is no pepper.
+pub(crate) fn fingerprint(dir: &Path) -> Result<Option<[u8; 32]>, KeysError> {
+    has_pepper(dir).then(|| read_pepper(dir.join(PEPPER)).map(|pepper| *pepper.fingerprint())).transpose()
+}
+
+/// Whether the directory has a pepper already.
+pub(crate) fn has_pepper(dir: &Path) -> bool {
+    dir.join(PEPPER).exists()
+}
+
 /// Identity's private keys.
 pub struct OwnKeys {
     /// By age, the newest last.
@@ -167,7 +179,7 @@ fn nothing(dir: &Path) -> KeysError {
 
 fn pepper(dir: &Path, ids: &Ids) -> Result<Pepper, KeysError> {
     let path = dir.join(PEPPER);
-    if !path.exists() {
+    if !has_pepper(dir) {
         let fresh = Secret::new(ids.hex(2 * PEPPER_BYTES));
         match create_private(&path, fresh.expose().as_bytes()) {
             Ok(()) => {}
@@ -176,6 +188,10 @@ fn pepper(dir: &Path, ids: &Ids) -> Result<Pepper, KeysError> {
             Err(error) => return Err(KeysError::Pepper(error)),
         }
     }
+    read_pepper(path)
+}
+
+fn read_pepper(path: PathBuf) -> Result<Pepper, KeysError> {
     let text = read_private_text(&path).map_err(KeysError::Pepper)?;
     let mut bytes = [0; PEPPER_BYTES];
     hex::decode_to_slice(text.expose().trim(), &mut bytes).map_err(|_| KeysError::PepperFormat { path })?;

@@ -23,6 +23,7 @@ mod repo;
 mod service;
 mod worker;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,9 +72,45 @@ pub enum BuildError {
     /// The store.
     #[error("identity's store cannot be used")]
     Store(#[from] store::Error),
+    /// The store's people were counted under a pepper that is not the one at hand.
+    #[error(
+        "the people in identity's store were counted under another pepper than {}: restore that one from the backup of identity.keys_dir",
+        path.display()
+    )]
+    OtherPepper {
+        /// The directory of the keys.
+        path: PathBuf,
+    },
     /// A key of its own belongs to another role in the store.
     #[error("identity's own keys cannot be registered")]
     Register(#[source] Error),
+}
+
+/// Reads or makes the keys. A pepper is made only for a store that has seen none, and only the one it has seen is taken: with another,
+/// everybody would be a stranger, and nobody would notice.
+async fn own_keys(dir: &Path, context: &Context, db: &Db) -> Result<OwnKeys, BuildError> {
+    let other = || BuildError::OtherPepper { path: dir.to_owned() };
+    if !keys::has_pepper(dir) && repo::pepper(&mut db.read().await?).await?.is_some() {
+        return Err(other());
+    }
+    let keys = OwnKeys::load_or_create(dir, &context.ids)?;
+    let fingerprint = *keys.pepper().fingerprint();
+    let work = |mut tx: store::Tx| async move { repo::keep_pepper(&mut tx, &fingerprint).await };
+    let kept = db.transact(work).await?;
+    if kept.as_deref() != Some(fingerprint.as_slice()) {
+        return Err(other());
+    }
+    Ok(keys)
+}
+
+/// Whether the pepper of a key directory is the one that the people of a store were counted under. For a look from outside: it changes
+/// nothing.
+///
+/// Errors: when the store has no tables of identity yet.
+pub async fn pepper_fits(db: &Db, keys_dir: &Path) -> Result<bool, BuildError> {
+    let kept = repo::pepper(&mut db.read().await?).await?;
+    let at_hand = keys::fingerprint(keys_dir)?;
+    Ok(kept.is_none() || at_hand.map(Vec::from) == kept)
 }
 
 /// Migrates the store, reads or makes the keys, registers them, and starts the background work.
@@ -81,7 +118,7 @@ pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
     let Deps { context, db, mesh: _ } = deps;
     let config = Arc::new(config);
     db.migrate(MIGRATIONS).await?;
-    let keys = Arc::new(OwnKeys::load_or_create(&config.keys_dir, &context.ids)?);
+    let keys = Arc::new(own_keys(&config.keys_dir, &context, &db).await?);
     let registry = Registry::build(&config, &context.ids)?;
     let keylist = KeyList::load(db.clone(), context.clock.clone()).await?;
     for own in keys.public() {

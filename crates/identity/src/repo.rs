@@ -6,12 +6,20 @@ use store::{Db, Error, Migration, Read, Row, Tx, params};
 use crate::domain::person::{AccountKey, PersonKey};
 
 /// The schema of identity.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "identity",
-    sqlite: include_str!("../migrations/sqlite/0001_identity.sql"),
-    postgres: include_str!("../migrations/postgres/0001_identity.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "identity",
+        sqlite: include_str!("../migrations/sqlite/0001_identity.sql"),
+        postgres: include_str!("../migrations/postgres/0001_identity.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "pepper",
+        sqlite: include_str!("../migrations/sqlite/0002_pepper.sql"),
+        postgres: include_str!("../migrations/postgres/0002_pepper.sql"),
+    },
+];
 
 /// Rows that one transaction of the purge takes away at most.
 const PURGE_ROWS_MAX: i64 = 1_000;
@@ -38,6 +46,9 @@ const VERSION: &str = "SELECT version FROM key_list WHERE id = 1";
 /// version of another list that a peer still holds.
 const VERSION_BUMP: &str =
     "UPDATE key_list SET version = CASE WHEN version < $1 THEN $1 ELSE version + 1 END WHERE id = 1";
+
+const PEPPER_READ: &str = "SELECT fingerprint FROM pepper WHERE id = 1";
+const PEPPER_KEEP: &str = "INSERT INTO pepper (id, fingerprint) VALUES (1, $1) ON CONFLICT (id) DO NOTHING";
 
 const GRANT_ADD: &str =
     "INSERT INTO case_grant (request_id, digest, token_digest, person, sealed, expires_at, created_at)
@@ -179,6 +190,17 @@ fn read_key(row: &Row) -> Result<KeyRow, Error> {
         jwk_json: row.get("jwk_json")?,
         created_at: row.get("created_at")?,
     })
+}
+
+/// Reads which pepper the people of this store were counted under; `None` when it has seen none.
+pub(crate) async fn pepper(from: &mut impl Read) -> Result<Option<Vec<u8>>, Error> {
+    from.fetch_opt(PEPPER_READ, params![]).await?.map(|row| row.get("fingerprint")).transpose()
+}
+
+/// Keeps which pepper it is, where none is kept; returns the one that is.
+pub(crate) async fn keep_pepper(tx: &mut Tx, fingerprint: &[u8; 32]) -> Result<Option<Vec<u8>>, Error> {
+    tx.execute(PEPPER_KEEP, params![fingerprint]).await?;
+    pepper(tx).await
 }
 
 /// Finds the grant that a request id was answered with.

@@ -42,6 +42,7 @@ pub struct Pepper {
     person: hmac::Key,
     account: hmac::Key,
     subject: hmac::Key,
+    fingerprint: [u8; 32],
 }
 
 impl Pepper {
@@ -49,11 +50,18 @@ impl Pepper {
     pub fn new(pepper: &[u8; 32]) -> Self {
         let root = hmac::Key::new(hmac::HMAC_SHA256, pepper);
         let derive = |label: &str| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, label.as_bytes()).as_ref());
+        let fingerprint = sign(&derive("lastmile identity fingerprint 1"), &[]);
         Self {
+            fingerprint,
             person: derive("lastmile identity person 1"),
             account: derive("lastmile identity account 1"),
             subject: derive("lastmile identity subject 1"),
         }
+    }
+
+    /// Tells one pepper from another, and nothing else of it.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
     }
 
     /// Returns the person whose document it is.

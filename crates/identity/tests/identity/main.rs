@@ -5,6 +5,7 @@ mod citizens;
 mod grants;
 mod keys;
 mod once;
+mod pepper;
 mod rig;
 mod secrecy;
 #[path = "../../../../tests/src/servers.rs"]
