@@ -77,7 +77,8 @@ pub async fn examine(config: &Config, context: &Context) -> Vec<Finding> {
     findings.extend(storage::check(config, context).await);
     findings.extend(clock::check(config, now));
     findings.extend(certificates::check(&config.tls, now, &config.roles()));
-    findings.extend(keys::check(config));
+    findings.extend(certificates::public(&config.public, now));
+    findings.extend(keys::check(config, context));
     findings.extend(peers::check(config, context).await);
     findings.extend(outside::check(config, context).await);
     findings

@@ -31,6 +31,7 @@ pub(crate) async fn report(probes: Vec<Probe>, reporters: Vec<HealthReporter>, c
             return;
         }
         tokio::select! {
+            biased;
             () = context.clock.sleep(LOOK_EVERY) => {}
             () = stop.cancelled() => {}
         }
@@ -45,6 +46,7 @@ pub(crate) async fn ready(probes: &[Probe], within: Duration, context: &Context)
     let waiting = async {
         while !missing(probes).is_empty() {
             tokio::select! {
+            biased;
                 () = context.clock.sleep(START_LOOK_EVERY) => {}
                 () = stop.cancelled() => return,
             }

@@ -119,6 +119,16 @@ pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
     Ok(Mounted { routes, http, readiness: Readiness::always() })
 }
 
+/// Reads the merchants' keys as a start would. For a look from outside: it makes nothing and asks no channel.
+///
+/// Errors: the first file that cannot be used.
+pub fn check_keys(config: &Config, context: &Context) -> Result<(), BuildError> {
+    if config.channels.wechatpay.is_offered() {
+        WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
+    }
+    Ok(())
+}
+
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {
     let Deps { context, db, mesh: _ } = deps;
     db.migrate(MIGRATIONS).await?;

@@ -57,6 +57,7 @@ impl Signals {
     /// Waits for the next of the two.
     pub async fn next(&mut self) {
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
@@ -67,6 +68,7 @@ impl Signals {
 pub async fn run(mut signals: Signals, tasks: &Tasks, grace: Duration) -> Ending {
     let token = tasks.token();
     let signalled = tokio::select! {
+            biased;
         () = signals.next() => true,
         () = token.cancelled() => false,
     };
@@ -78,6 +80,7 @@ pub async fn run(mut signals: Signals, tasks: &Tasks, grace: Duration) -> Ending
     tracing::info!(?cause, grace_ms = grace.as_millis(), running = tasks.running(), "draining");
     tasks.stop();
     let drained = tokio::select! {
+            biased;
         drained = tasks.wait(grace) => drained,
         () = signals.next() => false,
     };

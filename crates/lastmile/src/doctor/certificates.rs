@@ -11,10 +11,11 @@ use x509_parser::prelude::X509Certificate;
 
 use super::Finding;
 use crate::Role;
-use crate::config::{RoleFiles, Tls};
+use crate::config::{Public, RoleFiles, Tls};
 
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DAY_SECONDS: u64 = 24 * 60 * 60;
+const RENEW: &str = "put the renewed chain and its key at public.cert_file and public.key_file, and restart";
 const REISSUE: &str = "issue it anew with `lastmile ca issue --role ROLE` and restart";
 
 /// Looks at the three files of each role; nothing is configured where all roles share a process.
@@ -23,6 +24,28 @@ pub fn check(tls: &Tls, now: Timestamp, roles: &[Role]) -> Vec<Finding> {
         return vec![Finding::good("certificates", "none are needed: no role is reached over a network")];
     }
     roles.iter().flat_map(|role| of_role(*role, &tls.files(*role), now)).collect()
+}
+
+/// Looks at what the public listener shows; nothing is configured where it speaks plain bytes.
+pub fn public(public: &Public, now: Timestamp) -> Vec<Finding> {
+    if public.cert_file.as_os_str().is_empty() {
+        return Vec::new();
+    }
+    let shown = || -> anyhow::Result<Finding> {
+        let pem = read(&public.cert_file)?;
+        let certificate = parse(&pem, &public.cert_file)?;
+        let mut finding = ends("certificate", &dns_names(&certificate).join(", "), &certificate, now);
+        finding.remedy = finding.remedy.map(|_| RENEW.to_owned());
+        Ok(finding)
+    };
+    [("certificate", shown()), ("private key", key(&public.key_file, &public.cert_file))]
+        .into_iter()
+        .map(|(subject, looked)| {
+            let mut finding = looked.unwrap_or_else(|error| Finding::bad(subject, format!("{error:#}"), RENEW));
+            finding.subject = format!("public: {subject}");
+            finding
+        })
+        .collect()
 }
 
 pub(crate) fn of_role(role: Role, files: &RoleFiles, now: Timestamp) -> [Finding; 4] {
@@ -162,5 +185,22 @@ mod tests {
         assert_eq!(bad_subjects(&no_ca, now, Role::Cases), ["cases: CA certificate", "cases: signature of the CA"]);
         let missing = RoleFiles { key: place.path().join("none"), ..cases };
         assert_eq!(bad_subjects(&missing, now, Role::Cases), ["cases: private key"]);
+    }
+
+    #[test]
+    fn what_the_public_listener_shows_is_looked_at() {
+        let place = tempfile::tempdir().expect("a directory");
+        let now = Context::system().clock.now();
+        let verdicts = |public: &Public, now| {
+            super::public(public, now).into_iter().map(|finding| finding.verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(verdicts(&Public::default(), now), [], "plain bytes");
+        let files = issued(place.path(), Role::Gateway);
+        let shown = Public { cert_file: files.cert, key_file: files.key };
+        assert_eq!(verdicts(&shown, now), [Verdict::Good, Verdict::Good]);
+        assert_eq!(verdicts(&shown, now.plus(ca::days(80))), [Verdict::Warning, Verdict::Good], "soon");
+        assert_eq!(verdicts(&shown, now.plus(ca::days(91))), [Verdict::Bad, Verdict::Good], "ended");
+        let mixed = Public { key_file: issued(place.path(), Role::Cases).key, ..shown };
+        assert_eq!(verdicts(&mixed, now), [Verdict::Good, Verdict::Bad], "another's key");
     }
 }

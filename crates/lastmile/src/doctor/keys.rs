@@ -4,22 +4,24 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::Finding;
+use identity::registry::Registry;
+use runtime::Context;
+
+use super::{Finding, storage::chain};
 use crate::{Config, Role};
 
 /// What nobody but the owner may do with a private key or its directory.
 const OTHERS: u32 = 0o077;
-/// Identity's file that cannot be made anew without losing who is who.
-const PEPPER: &str = "pepper";
-const STORE_OF_IDENTITY: &str = "identity.db";
 
-pub(super) fn check(config: &Config) -> Vec<Finding> {
+pub(super) fn check(config: &Config, context: &Context) -> Vec<Finding> {
     let config = config.placed();
     let directories = config.roles().into_iter().filter_map(|role| Some((role, directory(&config, role)?)));
     let mut findings: Vec<Finding> = directories.map(|(role, directory)| private(role, &directory)).collect();
     if config.roles().contains(&Role::Identity) {
-        findings.push(pepper(&config));
-        findings.push(clients(&config));
+        findings.extend(clients(&config, context));
+    }
+    if config.roles().contains(&Role::Payments) {
+        findings.extend(merchants(&config, context));
     }
     findings
 }
@@ -72,23 +74,10 @@ fn open_to_others(directory: &Path) -> std::io::Result<Vec<String>> {
     Ok(open)
 }
 
-/// People are known by a digest under the pepper: a store without its pepper has lost them.
-fn pepper(config: &Config) -> Finding {
-    let (pepper, store) = (config.identity.keys_dir.join(PEPPER), config.data.directory.join(STORE_OF_IDENTITY));
-    if store.exists() && !pepper.exists() {
-        let what = format!("{} is gone and the store is there: nobody would be recognised", pepper.display());
-        return Finding::bad(
-            "pepper",
-            what,
-            "restore it from the backup of identity.keys_dir before a start makes another",
-        );
-    }
-    Finding::good("pepper", "it is there, or there is nobody yet")
-}
-
-fn clients(config: &Config) -> Finding {
+/// The callers' public keys, each file read as a start would.
+fn clients(config: &Config, context: &Context) -> Vec<Finding> {
     let count = config.identity.entry_points.len();
-    match (count, config.sandbox.enabled) {
+    let configured = match (count, config.sandbox.enabled) {
         (0, false) => Finding::warning(
             "entry points",
             "none is configured: nobody can ask for a token",
@@ -100,7 +89,29 @@ fn clients(config: &Config) -> Finding {
             "leave sandbox.enabled out in production",
         ),
         (count, false) => Finding::good("entry points", format!("{count} configured")),
+    };
+    match Registry::build(&identity::Config { sandbox_keys_dir: None, ..config.identity.clone() }, &context.ids) {
+        Ok(_) => vec![configured],
+        Err(error) => {
+            let remedy = "mend the file or the JWK: identity does not start with it";
+            vec![configured, Finding::bad("keys of clients", chain(&error), remedy)]
+        }
     }
+}
+
+/// The merchants' private keys and the channel's public ones, each file read as a start would.
+fn merchants(config: &Config, context: &Context) -> Vec<Finding> {
+    let merchants = &config.payments.merchants;
+    if merchants.is_empty() {
+        return Vec::new();
+    }
+    let remedy = "mend the file, or the setting that names it: payments does not start with it";
+    vec![match payments::check_keys(&config.payments, context) {
+        Ok(()) => {
+            Finding::good("keys of merchants", format!("those of {} merchant accounts can be used", merchants.len()))
+        }
+        Err(error) => Finding::bad("keys of merchants", chain(&error), remedy),
+    }]
 }
 
 #[cfg(test)]
@@ -109,18 +120,23 @@ mod tests {
     use crate::doctor::Verdict;
 
     #[test]
-    fn an_open_key_and_a_lost_pepper_are_bad() {
+    fn keys_that_are_open_or_cannot_be_used_are_bad() {
         let place = tempfile::tempdir().expect("a directory");
         let mut config = Config::default();
         config.data.directory = place.path().to_owned();
         config.serve.roles = vec![Role::Identity];
-        let verdicts = |config: &Config| check(config).iter().map(|finding| finding.verdict).collect::<Vec<_>>();
-        assert_eq!(verdicts(&config), [Verdict::Good, Verdict::Good, Verdict::Warning]);
+        let context = Context::system();
+        let verdicts =
+            |config: &Config| check(config, &context).iter().map(|finding| finding.verdict).collect::<Vec<_>>();
+        assert_eq!(verdicts(&config), [Verdict::Good, Verdict::Warning]);
         let keys = config.placed().identity.keys_dir;
         fs::create_dir_all(&keys).expect("makes");
         fs::write(keys.join("sign-1.pem"), "").expect("writes");
         fs::set_permissions(keys.join("sign-1.pem"), fs::Permissions::from_mode(0o640)).expect("chmod");
-        fs::write(place.path().join(STORE_OF_IDENTITY), "").expect("writes");
-        assert_eq!(verdicts(&config), [Verdict::Bad, Verdict::Bad, Verdict::Warning]);
+        assert_eq!(verdicts(&config), [Verdict::Bad, Verdict::Warning]);
+
+        let entry_point = serde_json::json!({ "id": "wechat", "name": "WeChat", "key_files": [keys.join("none.pem")] });
+        config.identity.entry_points = vec![serde_json::from_value(entry_point).expect("an entry point")];
+        assert_eq!(verdicts(&config), [Verdict::Bad, Verdict::Good, Verdict::Bad], "no such file");
     }
 }

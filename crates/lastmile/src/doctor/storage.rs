@@ -25,7 +25,11 @@ pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
         findings.push(Finding::good("data directory", format!("a running lastmile (process {pid}) uses it")));
     }
     for (role, store) in config.stores() {
-        findings.push(opens(role, &store, context, user.is_some()).await);
+        let (finding, db) = opens(role, &store, context, user.is_some()).await;
+        findings.push(finding);
+        if let (Role::Identity, Some(db)) = (role, db) {
+            findings.extend(pepper(&db, &config.placed().identity.keys_dir).await);
+        }
     }
     findings
 }
@@ -99,20 +103,37 @@ fn space(directory: &Path) -> Finding {
 }
 
 /// Opens the store as a start would: that proves the file or server, its durability and its lock. A file that is not there yet is not made.
-async fn opens(role: Role, store: &store::Config, context: &Context, is_in_use: bool) -> Finding {
+async fn opens(role: Role, store: &store::Config, context: &Context, is_in_use: bool) -> (Finding, Option<store::Db>) {
     let subject = format!("store {role}");
     if let Some(path) = store.url.strip_prefix("sqlite:") {
         let path = Path::new(path.strip_prefix("//").unwrap_or(path));
         if !path.exists() {
-            return Finding::good(subject, format!("{} will be made at the first start", path.display()));
+            return (Finding::good(subject, format!("{} will be made at the first start", path.display())), None);
         }
         if is_in_use {
-            return Finding::good(subject, format!("{} is held by the running lastmile", path.display()));
+            return (Finding::good(subject, format!("{} is held by the running lastmile", path.display())), None);
         }
     }
     match store::open(store, context.clone()).await {
-        Ok(_) => Finding::good(subject, "opens, and keeps what it acknowledges"),
-        Err(error) => Finding::bad(subject, chain(&error), format!("see store.{role} in the configuration")),
+        Ok(db) => (Finding::good(subject, "opens, and keeps what it acknowledges"), Some(db)),
+        Err(error) => (Finding::bad(subject, chain(&error), format!("see store.{role} in the configuration")), None),
+    }
+}
+
+/// People are known by a digest under the pepper: a store without its pepper has lost them. Nothing is said of a store that has no
+/// tables yet: it has nobody.
+async fn pepper(db: &store::Db, keys_dir: &Path) -> Option<Finding> {
+    let remedy = "restore it from the backup of identity.keys_dir; identity does not start without it";
+    match identity::pepper_fits(db, keys_dir).await {
+        Ok(true) => {
+            Some(Finding::good("pepper", "it is the one that the store was filled under, or there is nobody yet"))
+        }
+        Ok(false) => {
+            let what = format!("{} has not the one that the store was filled under", keys_dir.display());
+            Some(Finding::bad("pepper", what, remedy))
+        }
+        Err(identity::BuildError::Store(_)) => None,
+        Err(error) => Some(Finding::bad("pepper", chain(&error), remedy)),
     }
 }
 
@@ -148,10 +169,10 @@ mod tests {
         let file = place.path().join("cases.db");
         let config = store::Config::new(format!("sqlite:{}", file.display()));
         let context = Context::system();
-        assert_eq!(opens(Role::Cases, &config, &context, false).await.verdict, Verdict::Good);
+        assert_eq!(opens(Role::Cases, &config, &context, false).await.0.verdict, Verdict::Good);
         assert!(!file.exists(), "a look makes no file");
         fs::write(&file, "this is not a database, and it is longer than a page header".repeat(20)).expect("writes");
-        let finding = opens(Role::Cases, &config, &context, false).await;
+        let (finding, _) = opens(Role::Cases, &config, &context, false).await;
         assert_eq!(finding.verdict, Verdict::Bad, "{finding}");
     }
 
