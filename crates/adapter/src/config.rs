@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use runtime::config::Problem;
+use runtime::secret::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +29,9 @@ pub struct Endpoint {
     /// The back end is a simulation; every answer of Describe says so.
     #[serde(default)]
     pub sandbox: bool,
-    /// Values for the profile's `settings`, such as the caller's number at the department.
+    /// Values for the profile's `settings`, such as the caller's number or password at the department; never shown.
     #[serde(default)]
-    pub settings: BTreeMap<String, String>,
+    pub settings: BTreeMap<String, Secret<String>>,
 }
 
 impl Default for Config {

@@ -169,6 +169,7 @@ fn backend(plan: Plan, endpoint: &Endpoint, context: &Context) -> Result<Backend
         // A plan without a connector does not compile.
         (None, None) => return Err(bad("the profile has no connector".to_owned())),
     };
-    let settings: Vec<_> = endpoint.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let settings: Vec<_> =
+        endpoint.settings.iter().map(|(name, value)| (name.clone(), value.expose().clone())).collect();
     Ok(Backend::new(plan, connector, &settings, context.clone()))
 }
