@@ -17,6 +17,9 @@ use crate::shared::Shared;
 /// Assertions kept for one token: as many as it has profiles, twice.
 const ASSERTIONS_MAX: usize = 16;
 
+/// What stands before the token in an `authorization` header.
+pub(crate) const SCHEME: &str = "Bearer ";
+
 /// A verified caller.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -76,6 +79,12 @@ impl Known {
 
     fn new(caller: Caller, until: Timestamp, credential: Option<HeaderValue>) -> Self {
         Self { caller, until, credential, assertions: Mutex::default() }
+    }
+
+    /// Whether it is the caller with this token.
+    pub(crate) fn is(&self, token: &[u8]) -> bool {
+        let text = self.credential.as_ref().map(HeaderValue::as_bytes);
+        text.and_then(|text| text.strip_prefix(SCHEME.as_bytes())).is_some_and(|text| text == token)
     }
 
     /// The headers for a call to a profile: made once per item and region, then kept for half of their life.

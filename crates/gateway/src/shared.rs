@@ -14,7 +14,7 @@ use runtime::{Context, Timestamp};
 
 use crate::config::Config;
 use crate::error::Refusal;
-use crate::known::Known;
+use crate::known::{Known, SCHEME};
 use crate::observe::Observe;
 use crate::policy::Plans;
 use crate::proxy::Places;
@@ -81,7 +81,7 @@ impl Shared {
         }
         let refused = |check: token::Check| Refusal::Unauthenticated { check: check.name() };
         let parsed = rpc::jose::parse(token, token::TOKEN_BYTES_MAX).map_err(|error| refused(error.into()))?;
-        let mut credential = HeaderValue::from_str(&format!("Bearer {token}"))
+        let mut credential = HeaderValue::from_str(&format!("{SCHEME}{token}"))
             .map_err(|_| Refusal::Unauthenticated { check: "bearer" })?;
         credential.set_sensitive(true);
         match parsed.header().typ.as_deref() {
