@@ -25,6 +25,10 @@ use runtime::Context;
 use runtime::secret::Pii;
 use tokio::runtime::{Builder, Handle};
 
+/// The allocator of the binary that operators run.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PROFILE: &str = "traffic/430100";
 const REGION: &str = "430100";
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -58,6 +62,7 @@ fn main() -> anyhow::Result<()> {
 async fn serve(cli: Cli) -> anyhow::Result<()> {
     let place = tempfile::tempdir()?;
     let context = Context::system();
+    let telemetry = runtime::telemetry::start(&Default::default(), "gateway-bench", &context.metrics)?;
     let contract = Contract::lastmile().context("the contract")?;
     let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default());
     let retry = ClientOptions { retry: Some(RetryOptions::default()), traffic: "public", ..ClientOptions::default() };
@@ -137,7 +142,9 @@ async fn serve(cli: Cli) -> anyhow::Result<()> {
     })?;
     tokio::signal::ctrl_c().await?;
     context.tasks.abort();
-    thread.join().map_err(|_| anyhow::anyhow!("the data path panicked"))?.context("the data path")
+    thread.join().map_err(|_| anyhow::anyhow!("the data path panicked"))?.context("the data path")?;
+    telemetry.shutdown().await;
+    Ok(())
 }
 
 /// The project's catalogue, with a quota to count and as many places as the load needs.
