@@ -196,7 +196,7 @@ mod tests {
         };
         assert_eq!(verdicts(&Public::default(), now), [], "plain bytes");
         let files = issued(place.path(), Role::Gateway);
-        let shown = Public { cert_file: files.cert, key_file: files.key };
+        let shown = Public { cert_file: files.cert, key_file: files.key, ..Public::default() };
         assert_eq!(verdicts(&shown, now), [Verdict::Good, Verdict::Good]);
         assert_eq!(verdicts(&shown, now.plus(ca::days(80))), [Verdict::Warning, Verdict::Good], "soon");
         assert_eq!(verdicts(&shown, now.plus(ca::days(91))), [Verdict::Bad, Verdict::Good], "ended");
