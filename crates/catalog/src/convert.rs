@@ -64,6 +64,7 @@ fn bound(listed: pb::Route, profile_region: &str, binding: &Binding) -> pb::Rout
         timeout_ms: i64::try_from(binding.timeout.as_millis()).unwrap_or(i64::MAX),
         concurrency_max: i32::try_from(binding.concurrency_max).unwrap_or(i32::MAX),
         quota_per_minute: binding.quota_per_minute.into(),
+        consents: binding.consents.clone(),
         ..listed
     }
 }

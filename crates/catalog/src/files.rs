@@ -122,6 +122,9 @@ pub(crate) struct Policy {
     sensitive: bool,
     #[serde(default)]
     residents_only: bool,
+    /// What a citizen must have agreed to, by purpose.
+    #[serde(default)]
+    consents: Vec<String>,
 }
 
 impl Policy {
@@ -135,6 +138,7 @@ impl Policy {
             quota_per_minute: self.quota_per_minute,
             sensitive: self.sensitive,
             residents_only: self.residents_only,
+            consents: self.consents.clone(),
         }
     }
 }

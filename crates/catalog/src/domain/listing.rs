@@ -38,6 +38,7 @@ pub(crate) struct Binding {
     pub quota_per_minute: u32,
     pub sensitive: bool,
     pub residents_only: bool,
+    pub consents: Vec<String>,
 }
 
 /// What goes in and comes out of an item that a profile serves: JSON Schemas, as JSON.
