@@ -3,7 +3,8 @@
 use anyhow::{Context as _, ensure};
 use contracts::catalog::v1::{ListItemsRequest, ListItemsResponse};
 use contracts::department::v1::{ListBillsRequest, QueryRequest};
-use lastmile_tests::cluster::on_both;
+use lastmile_tests::catalogue::Catalogue;
+use lastmile_tests::cluster::{on_both, on_both_with};
 use lastmile_tests::golden::refused;
 use lastmile_tests::super_app::{ITEM, SuperApp, with_token};
 use prost::Message;
@@ -45,6 +46,26 @@ fn a_level_a_place_and_a_depth_are_needed() {
         let refusal = alipay.department().list_bills(bills).await;
         refused(refusal, "catalog DEPTH_NOT_OFFERED", &[("depth", "DEPTH_QUERY")])?;
         door.nobody_came(cluster, 0).await
+    });
+}
+
+#[test]
+fn a_consent_that_the_catalogue_asks_for_is_needed() {
+    let to = "quota_per_minute: 0, consents: [traffic.report]";
+    let catalogue = Catalogue::with("adapters.yaml", "quota_per_minute: 0", to).expect("a catalogue");
+    let data_dir = catalogue.data_dir();
+    let configure = move |config: &mut lastmile::Config| config.catalog.data_dir.clone_from(&data_dir);
+    on_both_with(configure, async |cluster| {
+        let door = Door::of(cluster, 734).await?;
+        let asked = door.asks(CHANGSHA.0)?;
+        refused(door.query(&asked).await?, "gateway CONSENT_MISSING", &[("purpose", "traffic.report")])?;
+        ensure!(cluster.exchanges() == 0, "the department was called");
+        let consents = vec![ITEM.to_owned(), "traffic.report".to_owned()];
+        let person = Person { consents, ..door.citizen.person("wechat") };
+        let agreed = bearer(&door.app.person_token(&person, &[CHANGSHA.1]).await?);
+        let answer = door.send(QUERY, &[("authorization", &agreed)], framed(&asked.encode_to_vec())).await?;
+        ensure!(answer.is_ok() && cluster.exchanges() > 0, "{answer:?}");
+        Ok(())
     });
 }
 

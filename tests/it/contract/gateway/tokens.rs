@@ -3,17 +3,22 @@
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::join_all;
 use lastmile::Role;
 use lastmile_tests::Cluster;
-use lastmile_tests::cluster::on_both;
+use lastmile_tests::cluster::{on_both, on_both_with};
 use lastmile_tests::golden::refused;
 use prost::Message;
+use rpc::Retry;
 use rpc::jose::SigningKey;
 use rpc::token::typ;
 use runtime::{Clock, Ids};
 use serde_json::{Value, json};
 
 use super::rig::{CHANGSHA, Door, QUERY, TAIYUAN, bearer, framed};
+
+/// New tokens that the gateway verifies within a second.
+const VERIFICATIONS: u32 = 2;
 
 /// What identity would sign if it were told to.
 struct Forger {
@@ -105,5 +110,31 @@ fn only_a_good_token_of_identity_for_the_gateway_opens_it() {
         let elsewhere = door.app.citizen_token(&door.citizen, &[TAIYUAN.1]).await?;
         refused(show(&elsewhere).await?, "gateway AUDIENCE_MISSING", &[("profile", CHANGSHA.1)])?;
         door.nobody_came(cluster, exchanges).await
+    });
+}
+
+/// To verify a token is the dearest step at the door: a flood of new ones is told to wait, and who is known goes on.
+#[test]
+fn a_flood_of_new_tokens_is_told_to_wait() {
+    let configure = |config: &mut lastmile::Config| config.gateway.verifications_per_second = VERIFICATIONS;
+    on_both_with(configure, async |cluster| {
+        let door = Door::of(cluster, 721).await?;
+        let query = framed(&door.asks(CHANGSHA.0)?.encode_to_vec());
+        let forger = Forger::of(cluster, &door.token)?;
+        let show = async |token: &str| door.send(QUERY, &[("authorization", &bearer(token))], query.clone()).await;
+        ensure!(show(&door.token).await?.is_ok(), "the first is served");
+        let flood: Vec<_> = (0..20).map(|number| forger.with(&json!({ "jti": format!("n-{number}") }))).collect();
+        let mut told_to_wait = 0;
+        for answer in join_all(flood.iter().flatten().map(|token| show(token))).await {
+            if let Err(status) = answer? {
+                let fault = refused::<()>(Err(status), "gateway NOT_READY", &[])?;
+                ensure!(matches!(fault.retry(), Retry::After(after) if !after.is_zero()), "{:?}", fault.retry());
+                told_to_wait += 1;
+            }
+        }
+        // Twenty would take ten seconds.
+        ensure!(told_to_wait > 0, "everybody came in");
+        ensure!(show(&door.token).await?.is_ok(), "a token that is known costs nothing");
+        Ok(())
     });
 }
