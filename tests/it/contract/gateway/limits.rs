@@ -9,6 +9,8 @@ use lastmile_tests::golden::refused;
 use prost::Message;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use rpc::RemoteFault;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::rig::{CHANGSHA, Door, POLICE, QUERY, bearer, framed};
@@ -81,8 +83,48 @@ fn what_is_too_much_stays_outside() {
             "common LIMIT_EXCEEDED",
             &[("limit", "messageElements"), ("max", "10000")],
         )?;
+        // More headers than a listener reads: HTTP says so before there is a call.
+        let (good, huge) = (framed(&query.encode_to_vec()), "x".repeat(20_000));
+        let headers = [("authorization", credential.as_str()), ("x-huge", huge.as_str())];
+        let refusal = door.send(QUERY, &headers, good).await;
+        ensure!(refusal.is_err_and(|error| error.to_string().contains("HTTP 431")), "20,000 bytes of headers are read");
         door.nobody_came(cluster, 0).await
     });
+}
+
+/// What `public.limits` says is what the listener does.
+#[test]
+fn an_address_has_the_connections_that_the_configuration_gives_it() {
+    let configure = |config: &mut lastmile::Config| config.public.limits.connections_per_ip_max = 2;
+    on_both_with(configure, async |cluster| {
+        let address = cluster.public().trim_start_matches("http://").to_owned();
+        let first = served(&address).await?.context("the first has a place")?;
+        let second = served(&address).await?.context("the second has a place")?;
+        for _ in 0..3 {
+            ensure!(served(&address).await?.is_none(), "a third has a place");
+        }
+        drop(first);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while served(&address).await?.is_none() {
+            ensure!(Instant::now() < deadline, "the place of the first is not given back");
+        }
+        drop(second);
+        Ok(())
+    });
+}
+
+/// A connection that was answered and stays open; none when it was closed without an answer.
+async fn served(address: &str) -> anyhow::Result<Option<TcpStream>> {
+    let mut stream = TcpStream::connect(address).await?;
+    let asked = stream.write_all(b"GET /.well-known/jwks.json HTTP/1.1\r\nhost: gateway\r\n\r\n").await;
+    let mut answer = [0; 12];
+    let read = async { stream.read_exact(&mut answer).await };
+    let read = tokio::time::timeout(Duration::from_secs(10), read).await.context("neither answered nor closed")?;
+    if asked.is_err() || read.is_err() {
+        return Ok(None);
+    }
+    ensure!(&answer == b"HTTP/1.1 200", "{}", String::from_utf8_lossy(&answer));
+    Ok(Some(stream))
 }
 
 #[test]
