@@ -7,7 +7,7 @@ use lastmile_tests::drill::process::binary;
 
 /// Deaths per point; `make drill` goes to twenty.
 const ROUNDS: u32 = 3;
-const LANES: usize = 3;
+const LANES: u32 = 2;
 const SEED: u64 = 20_261_122;
 
 #[test]

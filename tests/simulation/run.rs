@@ -24,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Looks in a row that must find nothing new.
 const QUIET_LOOKS: u32 = 4;
 const TICK: Duration = Duration::from_millis(10);
+/// What every run must have been judged by. I9 is of processes, and here all hosts share one: drills judge it.
+const JUDGED: [&str; 8] = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I10"];
 const SYSTEMS: [&str; 3] = ["wechatpay", "police-430100", "police-140100"];
 
 /// What a run leaves.
@@ -142,7 +144,7 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
         bounds: None,
         leaks: Some(Leaks {
             canaries: seen.canaries.clone(),
-            texts: vec![("the log".to_owned(), log())],
+            texts: vec![("the log".to_owned(), log().into_bytes())],
             files: Vec::new(),
         }),
     };
@@ -153,8 +155,8 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
         writeln!(problems, "{breach}")?;
     }
     let opened = seen.calls.iter().filter(|call| !call.answers.is_empty()).count();
-    if !report.broken().is_empty() {
-        writeln!(problems, "{report}")?;
+    if let Err(error) = report.require(&JUDGED) {
+        writeln!(problems, "{error}")?;
     }
     let count = |state| evidence.cases.facts.iter().filter(|fact| fact.state == state).count();
     let ends = [State::Done, State::Refunded, State::Expired, State::Cancelled, State::Rejected, State::NeedsClerk];

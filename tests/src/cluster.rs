@@ -16,11 +16,14 @@ use lastmile::{App, Config, Role, ca};
 use runtime::Context;
 use store::Db;
 
-use crate::invariants::{Journals, World, check_all};
+use crate::invariants::{Evidence, Journals, World, judge};
 use crate::servers::{Postgres, Redis};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const CERTIFICATE_DAYS: u32 = 2;
+/// What every cluster that had a case is judged by. What its clients saw (I2, I8) and whose data they sent (I10) is known to the tests of
+/// the contract, which judge by it themselves; I9 is of processes, and here all share one: drills judge it.
+const BOOKS: [&str; 5] = ["I1", "I3", "I4", "I5", "I6"];
 
 /// How the roles are spread over processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,8 +228,9 @@ impl Cluster {
             bounds: None,
             leaks: None,
         };
-        let report = check_all(&world).await?;
-        anyhow::ensure!(report.broken().is_empty(), "{report}");
+        let evidence = Evidence::gather(&world).await?;
+        // A test that opened no case has no books to compare.
+        judge(&evidence).require(if evidence.cases.facts.is_empty() { &[] } else { &BOOKS })?;
         drop(place);
         Ok(())
     }

@@ -10,3 +10,4 @@ pub mod people;
 pub mod points;
 pub mod process;
 pub mod site;
+pub mod watch;

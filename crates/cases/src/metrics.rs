@@ -10,6 +10,7 @@ pub(crate) struct Metrics {
     moves: Family<Labels, Counter>,
     census: Family<Labels, Gauge>,
     orphans: Family<Labels, Counter>,
+    in_hand: Family<Labels, Gauge>,
 }
 
 impl Metrics {
@@ -21,6 +22,7 @@ impl Metrics {
                 "Cases: accepted = terminal + open_in_time + with_clerk + silent, and silent is 0",
             ),
             orphans: metrics.counter("lastmile_cases_orphan_events", "Events of payments whose case is not known here"),
+            in_hand: metrics.gauge("lastmile_cases_in_hand", "Cases that the worker has in hand, when it last looked"),
         }
     }
 
@@ -44,6 +46,11 @@ impl Metrics {
         for (part, count) in parts {
             self.census.get_or_create(&vec![("part", part.into())]).set(count);
         }
+    }
+
+    /// Shows how many cases the worker has in hand.
+    pub(crate) fn in_hand(&self, cases: usize) {
+        self.in_hand.get_or_create(&Vec::new()).set(i64::try_from(cases).unwrap_or(i64::MAX));
     }
 
     /// Counts an event that nobody owns.

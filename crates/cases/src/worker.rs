@@ -34,7 +34,8 @@ async fn work(engine: Arc<Engine>) -> Result<(), Error> {
     let (clock, stop) = (engine.context.clock.clone(), engine.context.tasks.token());
     let settings = engine.config.worker.clone();
     let owner = owner(&engine);
-    let permits = Arc::new(Semaphore::new(usize::try_from(settings.cases_max).unwrap_or(1)));
+    let hands = usize::try_from(settings.cases_max).unwrap_or(1);
+    let permits = Arc::new(Semaphore::new(hands));
     let mut returned = settings.name.is_empty();
     while !stop.is_cancelled() {
         if !returned {
@@ -58,6 +59,7 @@ async fn work(engine: Arc<Engine>) -> Result<(), Error> {
                 next.hints.due();
             });
         }
+        engine.metrics.in_hand(hands - permits.available_permits());
         if !full || free == 0 {
             tokio::select! {
                 biased;

@@ -82,5 +82,8 @@ async fn ready(State(operations): State<Operations>) -> Response {
 }
 
 async fn print_metrics(State(operations): State<Operations>) -> Response {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], operations.metrics.encode()).into_response()
+    let Operations { metrics, tasks, .. } = operations;
+    let running = metrics.gauge("lastmile_runtime_tasks", "Background tasks that run now");
+    running.get_or_create(&Vec::new()).set(i64::try_from(tasks.running()).unwrap_or(i64::MAX));
+    ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.encode()).into_response()
 }

@@ -20,7 +20,7 @@ use contracts::payments::v1 as pb;
 use futures::future::BoxFuture;
 use prost::Message;
 use rpc::Effect;
-use runtime::telemetry::{Counter, Family, Labels};
+use runtime::telemetry::{Counter, Family, Gauge, Labels};
 use runtime::{Context, crash, watch};
 use store::lease::Leases;
 use store::{Db, Read, Tx, outbox};
@@ -65,6 +65,8 @@ pub(crate) struct Till {
     changes: watch::Sender<u64>,
     states: Family<Labels, Counter>,
     mismatches: Family<Labels, Counter>,
+    /// Orders and refunds that the worker has in hand.
+    pub(crate) in_hand: Gauge,
 }
 
 impl Till {
@@ -88,6 +90,10 @@ impl Till {
                 "lastmile_payments_channel_mismatches",
                 "Accounts of a channel that do not fit the order and were not booked; each needs a person.",
             ),
+            in_hand: metrics
+                .gauge("lastmile_payments_in_hand", "Orders and refunds that the worker has in hand, when it last looked")
+                .get_or_create(&Labels::new())
+                .clone(),
             db,
             context,
             config,

@@ -15,7 +15,8 @@ use crate::till::Till;
 /// Works until the stop. What is in hand then is finished by the tasks' drain; what is not stays due.
 pub(crate) async fn run(till: Arc<Till>) {
     let stop = till.context.tasks.token();
-    let slots = Arc::new(Semaphore::new(usize::try_from(till.config.worker.batch_max).unwrap_or(1)));
+    let hands = usize::try_from(till.config.worker.batch_max).unwrap_or(1);
+    let slots = Arc::new(Semaphore::new(hands));
     while !stop.is_cancelled() {
         let taken = match sweep(&till, &slots).await {
             Ok(taken) => taken,
@@ -24,6 +25,7 @@ pub(crate) async fn run(till: Arc<Till>) {
                 0
             }
         };
+        till.in_hand.set(i64::try_from(hands - slots.available_permits()).unwrap_or(i64::MAX));
         // A full sweep may have left something behind.
         if taken > 0 && slots.available_permits() > 0 {
             continue;

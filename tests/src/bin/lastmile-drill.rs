@@ -36,7 +36,7 @@ enum Drill {
         rounds: u32,
         /// Clusters side by side
         #[arg(long, default_value_t = 3)]
-        lanes: usize,
+        lanes: u32,
     },
     /// Kills at random moments under load
     Load {
@@ -87,6 +87,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
                 "points": outcome.deaths.len(),
                 "deaths": outcome.deaths.values().sum::<u32>(),
                 "deaths_per_point_min": outcome.deaths.values().min(),
+                "slowest_seconds_per_death": outcome.slowest(8),
                 "cases": outcome.ends.values().sum::<u32>(),
                 "ends": outcome.ends,
                 "cases_decided_by_clerks": outcome.by_clerks,

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use contracts::cases::v1::CaseState;
 
-use super::people::{CHANGSHA, City, Debtor, ENTRY_POINT, People, TAIYUAN, ended, state_name};
+use super::people::{CHANGSHA, City, Debtor, ENTRY_POINT, People, TAIYUAN, Watching, ended, state_name};
 use crate::invariants::Call;
 
 /// What the citizen does once the case waits for payment.
@@ -33,7 +33,7 @@ pub struct Way {
     meanwhile: &'static [(&'static str, &'static str, &'static str)],
     /// The magic citizen whose record misbehaves by itself; else one of many.
     magic: Option<u32>,
-    /// Crash points that begin so are passed for certain.
+    /// Crash points that begin so are passed for certain, in this order.
     passes: &'static [&'static str],
 }
 
@@ -52,16 +52,16 @@ pub const WAYS: &[Way] = &[
         passes: &[
             "cases.open.",
             "cases.claim.",
+            "cases.step.",
             "cases.lock.",
             "cases.order.",
-            "cases.settle.",
-            "cases.post.",
-            "cases.step.",
-            "cases.events.",
-            "adapter.settle.",
             "payments.create.",
             "payments.callback.",
             "payments.book.",
+            "cases.events.",
+            "cases.settle.",
+            "adapter.settle.",
+            "cases.post.",
             "payments.post.",
         ],
         ..PLAIN
@@ -80,14 +80,14 @@ pub const WAYS: &[Way] = &[
         ..PLAIN
     },
     Way { name: "the lock's answer is lost", before: &[("police", "lock", "drop_after")], ..PLAIN },
-    Way { passes: &["cases.cancel.", "cases.close.", "cases.release.", "payments.close."], ..CANCELLED },
+    Way { passes: &["cases.cancel.", "cases.close.", "payments.close.", "cases.release."], ..CANCELLED },
     Way {
         name: "cancelled, the channel's answer is lost",
         acts: Acts::Cancels,
         meanwhile: &[("wechatpay", "close", "drop_after"), ("police", "release", "drop_after")],
         ..PLAIN
     },
-    Way { passes: &["cases.refund.", "cases.find_refund.", "payments.refund."], ..REFUSED },
+    Way { passes: &["cases.refund.", "payments.refund.", "cases.find_refund."], ..REFUSED },
     Way {
         name: "the department refuses, the channel cannot give back, clerks decide",
         acts: Acts::PaysInVain,
@@ -123,6 +123,14 @@ pub fn ways_to(point: &str) -> Vec<&'static Way> {
     if leading.is_empty() { WAYS.iter().collect() } else { leading }
 }
 
+/// Where a crash point lies: on which way, and how far along. None for a point that nobody has said anything about.
+pub fn place_of(point: &str) -> Option<(usize, usize)> {
+    let places = WAYS.iter().enumerate().filter_map(|(index, way)| {
+        way.passes.iter().position(|prefix| point.starts_with(prefix)).map(|place| (index, place))
+    });
+    places.min()
+}
+
 impl Way {
     /// Leads case number `number` to its end, whatever happens to the servers meanwhile.
     pub async fn live(&self, people: &People, number: u32) -> anyhow::Result<Call> {
@@ -139,7 +147,8 @@ impl Way {
     pub async fn lead(&self, people: &People, debtor: &Debtor, request_id: &str) -> anyhow::Result<Call> {
         stage(people, debtor.city, self.before).await?;
         let opened = people.open(debtor, request_id).await?;
-        let mut acted = false;
+        people.pry(&opened.case_id).await?;
+        let (mut acted, mut watching) = (false, Watching::default());
         let deadline = people.deadline();
         let last = loop {
             let case = people.get(debtor, &opened.case_id).await?;
@@ -152,7 +161,7 @@ impl Way {
                 self.act(people, debtor, &case).await?;
             }
             ensure!(tokio::time::Instant::now() < deadline, "{}: {} does not end: {case:?}", self.name, case.case_id);
-            people.pause().await;
+            people.watch(debtor, &opened.case_id, &mut watching).await?;
         };
         // The answer to the same request is the same for ever.
         let again = people.open(debtor, request_id).await?;

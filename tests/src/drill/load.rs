@@ -15,11 +15,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::lives::{CANCELLED, PAID, REFUSED};
-use super::people::{CHANGSHA, ENTRY_POINT, People, TAIYUAN};
-use super::process::Process;
+use super::people::{CHANGSHA, ENTRY_POINT, Heard, People, TAIYUAN};
 use super::site::Site;
 use crate::Topology;
-use crate::invariants::{Call, Evidence, Report};
+use crate::invariants::{Call, Evidence, Report, SERVED};
 
 /// As by default, but for what a case waits for after a kill.
 const SETTINGS: &str = r#"
@@ -92,9 +91,9 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
     site.start(None).await?;
     let began = Instant::now();
     let (next, ended) = (AtomicU32::new(0), AtomicU32::new(0));
-    let doors = site.doors().clone();
+    let (doors, heard) = (site.doors().clone(), Heard::default());
     let clients = (0..plot.clients).map(async |_| -> anyhow::Result<Vec<Call>> {
-        let people = People::new(&context, &doors, PATIENCE, PAUSE)?;
+        let people = People::new(&context, &doors, &heard, PATIENCE, PAUSE)?;
         let mut calls = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -111,21 +110,15 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
         }
     });
     let clients = futures::future::try_join_all(clients);
-    let people = People::new(&context, &doors, PATIENCE, PAUSE)?;
+    let people = People::new(&context, &doors, &heard, PATIENCE, PAUSE)?;
     let kills = AtomicU64::new(0);
     let calls = {
-        let killing = kill(plot, &mut site.inside, &ended, &kills);
+        let killing = kill(plot, &mut site, &ended, &kills);
         let telling = async {
             loop {
                 tokio::time::sleep(TELL_EVERY).await;
                 let (ended, kills) = (ended.load(Ordering::Relaxed), kills.load(Ordering::Relaxed));
                 tell(format!("{:>5.0?} {ended} of {} cases ended, {kills} kills", began.elapsed(), plot.cases));
-            }
-        };
-        let killing = async {
-            match killing.await {
-                Ok(()) => std::future::pending().await,
-                failed => failed,
             }
         };
         let disturbed = futures::future::try_join(killing, super::points::clerks(&people));
@@ -137,10 +130,10 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
     };
     let seconds = began.elapsed().as_secs_f64();
     tell(format!("judging {} cases after {seconds:.0} s", calls.len()));
-    let (report, evidence) = Box::pin(site.judge(calls)).await?;
+    let (report, evidence) = Box::pin(site.judge(calls, &heard)).await?;
     drop(site);
     let mut counted = count(&evidence);
-    let mut failures: Vec<String> = report.broken().into_iter().map(|id| format!("{id} does not hold")).collect();
+    let mut failures: Vec<String> = report.require(&SERVED).err().map(|error| error.to_string()).into_iter().collect();
     for (what, number) in [("accepted", u64::from(plot.cases)), ("lost", 0), ("doubled", 0), ("silent", 0)] {
         if counted.get(what).and_then(Value::as_u64) != Some(number) {
             failures.push(format!("{what} is {:?}, not {number}", counted.get(what)));
@@ -178,8 +171,8 @@ async fn one(people: &People, number: u32) -> anyhow::Result<Call> {
     way.lead(people, &debtor, &format!("r-{number}")).await
 }
 
-/// Kills a process whenever the cases have come to one of the drawn moments, and starts it again.
-async fn kill(plot: &Plot, inside: &mut [Process], ended: &AtomicU32, kills: &AtomicU64) -> anyhow::Result<()> {
+/// Kills a process whenever the cases have come to one of the drawn moments, and starts it again; then looks on. Ends with an error only.
+async fn kill(plot: &Plot, site: &mut Site, ended: &AtomicU32, kills: &AtomicU64) -> anyhow::Result<()> {
     let mut random = StdRng::seed_from_u64(plot.seed);
     // While there is load: the last cases are left to end in peace.
     let last = (plot.cases / 10 * 9).max(1);
@@ -187,12 +180,12 @@ async fn kill(plot: &Plot, inside: &mut [Process], ended: &AtomicU32, kills: &At
     moments.sort_unstable();
     for moment in moments {
         while ended.load(Ordering::Relaxed) < moment {
-            alive(inside)?;
+            alive(site)?;
             tokio::time::sleep(GLANCE).await;
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(0..KILL_WITHIN_MS))).await;
         let name = KILLED.get(random.random_range(0..KILLED.len())).copied().unwrap_or_default();
-        let victim = inside.iter_mut().find(|process| plot.topology == Topology::Single || process.name() == name);
+        let victim = site.inside.iter_mut().find(|process| plot.topology == Topology::Single || process.name() == name);
         let Some(victim) = victim else { continue };
         victim.kill()?;
         victim.spawn(None)?;
@@ -200,12 +193,16 @@ async fn kill(plot: &Plot, inside: &mut [Process], ended: &AtomicU32, kills: &At
         ensure!(death.is_none(), "{}: {death:?}", victim.name());
         kills.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(())
+    loop {
+        alive(site)?;
+        tokio::time::sleep(GLANCE).await;
+    }
 }
 
 /// Nobody dies but by our hand.
-fn alive(inside: &mut [Process]) -> anyhow::Result<()> {
-    for process in inside {
+fn alive(site: &mut Site) -> anyhow::Result<()> {
+    site.outside_lives()?;
+    for process in &mut site.inside {
         let death = process.died()?;
         ensure!(death.is_none(), "{}: {death:?}", process.name());
     }

@@ -1,7 +1,8 @@
 //! The people of a drill: citizens with their super app, and two clerks. They are patient: what gets no answer is asked again under the
 //! same request id, as often as it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -14,10 +15,17 @@ use runtime::Context;
 use tokio::time::Instant;
 
 use super::site::Doors;
+use crate::invariants::Probe;
 use crate::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 
 /// The entry point of every citizen here.
 pub const ENTRY_POINT: &str = "wechat";
+/// A look at a case whose stream tells nothing new comes after so many pauses.
+const LOOK_AFTER_PAUSES: u32 = 10;
+/// A clerk's token is good for longer.
+const TOKEN_AGE_MAX: Duration = Duration::from_secs(240);
+/// The last of the many citizens.
+const STRANGER: u32 = 169_999;
 /// What a citizen may be told "no" for at the channel: the order is closed, paid, or gone.
 const CHANNEL_SAYS_NO: [&str; 2] = ["404", "409"];
 
@@ -48,12 +56,65 @@ pub struct Debtor {
     pub bill: Bill,
 }
 
+/// A stream over a case's history, taken up again wherever it breaks off.
+#[derive(Default)]
+pub struct Watching {
+    after: i64,
+    steps: Option<tonic::Streaming<pb::WatchCaseResponse>>,
+}
+
+/// A clerk's desk.
+struct Desk {
+    name: &'static str,
+    app: SuperApp,
+    /// The clerk's token and when it was given.
+    token: Mutex<Option<(Instant, String)>>,
+}
+
+/// What people know in the end besides their cases. Clones share it.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    /// Everybody's personal data.
+    canaries: BTreeSet<String>,
+    /// What was refused, word by word.
+    refusals: BTreeSet<String>,
+    /// Attempts to reach what is somebody else's.
+    probes: Vec<Probe>,
+}
+
+impl Heard {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everybody's personal data.
+    pub fn canaries(&self) -> Vec<String> {
+        self.told().canaries.iter().cloned().collect()
+    }
+
+    /// What was refused, a line each.
+    pub fn refusals(&self) -> String {
+        self.told().refusals.iter().fold(String::new(), |text, line| text + line + "\n")
+    }
+
+    /// Attempts to reach what is somebody else's.
+    pub fn probes(&self) -> Vec<Probe> {
+        self.told().probes.clone()
+    }
+}
+
 /// Everybody, at the doors of one cluster.
 pub struct People {
     /// The world outside.
     pub outside: Outside,
     app: SuperApp,
-    clerks: [(&'static str, SuperApp); 2],
+    desks: [Desk; 2],
+    /// Somebody who has no case, and a token; tries to reach those of others.
+    stranger: tokio::sync::OnceCell<String>,
+    heard: Heard,
     context: Context,
     patience: Duration,
     pause: Duration,
@@ -61,12 +122,21 @@ pub struct People {
 
 impl People {
     /// Meets the cluster at its doors; its keys must be there. They look again after a `pause`, and give up when their `patience` ends.
-    pub fn new(context: &Context, doors: &Doors, patience: Duration, pause: Duration) -> anyhow::Result<Self> {
+    pub fn new(
+        context: &Context,
+        doors: &Doors,
+        heard: &Heard,
+        patience: Duration,
+        pause: Duration,
+    ) -> anyhow::Result<Self> {
         let app = |id| SuperApp::new(context, &doors.public, id, &doors.keys);
+        let desk = |name| anyhow::Ok(Desk { name, app: app(name)?, token: Mutex::default() });
         Ok(Self {
             outside: Outside::new(context, &doors.control),
             app: app(ENTRY_POINT)?,
-            clerks: [("clerk-1", app("clerk-1")?), ("clerk-2", app("clerk-2")?)],
+            desks: [desk("clerk-1")?, desk("clerk-2")?],
+            stranger: tokio::sync::OnceCell::new(),
+            heard: heard.clone(),
             context: context.clone(),
             patience,
             pause,
@@ -107,7 +177,10 @@ impl People {
         loop {
             let fault = match ask().await? {
                 Ok(answer) => return Ok(Ok(answer.into_inner())),
-                Err(status) => RemoteFault::from(status),
+                Err(status) => {
+                    self.heard.told().refusals.insert(format!("{status:?}"));
+                    RemoteFault::from(status)
+                }
             };
             let is_answer = match fault.kind() {
                 Kind::Unavailable | Kind::Deadline | Kind::Exhausted | Kind::Conflict | Kind::Internal => false,
@@ -136,6 +209,7 @@ impl People {
     }
 
     async fn meet(&self, citizen: Citizen, city: City) -> anyhow::Result<Debtor> {
+        self.heard.told().canaries.extend(citizen.canaries());
         let token = self.persist("token", async || self.app.citizen_token(&citizen, &[city.profile]).await).await?;
         let bill = self.persist("bill", async || self.app.bill(&token, &citizen, city.region).await).await?;
         Ok(Debtor { citizen, token, city, bill })
@@ -162,12 +236,55 @@ impl People {
         opened.map_err(|fault| anyhow::anyhow!("{request_id}: {fault}"))?.case.context("a case")
     }
 
+    /// A stranger asks for a case, and gets the answer that one who asks for nothing gets.
+    pub async fn pry(&self, case_id: &str) -> anyhow::Result<()> {
+        let token = self.stranger.get_or_try_init(async || {
+            let citizen = self.outside.citizen(STRANGER).await?;
+            self.heard.told().canaries.extend(citizen.canaries());
+            let profiles = [CHANGSHA.profile, TAIYUAN.profile];
+            self.persist("token", async || self.app.citizen_token(&citizen, &profiles).await).await
+        });
+        let token = token.await?;
+        let asked = pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: String::new() };
+        let ask = async || Ok(self.app.cases().get_case(with_token(asked.clone(), token)?).await);
+        let leaked = !matches!(self.insist("pry", ask).await?, Err(fault) if fault.is("cases.lastmile", "CASE_NOT_FOUND"));
+        self.heard.told().probes.push(Probe { what: format!("a stranger reads {case_id}"), leaked });
+        Ok(())
+    }
+
     /// Reads a case.
     pub async fn get(&self, debtor: &Debtor, case_id: &str) -> anyhow::Result<pb::Case> {
         let asked = pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: String::new() };
         let ask = async || Ok(self.app.cases().get_case(with_token(asked.clone(), &debtor.token)?).await);
         let got = self.insist("get", ask).await?;
         got.map_err(|fault| anyhow::anyhow!("{case_id}: {fault}"))?.case.context("a case")
+    }
+
+    /// Waits for the next step of a case, or for the time to look by oneself. The stream may break off with the process that serves
+    /// it; taken up again, it must go on where it was.
+    pub async fn watch(&self, debtor: &Debtor, case_id: &str, watching: &mut Watching) -> anyhow::Result<()> {
+        let after = watching.after;
+        let step = async {
+            if watching.steps.is_none() {
+                let asked = pb::WatchCaseRequest { case_id: case_id.to_owned(), after_sequence: after };
+                let steps = self.app.cases().watch_case(with_token(asked, &debtor.token)?).await?;
+                watching.steps = Some(steps.into_inner());
+            }
+            let step = watching.steps.as_mut().context("a stream")?.message().await?;
+            anyhow::Ok(step.and_then(|step| step.event).context("the stream ends")?.sequence)
+        };
+        match tokio::time::timeout(self.pause * LOOK_AFTER_PAUSES, step).await {
+            Err(_) => {}
+            Ok(Ok(sequence)) => {
+                ensure!(sequence == after + 1, "the history of {case_id} goes from {after} to {sequence}");
+                watching.after = sequence;
+            }
+            Ok(Err(_)) => {
+                watching.steps = None;
+                self.pause().await;
+            }
+        }
+        Ok(())
     }
 
     /// Cancels a case; one that is paid meanwhile goes on.
@@ -195,26 +312,36 @@ impl People {
     pub async fn decide(&self) -> anyhow::Result<usize> {
         let mut posted = None;
         let mut decided = 0;
-        for (name, clerk) in &self.clerks {
-            let token = self.persist("clerk", async || clerk.own_token().await).await?;
-            let asked = pb::ListTasksRequest { page_size: 100, ..pb::ListTasksRequest::default() };
-            let ask = async || Ok(clerk.cases().list_tasks(with_token(asked.clone(), &token)?).await);
+        for desk in &self.desks {
+            let ask = async || {
+                let asked = pb::ListTasksRequest { page_size: 100, ..pb::ListTasksRequest::default() };
+                Ok(desk.app.cases().list_tasks(with_token(asked, &self.sits_down(desk).await?)?).await)
+            };
             let listed = self.insist("tasks", ask).await?.map_err(|fault| anyhow::anyhow!("tasks: {fault}"))?;
             if posted.is_none() && !listed.tasks.is_empty() {
                 posted = Some(self.outside.posted(&[CHANGSHA.system, TAIYUAN.system]).await?);
             }
             for (task, posted) in listed.tasks.iter().zip(posted.iter().cycle()) {
-                decided += self.resolve(clerk, name, &token, task, posted).await?;
+                decided += self.resolve(desk, task, posted).await?;
             }
         }
         Ok(decided)
     }
 
+    /// The clerk's token: the one in hand, or a new one.
+    async fn sits_down(&self, desk: &Desk) -> anyhow::Result<String> {
+        let in_hand = desk.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, token)) = in_hand.filter(|(given, _)| given.elapsed() < TOKEN_AGE_MAX) {
+            return Ok(token);
+        }
+        let token = self.persist("clerk", async || desk.app.own_token().await).await?;
+        *desk.token.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), token.clone()));
+        Ok(token)
+    }
+
     async fn resolve(
         &self,
-        clerk: &SuperApp,
-        name: &str,
-        token: &str,
+        desk: &Desk,
         task: &pb::Task,
         posted: &BTreeMap<String, String>,
     ) -> anyhow::Result<usize> {
@@ -225,12 +352,15 @@ impl People {
             _ => (Decision::SendAgain, "letter 2026-7".to_owned()),
         };
         let asked = pb::ResolveTaskRequest {
-            request_id: format!("{name}-{}-{}", task.task_id, decision.as_str_name()),
+            request_id: format!("{}-{}-{}", desk.name, task.task_id, decision.as_str_name()),
             task_id: task.task_id.clone(),
             decision: decision.into(),
             evidence,
         };
-        let ask = async || Ok(clerk.cases().resolve_task(with_token(asked.clone(), token)?).await);
+        let ask = async || {
+            let asked = with_token(asked.clone(), &self.sits_down(desk).await?)?;
+            Ok(desk.app.cases().resolve_task(asked).await)
+        };
         match self.insist("resolve", ask).await? {
             Ok(_) => Ok(1),
             // The case found its answer by itself in between, or the other clerk's word is still to come.

@@ -2,11 +2,12 @@
 //! start recovers, and dies at the next point. In the end every invariant is judged.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
 use futures::StreamExt as _;
+use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -15,12 +16,12 @@ use runtime::Context;
 use runtime::crash::Plan;
 use tokio::time::Instant;
 
-use super::lives::{LONG, PAID, WAYS, Way, ways_to};
-use super::people::People;
+use super::lives::{LONG, PAID, WAYS, Way, place_of, ways_to};
+use super::people::{Heard, People};
 use super::process::{Death, crash_points};
 use super::site::Site;
 use crate::Topology;
-use crate::invariants::Call;
+use crate::invariants::{Call, Report, SERVED};
 
 /// What every process of this drill is told: everything that waits waits briefly, so that many lives fit into a minute.
 const SETTINGS: &str = r#"
@@ -59,9 +60,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a point may let the process live that is armed for it.
 const DEATH_WITHIN: Duration = Duration::from_secs(60);
-/// Cases that go the ways to the armed point at once, and cases under way in all.
-const LEADING: usize = 2;
-const UNDER_WAY_MAX: usize = 10;
+/// Cases under way at once.
+const UNDER_WAY_MAX: usize = 8;
+/// How long an armed process is left to the cases under way before another one joins them.
+const HELP_AFTER: Duration = Duration::from_millis(800);
+/// After so many deaths a case begins that goes another way.
+const OTHERS_EVERY: usize = 8;
 const GLANCE: Duration = Duration::from_millis(20);
 /// Passings of a point, at most, of which one is chosen to die at.
 const HIT_MAX: u32 = 3;
@@ -73,8 +77,8 @@ pub struct Plot {
     pub binary: PathBuf,
     /// How often the process dies at every point.
     pub rounds: u32,
-    /// Clusters that run side by side.
-    pub lanes: usize,
+    /// Clusters that run side by side and share the rounds.
+    pub lanes: u32,
     /// Draws the orders and the hits.
     pub seed: u64,
 }
@@ -84,10 +88,14 @@ pub struct Plot {
 pub struct Outcome {
     /// How often the process died at each point that it names.
     pub deaths: BTreeMap<String, u32>,
+    /// How long it lived in all that was to die at a point.
+    pub lived: BTreeMap<String, Duration>,
     /// Cases that were led to an end, by state.
     pub ends: BTreeMap<String, u32>,
     /// Cases in which clerks decided.
     pub by_clerks: u32,
+    /// The invariants of each cluster, as they were judged at its end.
+    pub reports: Vec<Report>,
     /// What was wrong; empty for a drill that passed.
     pub failures: Vec<String>,
 }
@@ -97,42 +105,42 @@ impl Outcome {
         for (point, count) in other.deaths {
             *self.deaths.entry(point).or_default() += count;
         }
+        for (point, time) in other.lived {
+            *self.lived.entry(point).or_default() += time;
+        }
         for (end, count) in other.ends {
             *self.ends.entry(end).or_default() += count;
         }
         self.by_clerks += other.by_clerks;
+        self.reports.extend(other.reports);
         self.failures.extend(other.failures);
+    }
+
+    /// The points that took the longest to die at, with their seconds per death.
+    pub fn slowest(&self, most: usize) -> Vec<(String, f64)> {
+        let per_death = |(point, lived): (&String, &Duration)| {
+            (point.clone(), lived.as_secs_f64() / f64::from(self.deaths.get(point).copied().unwrap_or(0).max(1)))
+        };
+        let mut all: Vec<_> = self.lived.iter().map(per_death).collect();
+        all.sort_by(|one, other| other.1.total_cmp(&one.1));
+        all.truncate(most);
+        all
     }
 }
 
 /// Runs the drill; `tell` hears how it goes.
 pub fn run(plot: &Plot, tell: &(dyn Fn(String) + Sync)) -> anyhow::Result<Outcome> {
     let points = crash_points(&plot.binary)?;
-    let next = std::sync::atomic::AtomicU32::new(0);
-    let lane = || -> anyhow::Result<Outcome> {
-        let mut outcome = Outcome::default();
-        loop {
-            let round = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if round >= plot.rounds {
-                return Ok(outcome);
-            }
-            // A lane's processes end with its thread, so that one thread starts them all.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let seed = plot.seed.wrapping_add(u64::from(round));
-            let began = Instant::now();
-            let done = runtime.block_on(Box::pin(play_round(&plot.binary, &points, seed)));
-            match &done {
-                Ok(done) => {
-                    let deaths: u32 = done.deaths.values().sum();
-                    tell(format!("round {round} (seed {seed}): {deaths} deaths in {:.0?}", began.elapsed()));
-                }
-                Err(error) => tell(format!("round {round} (seed {seed}): {error:?}")),
-            }
-            outcome.add(done?);
-        }
+    let lane = |number: u32| -> anyhow::Result<Outcome> {
+        // A lane's processes end with its thread, so that one thread starts them all.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let rounds: Vec<u32> = (0..plot.rounds).filter(|round| round % plot.lanes == number).collect();
+        let lane = Lane { plot, points: &points, rounds: &rounds, tell };
+        let outcome = runtime.block_on(Box::pin(lane.play()));
+        outcome.inspect_err(|error| tell(format!("lane {number} (seed {}): {error:?}", plot.seed)))
     };
     let lanes = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..plot.lanes).map(|_| scope.spawn(lane)).collect();
+        let running: Vec<_> = (0..plot.lanes).map(|number| scope.spawn(move || lane(number))).collect();
         running
             .into_iter()
             .map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -153,103 +161,149 @@ pub fn run(plot: &Plot, tell: &(dyn Fn(String) + Sync)) -> anyhow::Result<Outcom
     Ok(all)
 }
 
-/// The points in an order of this round's own, with the passing at which each kills. Neighbours stay together: the cases that survive
-/// one death are on their way to the next.
+/// The points in an order of this round's own, with the passing at which each kills. The points of one way stay together, in the order
+/// in which a case comes by: what survives one death is on its way to the next.
 fn deaths(points: &[String], seed: u64) -> VecDeque<Plan> {
     let mut random = StdRng::seed_from_u64(seed);
-    let group = |point: &String| point.rsplit_once('.').map_or(String::new(), |(group, _)| group.to_owned());
-    let mut groups: Vec<&[String]> = points.chunk_by(|one, next| group(one) == group(next)).collect();
-    groups.shuffle(&mut random);
+    let mut ways: Vec<usize> = (0..WAYS.len()).collect();
+    ways.shuffle(&mut random);
+    let mut course: Vec<&String> = points.iter().collect();
+    course.sort_by_key(|point| place_of(point).map(|(way, place)| (ways.get(way).copied(), place)));
     let hits =
-        groups.into_iter().flatten().map(|point| Plan { point: point.clone(), hit: random.random_range(1..=HIT_MAX) });
+        course.into_iter().map(|point| Plan { point: point.clone(), hit: random.random_range(1..=HIT_MAX) });
     hits.collect()
 }
 
-/// One cluster, which dies once at every point.
-async fn play_round(binary: &Path, points: &[String], seed: u64) -> anyhow::Result<Outcome> {
-    let mut place = tempfile::Builder::new().prefix("lastmile-drill-").tempdir()?;
-    place.disable_cleanup(true);
-    let context = Context::system();
-    let mut site = Site::new(&context, binary, place.path(), Topology::Single, SETTINGS)?;
-    site.start(None).await?;
-    let people = People::new(&context, site.doors(), PATIENCE, PAUSE)?;
-    let mut outcome = Outcome::default();
-    let calls = Box::pin(die_everywhere(&mut site, &people, deaths(points, seed), &mut outcome)).await?;
-    for call in &calls {
-        *outcome.ends.entry(call.ended_as.clone().unwrap_or_default()).or_default() += 1;
-    }
-    let (report, evidence) = Box::pin(site.judge(calls)).await?;
-    for fact in &evidence.cases.facts {
-        outcome.by_clerks += u32::from(fact.clerk_decided);
-    }
-    if !report.broken().is_empty() {
-        outcome.failures.push(format!("seed {seed}, {}: {report}", place.path().display()));
-    }
-    drop(site);
-    if outcome.failures.is_empty() {
-        // What cannot be removed is in the way of nobody.
-        let _ = std::fs::remove_dir_all(place.path());
-    }
-    Ok(outcome)
+/// One cluster, which dies at every point once in each of its rounds.
+struct Lane<'a> {
+    plot: &'a Plot,
+    points: &'a [String],
+    rounds: &'a [u32],
+    tell: &'a (dyn Fn(String) + Sync),
 }
 
-/// Leads cases while the process dies at one point after the other; returns what the citizens saw once all cases have ended.
-async fn die_everywhere(
-    site: &mut Site,
-    people: &People,
-    mut queue: VecDeque<Plan>,
-    outcome: &mut Outcome,
-) -> anyhow::Result<Vec<Call>> {
-    let mut numbers = 0_u32..;
-    let mut lives = FuturesUnordered::new();
-    let mut calls = Vec::new();
-    for way in &LONG {
-        lives.push(lead(people, usize::MAX, way, numbers.next().unwrap_or(0)));
+impl Lane<'_> {
+    async fn play(&self) -> anyhow::Result<Outcome> {
+        let mut outcome = Outcome::default();
+        if self.rounds.is_empty() {
+            return Ok(outcome);
+        }
+        let mut place = tempfile::Builder::new().prefix("lastmile-drill-").tempdir()?;
+        place.disable_cleanup(true);
+        let context = Context::system();
+        let mut site = Site::new(&context, &self.plot.binary, place.path(), Topology::Single, SETTINGS)?;
+        site.start(None).await?;
+        let heard = Heard::default();
+        let people = People::new(&context, site.doors(), &heard, PATIENCE, PAUSE)?;
+        let queue = self.rounds.iter().flat_map(|round| deaths(self.points, self.seed(*round))).collect();
+        let calls = Box::pin(self.die_everywhere(&mut site, &people, queue, &mut outcome)).await?;
+        for call in &calls {
+            *outcome.ends.entry(call.ended_as.clone().unwrap_or_default()).or_default() += 1;
+        }
+        let (report, evidence) = Box::pin(site.judge(calls, &heard)).await?;
+        for fact in &evidence.cases.facts {
+            outcome.by_clerks += u32::from(fact.clerk_decided);
+        }
+        if let Err(error) = report.require(&SERVED) {
+            outcome.failures.push(format!("seed {}, {}: {error}", self.plot.seed, place.path().display()));
+        }
+        outcome.reports.push(report);
+        drop(site);
+        if outcome.failures.is_empty() {
+            // What cannot be removed is in the way of nobody.
+            let _ = std::fs::remove_dir_all(place.path());
+        }
+        Ok(outcome)
     }
-    let mut clerks = Box::pin(clerks(people));
-    let mut armed_at = restart(site, queue.front()).await?;
-    let mut serial = 0_usize;
-    let (mut leading, mut passing) = (0_usize, 0_usize);
-    loop {
-        if let Some(plan) = queue.front() {
-            let ways = ways_to(&plan.point);
-            while leading < LEADING && lives.len() < UNDER_WAY_MAX {
-                leading += 1;
-                let way = ways.get(lives.len() % ways.len()).copied().unwrap_or(&PAID);
-                lives.push(lead(people, serial, way, numbers.next().unwrap_or(0)));
+
+    fn seed(&self, round: u32) -> u64 {
+        self.plot.seed.wrapping_add(u64::from(round))
+    }
+
+    /// Leads cases while the process dies at one point after the other; returns what the citizens saw once all cases have ended.
+    async fn die_everywhere(
+        &self,
+        site: &mut Site,
+        people: &People,
+        mut queue: VecDeque<Plan>,
+        outcome: &mut Outcome,
+    ) -> anyhow::Result<Vec<Call>> {
+        let began = Instant::now();
+        let mut lives = Lives { people, under_way: FuturesUnordered::new(), ways: BTreeMap::new(), begun: 0 };
+        let mut calls = Vec::new();
+        LONG.iter().for_each(|way| lives.begin(way));
+        let mut clerks = Box::pin(clerks(people));
+        let mut armed_at = restart(site, queue.front()).await?;
+        let (mut serial, mut helped_at) = (0_usize, armed_at);
+        loop {
+            if let Some(plan) = queue.front() {
+                let ways = ways_to(&plan.point);
+                // Those on their way have the first go; a new case comes where there is none, or where they do not pass in time.
+                if lives.ways.len() < UNDER_WAY_MAX && (!lives.have(&ways) || helped_at.elapsed() > HELP_AFTER) {
+                    helped_at = Instant::now();
+                    lives.begin(ways.get(lives.ways.len() % ways.len()).copied().unwrap_or(&PAID));
+                }
+            } else if lives.ways.is_empty() {
+                return Ok(calls);
             }
-            // Every death meets one case that goes another way.
-            if passing <= serial && lives.len() < UNDER_WAY_MAX {
-                passing = serial + 1;
-                let way = WAYS.get(serial % WAYS.len()).unwrap_or(&PAID);
-                lives.push(lead(people, usize::MAX, way, numbers.next().unwrap_or(0)));
+            tokio::select! {
+                biased;
+                failed = &mut clerks => failed?,
+                Some((number, call)) = lives.under_way.next(), if !lives.ways.is_empty() => {
+                    calls.push(call?);
+                    lives.ways.remove(&number);
+                }
+                () = tokio::time::sleep(GLANCE) => {}
             }
-        } else if lives.is_empty() {
-            return Ok(calls);
-        }
-        tokio::select! {
-            biased;
-            failed = &mut clerks => failed?,
-            Some((of, call)) = lives.next(), if !lives.is_empty() => {
-                calls.push(call?);
-                leading -= usize::from(of == serial && leading > 0);
-            }
-            () = tokio::time::sleep(GLANCE) => {}
-        }
-        let death = site.inside.first_mut().map(super::process::Process::died).transpose()?.flatten();
-        let over = armed_at.elapsed() > DEATH_WITHIN;
-        match (death, queue.pop_front()) {
-            (None, None) => {}
-            (None, Some(plan)) if !over => queue.push_front(plan),
-            (death, plan) => {
-                serial += 1;
-                leading = 0;
-                count(outcome, death, plan.as_ref(), site)?;
-                armed_at = restart(site, queue.front()).await?;
+            site.outside_lives()?;
+            let death = site.inside.first_mut().map(super::process::Process::died).transpose()?.flatten();
+            let over = armed_at.elapsed() > DEATH_WITHIN;
+            match (death, queue.pop_front()) {
+                (None, None) => {}
+                (None, Some(plan)) if !over => queue.push_front(plan),
+                (death, plan) => {
+                    serial += 1;
+                    if let Some(plan) = &plan {
+                        *outcome.lived.entry(plan.point.clone()).or_default() += armed_at.elapsed();
+                    }
+                    count(outcome, death, plan.as_ref(), site)?;
+                    if serial.is_multiple_of(self.points.len()) {
+                        (self.tell)(format!("{serial} deaths in {:.0?}, {} cases ended", began.elapsed(), calls.len()));
+                    }
+                    if serial.is_multiple_of(OTHERS_EVERY) && !queue.is_empty() {
+                        lives.begin(WAYS.get(serial / OTHERS_EVERY % WAYS.len()).unwrap_or(&PAID));
+                    }
+                    armed_at = restart(site, queue.front()).await?;
+                    helped_at = armed_at;
+                }
             }
         }
     }
 }
+
+/// The cases under way.
+struct Lives<'a> {
+    people: &'a People,
+    under_way: FuturesUnordered<LocalBoxFuture<'a, (u32, anyhow::Result<Call>)>>,
+    /// The way of each that is under way, by its number.
+    ways: BTreeMap<u32, &'static Way>,
+    begun: u32,
+}
+
+impl Lives<'_> {
+    fn begin(&mut self, way: &'static Way) {
+        let (people, number) = (self.people, self.begun);
+        self.begun += 1;
+        self.ways.insert(number, way);
+        self.under_way.push(Box::pin(async move { (number, way.live(people, number).await) }));
+    }
+
+    /// Whether one is under way on one of these ways.
+    fn have(&self, ways: &[&Way]) -> bool {
+        self.ways.values().any(|way| ways.iter().any(|of| of.name == way.name))
+    }
+}
+
 
 /// Counts a death by what the process said and how it ended, never by what was hoped for.
 fn count(outcome: &mut Outcome, death: Option<Death>, plan: Option<&Plan>, site: &mut Site) -> anyhow::Result<()> {
@@ -274,10 +328,6 @@ async fn restart(site: &mut Site, armed: Option<&Plan>) -> anyhow::Result<Instan
         process.spawn(armed)?;
     }
     Ok(Instant::now())
-}
-
-async fn lead(people: &People, serial: usize, way: &Way, number: u32) -> (usize, anyhow::Result<Call>) {
-    (serial, Box::pin(way.live(people, number)).await)
 }
 
 /// Both clerks look again and again; ends only with an error.

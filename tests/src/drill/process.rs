@@ -13,6 +13,8 @@ use runtime::crash::Plan;
 use runtime::http::{Client, Options};
 use tokio::time::Instant;
 
+use super::watch::Roster;
+
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 const GLANCE: Duration = Duration::from_millis(10);
@@ -77,12 +79,15 @@ pub struct Process {
     /// How much was logged before this start.
     logged: u64,
     http: Client,
+    roster: Roster,
 }
 
 impl Process {
     /// Describes a process; it is not started. `operations` is its operations listener, which it is asked by whether it is ready.
+    /// While it runs it stands in the roster.
     pub fn new(
         context: &Context,
+        roster: &Roster,
         binary: &Path,
         name: &str,
         arguments: Vec<String>,
@@ -98,6 +103,7 @@ impl Process {
             child: None,
             logged: 0,
             http: Client::new(context.net.clone(), context.clock.clone(), Options::default()),
+            roster: roster.clone(),
         }
     }
 
@@ -109,6 +115,11 @@ impl Process {
     /// The number of the running process.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// Where it logs.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Starts it, with a crash point armed or none, and does not wait.
@@ -124,7 +135,9 @@ impl Process {
         }
         command.arg("serve").current_dir(root());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.child = Some(command.spawn().context("setpriv is there")?);
+        let child = command.spawn().context("setpriv is there")?;
+        self.roster.names().insert(self.name.clone(), (child.id(), self.operations.clone()));
+        self.child = Some(child);
         Ok(())
     }
 
@@ -148,7 +161,13 @@ impl Process {
     /// Tells how it died, if it did; it can be started again then.
     pub fn died(&mut self) -> anyhow::Result<Option<Death>> {
         let Some(child) = &mut self.child else { bail!("{} does not run", self.name) };
-        let Some(status) = child.try_wait()? else { return Ok(None) };
+        let status = {
+            // Its number is free from the moment in which its end is known.
+            let mut living = self.roster.names();
+            let Some(status) = child.try_wait()? else { return Ok(None) };
+            living.remove(&self.name);
+            status
+        };
         self.child = None;
         Ok(Some(self.death(status)))
     }
@@ -156,6 +175,7 @@ impl Process {
     /// kill -9.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
+            self.roster.names().remove(&self.name);
             child.kill()?;
             child.wait()?;
         }
@@ -165,6 +185,7 @@ impl Process {
     /// SIGTERM, as an operator stops it; it must drain and end well.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
+        self.roster.names().remove(&self.name);
         let sent = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status()?;
         let deadline = Instant::now() + STOP_WITHIN;
         while Instant::now() < deadline {

@@ -9,13 +9,17 @@ use anyhow::{Context as _, ensure};
 use runtime::Context;
 use runtime::crash::Plan;
 
+use super::people::Heard;
 use super::process::{Process, free_ports, root};
+use super::watch::Watch;
 use crate::Topology;
-use crate::invariants::{Call, Evidence, Journals, Report, World, judge};
+use crate::invariants::{Call, Evidence, Journals, Leaks, Report, World, judge, stores};
 use crate::servers::{Postgres, Redis};
 
 /// The roles of ours, in starting order.
 const ROLES: [&str; 6] = ["identity", "catalog", "payments", "adapter", "cases", "gateway"];
+/// Those that keep something.
+const STORES: [&str; 3] = ["identity", "payments", "cases"];
 /// How often a stopped cluster that has something left to do is started again to do it.
 const RESTS_MAX: u32 = 60;
 
@@ -38,10 +42,12 @@ pub struct Site {
     pub inside: Vec<Process>,
     doors: Doors,
     context: Context,
-    stores: (store::Config, store::Config),
+    /// Of identity, payments and cases.
+    stores: [store::Config; 3],
     place: PathBuf,
-    /// Keep the servers running as long as the cluster.
-    _servers: Option<(Postgres, Redis)>,
+    watch: Watch,
+    /// The shared servers, and the prefix under which everything of ours in Redis is. They run as long as the cluster.
+    servers: Option<(Postgres, Redis, String)>,
 }
 
 impl Site {
@@ -53,14 +59,18 @@ impl Site {
         topology: Topology,
         settings: &str,
     ) -> anyhow::Result<Self> {
-        let servers = (topology == Topology::Split).then(|| (Postgres::start(), Redis::start()));
+        let servers = (topology == Topology::Split).then(|| {
+            let redis = Redis::start();
+            let prefix = redis.prefix();
+            (Postgres::start(), redis, prefix)
+        });
         let ports: Vec<String> = free_ports(32)?.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut free = ports.iter();
         let mut port = || free.next().map(String::as_str).context("enough ports");
         let systems = [port()?, port()?, port()?, port()?];
         let mut config = common(place, settings, systems)?;
         let stores = match &servers {
-            None => ["payments", "cases"].map(|role| embedded(place, role)),
+            None => STORES.map(|role| embedded(place, role)),
             Some(servers) => split(&mut config, place, servers)?,
         };
         let (public, callbacks) = (port()?.to_owned(), port()?.to_owned());
@@ -76,6 +86,7 @@ impl Site {
             }
             planned.push((name, roles, mesh, port()?.to_owned(), port()?.to_owned(), port()?.to_owned()));
         }
+        let watch = Watch::start()?;
         let file = place.join("drill.toml");
         std::fs::write(&file, config)?;
         let process = |name: &str, roles: &[&str], sets: &[(&str, &str)], operations: &str| {
@@ -86,7 +97,7 @@ impl Site {
                 arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
             }
             let log = place.join(format!("{name}.log"));
-            Process::new(context, binary, name, arguments, operations.to_owned(), log)
+            Process::new(context, &watch.roster(), binary, name, arguments, operations.to_owned(), log)
         };
         let at_sandbox = [("listen.public", "127.0.0.1:0"), ("listen.callbacks", "127.0.0.1:0")];
         let outside = process("sandbox", &["sandbox"], &at_sandbox, port()?);
@@ -96,11 +107,10 @@ impl Site {
             let sets = [("listen.public", public.as_str()), ("listen.callbacks", callbacks), ("listen.mesh", mesh)];
             process(name, roles, &sets, operations)
         });
-        let inside = inside.collect();
+        let inside: Vec<_> = inside.collect();
         if topology == Topology::Split {
             certificates(binary, &file, place)?;
         }
-        let [payments, cases] = stores;
         Ok(Self {
             outside,
             inside,
@@ -110,9 +120,10 @@ impl Site {
                 keys: place.join("clients"),
             },
             context: context.clone(),
-            stores: (payments, cases),
+            stores,
             place: place.to_owned(),
-            _servers: servers,
+            watch,
+            servers,
         })
     }
 
@@ -136,6 +147,13 @@ impl Site {
         Ok(())
     }
 
+    /// Fails when the world outside has died: nobody kills it, and without it nothing that is seen means anything.
+    pub fn outside_lives(&mut self) -> anyhow::Result<()> {
+        let death = self.outside.died()?;
+        ensure!(death.is_none(), "the sandbox died by itself: {death:?}");
+        Ok(())
+    }
+
     /// Stops ours, the door first; each must drain.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         for process in self.inside.iter_mut().rev() {
@@ -144,26 +162,37 @@ impl Site {
         Ok(())
     }
 
-    /// Stops ours and judges every invariant by what is in the stores and journals. While something still has to be done it is
-    /// started again to do it. The journals are those of the sandbox that runs on.
-    pub async fn judge(&mut self, calls: Vec<Call>) -> anyhow::Result<(Report, Evidence)> {
+    /// Stops ours and judges every invariant by what is in the stores, logs and journals, by what people heard and by what the processes
+    /// took while they ran. While something still has to be done they are started again to do it. The journals are those of the sandbox
+    /// that runs on.
+    pub async fn judge(&mut self, calls: Vec<Call>, heard: &Heard) -> anyhow::Result<(Report, Evidence)> {
         for _ in 0..RESTS_MAX {
+            self.outside_lives()?;
+            // Most of what is in Redis does not outlive those who put it there for long.
+            let cached = self.cached().await?;
             self.stop().await?;
-            let payments = store::open(&self.stores.0, self.context.clone()).await?;
-            let cases = store::open(&self.stores.1, self.context.clone()).await?;
-            let journals = Journals::fetch(&self.doors.control, &self.context).await?;
-            let world = World {
+            let [_, payments, cases] = &self.stores;
+            let mut world = World {
                 now: self.context.clock.now(),
+<<<<<<< HEAD
                 payments: Some(payments),
                 cases: Some(cases),
                 journals: Some(journals),
+=======
+                payments: store::open(payments, self.context.clone()).await?,
+                cases: store::open(cases, self.context.clone()).await?,
+                journals: Some(Journals::fetch(&self.doors.control, &self.context).await?),
+>>>>>>> 14420ac (wip)
                 calls: Some(calls.clone()),
-                probes: None,
+                probes: Some(heard.probes()),
                 bounds: None,
                 leaks: None,
             };
-            let evidence = Evidence::gather(&world).await?;
-            if evidence.cases.open == evidence.cases.with_clerk && evidence.cases.cursor == evidence.events {
+            if self.rests(&world).await? {
+                let names: Vec<&str> = self.inside.iter().map(Process::name).collect();
+                world.bounds = self.watch.bounds(&names);
+                world.leaks = Some(self.leaks(heard, cached).await?);
+                let evidence = Evidence::gather(&world).await?;
                 return Ok((judge(&evidence), evidence));
             }
             drop(world);
@@ -177,6 +206,36 @@ impl Site {
             self.context.clock.sleep(std::time::Duration::from_secs(1)).await;
         }
         anyhow::bail!("{} does not come to rest", self.place.display())
+    }
+
+    /// Whether nobody has anything left to do but clerks.
+    async fn rests(&self, world: &World) -> anyhow::Result<bool> {
+        let evidence = Evidence::gather(world).await?;
+        Ok(evidence.cases.open == evidence.cases.with_clerk && evidence.cases.cursor == evidence.events)
+    }
+
+    async fn cached(&self) -> anyhow::Result<Option<stores::Text>> {
+        match &self.servers {
+            Some((_, redis, prefix)) => Ok(Some(stores::redis(redis.url(), prefix).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Where personal data must not be: the log of every process, all that the stores hold, the labels of the metrics, and what people
+    /// were refused with.
+    async fn leaks(&self, heard: &Heard, cached: Option<stores::Text>) -> anyhow::Result<Leaks> {
+        let mut texts: Vec<stores::Text> = cached.into_iter().chain(self.cached().await?).collect();
+        texts.push(("metrics".to_owned(), self.watch.series().into_bytes()));
+        texts.push(("refusals".to_owned(), heard.refusals().into_bytes()));
+        let mut files: Vec<_> = self.inside.iter().chain([&self.outside]).map(|of| of.log().to_owned()).collect();
+        for store in &self.stores {
+            texts.extend(stores::contents(store).await?);
+            if let Some(file) = store.url.strip_prefix("sqlite:") {
+                let write_ahead = format!("{file}-wal");
+                files.extend([file.into(), write_ahead.into()].into_iter().filter(|file: &PathBuf| file.exists()));
+            }
+        }
+        Ok(Leaks { canaries: heard.canaries(), texts, files })
     }
 }
 
@@ -222,20 +281,21 @@ fn embedded(place: &Path, role: &str) -> store::Config {
 }
 
 /// Adds what the split topology needs.
-fn split(config: &mut String, place: &Path, servers: &(Postgres, Redis)) -> anyhow::Result<[store::Config; 2]> {
-    let (postgres, redis) = servers;
-    let stores = ["identity", "payments", "cases"]
-        .map(|role| (role, store::Config { schema: Some(postgres.schema()), ..store::Config::new(postgres.url()) }));
-    for (role, store) in &stores {
+fn split(
+    config: &mut String,
+    place: &Path,
+    (postgres, redis, prefix): &(Postgres, Redis, String),
+) -> anyhow::Result<[store::Config; 3]> {
+    let stores = STORES.map(|_| store::Config { schema: Some(postgres.schema()), ..store::Config::new(postgres.url()) });
+    for (role, store) in STORES.iter().zip(&stores) {
         let schema = store.schema.as_deref().unwrap_or_default();
         // A machine that is loaded on purpose takes its time to make a connection.
         let patience = "acquire_timeout = \"5s\"";
         writeln!(config, "[store.{role}]\nurl = \"{}\"\nschema = \"{schema}\"\n{patience}", store.url)?;
     }
-    writeln!(config, "[cache]\nurl = \"{}\"\nprefix = \"{}\"", redis.url(), redis.prefix())?;
+    writeln!(config, "[cache]\nurl = \"{}\"\nprefix = \"{prefix}\"", redis.url())?;
     writeln!(config, "[tls]\ndirectory = \"{}/tls\"", place.display())?;
-    let [_, (_, payments), (_, cases)] = stores;
-    Ok([payments, cases])
+    Ok(stores)
 }
 
 /// Lets the binary make the certificates with which the roles meet.

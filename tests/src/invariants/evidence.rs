@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -7,6 +7,8 @@ use bytes::Bytes;
 use runtime::{Context, Timestamp, http};
 use serde_json::Value;
 use store::{Db, params};
+
+use super::leaks::{Leaks, Searched};
 
 const PAGE: u32 = 1_000;
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,17 +71,6 @@ pub struct Bound {
     pub most: u64,
 }
 
-/// Where personal data must not be.
-#[derive(Clone, Debug, Default)]
-pub struct Leaks {
-    /// Unique markers that went through every flow as personal data.
-    pub canaries: Vec<String>,
-    /// Logs, metrics, traces and errors by name.
-    pub texts: Vec<(String, String)>,
-    /// Files that are read as bytes: database files and their journals, logs.
-    pub files: Vec<PathBuf>,
-}
-
 /// An order as the ledger has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrderFact {
@@ -133,8 +124,8 @@ pub struct Evidence {
     pub probes: Option<Vec<Probe>>,
     /// See [`World`].
     pub bounds: Option<Vec<Bound>>,
-    /// Where canaries were found, and over how many texts and bytes was looked; None when nobody said where to look.
-    pub leaks: Option<(Vec<String>, u64, u64)>,
+    /// Where canaries were found, and where was looked; None when nobody said where to look.
+    pub leaks: Option<Searched>,
 }
 
 impl Journals {
@@ -182,7 +173,7 @@ impl Evidence {
     /// Reads everything.
     pub async fn gather(world: &World) -> anyhow::Result<Self> {
         let leaks = match &world.leaks {
-            Some(leaks) => Some(search(leaks)?),
+            Some(leaks) => Some(leaks.search()?),
             None => None,
         };
         let mut evidence = Self {
@@ -234,30 +225,4 @@ async fn orders(db: &Db) -> anyhow::Result<Vec<OrderFact>> {
             _ => return Ok(orders),
         }
     }
-}
-
-/// Looks for the canaries: (where they are, texts looked at, bytes looked at).
-pub(super) fn search(leaks: &Leaks) -> anyhow::Result<(Vec<String>, u64, u64)> {
-    let (mut found, mut looked, mut size) = (Vec::new(), 0, 0);
-    let mut look = |name: &str, bytes: &[u8]| {
-        looked += 1;
-        size += bytes.len() as u64;
-        for (index, canary) in leaks.canaries.iter().enumerate() {
-            if !canary.is_empty() && contains(bytes, canary.as_bytes()) {
-                // The marker itself is not repeated: the report goes into logs.
-                found.push(format!("canary {index} is in {name}"));
-            }
-        }
-    };
-    for (name, text) in &leaks.texts {
-        look(name, text.as_bytes());
-    }
-    for path in &leaks.files {
-        look(&path.display().to_string(), &std::fs::read(path).with_context(|| path.display().to_string())?);
-    }
-    Ok((found, looked, size))
-}
-
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
 }

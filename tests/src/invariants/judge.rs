@@ -12,6 +12,8 @@ use super::report::{Line, Report, Verdict};
 struct Finding {
     breaches: Vec<String>,
     counts: Vec<(&'static str, u64)>,
+    /// Of how many things it was judged: what nothing was judged of has not held.
+    over: u64,
 }
 
 impl Finding {
@@ -25,8 +27,18 @@ impl Finding {
         self.counts.push((name, count as u64));
     }
 
+    /// Counts what the invariant speaks of.
+    fn count_over(&mut self, name: &'static str, count: u64) {
+        self.counts.push((name, count));
+        self.over += count;
+    }
+
     fn line(self, id: &'static str, what: &'static str) -> Line {
-        let verdict = if self.breaches.is_empty() { Verdict::Held } else { Verdict::Broken(self.breaches) };
+        let verdict = match self.breaches.is_empty() {
+            false => Verdict::Broken(self.breaches),
+            true if self.over == 0 => Verdict::NotJudged,
+            true => Verdict::Held,
+        };
         Line { id, what, verdict, counts: self.counts }
     }
 }
@@ -62,7 +74,8 @@ fn balanced(evidence: &Evidence) -> Finding {
         finding.breaches.push(format!("{}: {}", problem.subject, problem.what));
     }
     finding.expect(ledger.is_sound() || !ledger.problems.is_empty(), || "problems that are not listed".to_owned());
-    finding.counts.extend([("orders", ledger.orders), ("refunds", ledger.refunds), ("transfers", ledger.transfers)]);
+    finding.counts.extend([("orders", ledger.orders), ("refunds", ledger.refunds)]);
+    finding.count_over("transfers", ledger.transfers);
     finding
 }
 
@@ -70,7 +83,7 @@ fn durable(evidence: &Evidence) -> Option<Finding> {
     let calls = evidence.calls.as_ref()?;
     let by_request: BTreeMap<_, _> = own(evidence).map(|fact| (request(fact), fact)).collect();
     let mut finding = Finding::default();
-    let mut acknowledged = 0;
+    let mut acknowledged = 0_u64;
     for call in calls {
         let fact = by_request.get(&(call.entry_point.as_str(), call.request_id.as_str()));
         for answer in &call.answers {
@@ -83,7 +96,7 @@ fn durable(evidence: &Evidence) -> Option<Finding> {
             finding.expect(stands, || format!("{} was seen to end as {ended_as}, and did not", call.request_id));
         }
     }
-    finding.count("acknowledged", acknowledged);
+    finding.count_over("acknowledged", acknowledged);
     finding.count("cases", evidence.cases.facts.len());
     Some(finding)
 }
@@ -107,7 +120,7 @@ fn once(evidence: &Evidence) -> Finding {
         let posted = posted_once(&mut finding, journals);
         finding.count("settlements posted", posted);
     }
-    finding.count("request ids", requests.len());
+    finding.count_over("request ids", requests.len() as u64);
     finding
 }
 
@@ -145,6 +158,7 @@ fn resolvable(evidence: &Evidence) -> Finding {
     }
     finding.expect(evidence.cases.silent == 0, || format!("{} cases are silent", evidence.cases.silent));
     finding.count("calls", evidence.calls.as_ref().map_or(0, Vec::len));
+    finding.count_over("cases", evidence.cases.facts.len() as u64);
     finding.counts.push(("open cases", evidence.cases.open));
     finding.counts.push(("with a clerk", evidence.cases.with_clerk));
     finding
@@ -183,7 +197,7 @@ fn channel(finding: &mut Finding, journals: &Journals, orders: &[OrderFact]) {
             _ => {}
         }
     }
-    finding.count("captures", paid.len());
+    finding.count_over("captures", paid.len() as u64);
     finding.count("orders refunded", back.len());
     for order in orders {
         let number = order.channel_order_no.as_str();
@@ -208,7 +222,7 @@ fn departments(finding: &mut Finding, journals: &Journals, evidence: &Evidence) 
             posted.insert((profile.as_str(), order), payment);
         }
     }
-    finding.count("settlements", posted.len());
+    finding.count_over("settlements", posted.len() as u64);
     let mut done = 0;
     for fact in own(evidence) {
         let payment = posted.remove(&(fact.profile.as_str(), fact.settle_key.clone()));
@@ -282,11 +296,8 @@ fn delivered(evidence: &Evidence) -> Finding {
         };
         finding.expect(heard, || format!("the money of {} never reached its case", order.order_id));
     }
-    finding.counts.extend([
-        ("events", u64::try_from(evidence.events).unwrap_or(0)),
-        ("lines", cases.lines),
-        ("streamed", cases.streamed),
-    ]);
+    finding.count_over("events", u64::try_from(evidence.events).unwrap_or(0));
+    finding.counts.extend([("lines", cases.lines), ("streamed", cases.streamed)]);
     finding
 }
 
@@ -296,7 +307,7 @@ fn isolated(evidence: &Evidence) -> Option<Finding> {
     for probe in probes {
         finding.expect(!probe.leaked, || probe.what.clone());
     }
-    finding.count("probes", probes.len());
+    finding.count_over("probes", probes.len() as u64);
     Some(finding)
 }
 
@@ -306,14 +317,15 @@ fn bounded(evidence: &Evidence) -> Option<Finding> {
     for bound in bounds {
         finding.expect(bound.seen <= bound.most, || format!("{}: {}, at most {}", bound.what, bound.seen, bound.most));
     }
-    finding.count("bounds", bounds.len());
+    finding.count_over("bounds", bounds.len() as u64);
     Some(finding)
 }
 
 fn private(evidence: &Evidence) -> Option<Finding> {
-    let (found, texts, bytes) = evidence.leaks.as_ref()?;
-    let mut finding = Finding { breaches: found.clone(), ..Finding::default() };
-    finding.counts.extend([("texts", *texts), ("bytes", *bytes)]);
+    let searched = evidence.leaks.as_ref()?;
+    let mut finding = Finding { breaches: searched.found.clone(), ..Finding::default() };
+    finding.counts.extend([("canaries", searched.canaries), ("texts", searched.texts)]);
+    finding.count_over("bytes", if searched.canaries == 0 { 0 } else { searched.bytes });
     Some(finding)
 }
 

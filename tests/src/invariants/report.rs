@@ -1,5 +1,8 @@
 use std::fmt;
 
+/// Every invariant that has a service: all but the audit log's.
+pub const SERVED: [&str; 9] = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I10"];
+
 /// What became of one invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -9,7 +12,7 @@ pub enum Verdict {
     Broken(Vec<String>),
     /// The service that it speaks of does not exist yet.
     NotServed,
-    /// The test brought nothing to judge it by.
+    /// The test brought nothing to judge it by, or nothing happened that it speaks of.
     NotJudged,
 }
 
@@ -44,9 +47,17 @@ impl Report {
         self.lines.iter().find(|line| line.id == id).map(|line| &line.verdict)
     }
 
-    /// Fails the test unless everything that could be judged held.
-    pub fn assert_held(&self) {
-        assert!(self.broken().is_empty(), "broken invariants {:?}\n{self}", self.broken());
+    /// Fails unless these invariants were judged, and everything that was judged held. What nobody brought evidence for has not passed:
+    /// every caller says what it must have brought.
+    pub fn require(&self, ids: &[&str]) -> anyhow::Result<()> {
+        let broken = self.broken();
+        let held = |id: &&str| self.verdict(id) == Some(&Verdict::Held);
+        let unjudged: Vec<_> = ids.iter().filter(|id| !held(id) && !broken.contains(*id)).collect();
+        anyhow::ensure!(
+            broken.is_empty() && unjudged.is_empty(),
+            "broken invariants {broken:?}, required and not judged {unjudged:?}\n{self}"
+        );
+        Ok(())
     }
 }
 

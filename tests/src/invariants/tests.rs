@@ -80,7 +80,8 @@ fn sound() -> Evidence {
         calls: Some(vec![call(1, "DONE"), call(2, "REFUNDED"), call(3, "CANCELLED")]),
         probes: Some(vec![Probe { what: "li reads wang's case".to_owned(), leaked: false }]),
         bounds: Some(vec![Bound { what: "resident memory, MiB".to_owned(), seen: 100, most: 250 }]),
-        leaks: Some((Vec::new(), 3, 1_000)),
+        leaks: Some(Searched { found: Vec::new(), canaries: 4, texts: 3, bytes: 1_000 }),
+        ledger: payments::audit::Report { transfers: 6, ..Default::default() },
         ..Evidence::default()
     }
 }
@@ -93,7 +94,7 @@ fn department(evidence: &mut Evidence) -> &mut Vec<serde_json::Value> {
 #[test]
 fn sound_evidence_holds_and_what_nobody_serves_is_not_called_held() {
     let report = judge(&sound());
-    report.assert_held();
+    report.require(&SERVED).expect("all of it held");
     assert_eq!(report.verdict("I7"), Some(&Verdict::NotServed));
     let held = report.lines.iter().filter(|line| line.verdict == Verdict::Held).count();
     assert_eq!((report.lines.len(), held), (10, 9), "{report}");
@@ -115,6 +116,31 @@ fn sound_evidence_holds_and_what_nobody_serves_is_not_called_held() {
     let mut lost = Evidence { without_cases: true, ..sound() };
     lost.orders[0].captured_minor = 0;
     assert_eq!(judge(&lost).broken(), ["I5"]);
+}
+
+#[test]
+fn what_was_required_and_not_judged_has_not_passed() {
+    let report = judge(&Evidence { bounds: None, ..sound() });
+    report.require(&["I1", "I10"]).expect("these held");
+    let missing = report.require(&SERVED).expect_err("I9 was not judged").to_string();
+    assert!(missing.contains("required and not judged [\"I9\"]"), "{missing}");
+    assert!(report.require(&["I7"]).is_err(), "what nobody serves cannot be required");
+
+    let nothing = judge(&Evidence {
+        calls: Some(Vec::new()),
+        probes: Some(Vec::new()),
+        bounds: Some(Vec::new()),
+        journals: Some(Journals::default()),
+        leaks: Some(Searched { texts: 3, bytes: 1_000, ..Searched::default() }),
+        ..Evidence::default()
+    });
+    for id in SERVED {
+        assert_eq!(nothing.verdict(id), Some(&Verdict::NotJudged), "nothing happened, and {id} is not judged of it");
+    }
+
+    let mut broken = sound();
+    broken.events = 10;
+    assert!(judge(&broken).require(&["I1"]).is_err(), "what broke fails whoever required something else");
 }
 
 #[test]
@@ -166,7 +192,7 @@ fn every_planted_breach_is_found() {
         }),
         ("I6", "late money without its case", |it| drop(it.cases.facts.pop())),
         ("I8", "a leak", |it| it.probes.as_mut().expect("probes")[0].leaked = true),
-        ("I10", "a canary", |it| it.leaks.as_mut().expect("leaks").0.push("canary 0 is in log".into())),
+        ("I10", "a canary", |it| it.leaks.as_mut().expect("leaks").found.push("canary 0 is in log".into())),
     ];
     for (id, what, plant) in plants {
         let mut evidence = sound();
@@ -185,10 +211,10 @@ fn a_canary_is_found_in_texts_and_files_and_not_repeated() {
     std::fs::write(file.path(), b"\0\x01x-CANARY-7\xff").expect("writes");
     let leaks = Leaks {
         canaries: vec!["CANARY-1".to_owned(), "CANARY-7".to_owned()],
-        texts: vec![("log".to_owned(), "nothing".to_owned()), ("trace".to_owned(), "has CANARY-1".to_owned())],
+        texts: vec![("log".to_owned(), b"nothing".to_vec()), ("trace".to_owned(), b"has CANARY-1".to_vec())],
         files: vec![file.path().to_owned()],
     };
-    let (found, texts, _) = super::evidence::search(&leaks).expect("reads");
-    assert_eq!((found.len(), texts), (2, 3), "{found:?}");
+    let Searched { found, canaries, texts, .. } = leaks.search().expect("reads");
+    assert_eq!((found.len(), canaries, texts), (2, 2, 3), "{found:?}");
     assert!(found.iter().all(|line| !line.contains("CANARY-")));
 }
