@@ -91,7 +91,10 @@ impl Till {
                 "Accounts of a channel that do not fit the order and were not booked; each needs a person.",
             ),
             in_hand: metrics
-                .gauge("lastmile_payments_in_hand", "Orders and refunds that the worker has in hand, when it last looked")
+                .gauge(
+                    "lastmile_payments_in_hand",
+                    "Orders and refunds that the worker has in hand, when it last looked",
+                )
                 .get_or_create(&Labels::new())
                 .clone(),
             db,

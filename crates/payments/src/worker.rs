@@ -25,7 +25,7 @@ pub(crate) async fn run(till: Arc<Till>) {
                 0
             }
         };
-        till.in_hand.set(i64::try_from(hands - slots.available_permits()).unwrap_or(i64::MAX));
+        till.in_hand.set(i64::try_from(hands.saturating_sub(slots.available_permits())).unwrap_or(i64::MAX));
         // A full sweep may have left something behind.
         if taken > 0 && slots.available_permits() > 0 {
             continue;

@@ -150,18 +150,26 @@ impl Way {
         people.pry(&opened.case_id).await?;
         let (mut acted, mut watching) = (false, Watching::default());
         let deadline = people.deadline();
+        let mut told = None;
         let last = loop {
-            let case = people.get(debtor, &opened.case_id).await?;
+            let case = match told.take() {
+                Some(case) => case,
+                None => people.get(debtor, &opened.case_id).await?,
+            };
             if ended(case.state()) {
                 break case;
             }
-            if case.state() == CaseState::WaitingPayment && case.pay_sheet.is_some() && !acted {
-                acted = true;
-                stage(people, debtor.city, self.meanwhile).await?;
-                self.act(people, debtor, &case).await?;
+            if case.state() == CaseState::WaitingPayment && !acted {
+                // What a stream tells has no pay sheet.
+                let case = people.get(debtor, &opened.case_id).await?;
+                if case.pay_sheet.is_some() {
+                    acted = true;
+                    stage(people, debtor.city, self.meanwhile).await?;
+                    self.act(people, debtor, &case).await?;
+                }
             }
             ensure!(tokio::time::Instant::now() < deadline, "{}: {} does not end: {case:?}", self.name, case.case_id);
-            people.watch(debtor, &opened.case_id, &mut watching).await?;
+            told = people.watch(debtor, &opened.case_id, &mut watching).await?;
         };
         // The answer to the same request is the same for ever.
         let again = people.open(debtor, request_id).await?;

@@ -247,7 +247,8 @@ impl People {
         let token = token.await?;
         let asked = pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: String::new() };
         let ask = async || Ok(self.app.cases().get_case(with_token(asked.clone(), token)?).await);
-        let leaked = !matches!(self.insist("pry", ask).await?, Err(fault) if fault.is("cases.lastmile", "CASE_NOT_FOUND"));
+        let leaked =
+            !matches!(self.insist("pry", ask).await?, Err(fault) if fault.is("cases.lastmile", "CASE_NOT_FOUND"));
         self.heard.told().probes.push(Probe { what: format!("a stranger reads {case_id}"), leaked });
         Ok(())
     }
@@ -260,9 +261,14 @@ impl People {
         got.map_err(|fault| anyhow::anyhow!("{case_id}: {fault}"))?.case.context("a case")
     }
 
-    /// Waits for the next step of a case, or for the time to look by oneself. The stream may break off with the process that serves
-    /// it; taken up again, it must go on where it was.
-    pub async fn watch(&self, debtor: &Debtor, case_id: &str, watching: &mut Watching) -> anyhow::Result<()> {
+    /// Waits for the next step of a case and returns how the case stands; none when it is time to look by oneself. The stream may break
+    /// off with the process that serves it; taken up again, it must go on where it was.
+    pub async fn watch(
+        &self,
+        debtor: &Debtor,
+        case_id: &str,
+        watching: &mut Watching,
+    ) -> anyhow::Result<Option<pb::Case>> {
         let after = watching.after;
         let step = async {
             if watching.steps.is_none() {
@@ -270,21 +276,22 @@ impl People {
                 let steps = self.app.cases().watch_case(with_token(asked, &debtor.token)?).await?;
                 watching.steps = Some(steps.into_inner());
             }
-            let step = watching.steps.as_mut().context("a stream")?.message().await?;
-            anyhow::Ok(step.and_then(|step| step.event).context("the stream ends")?.sequence)
+            watching.steps.as_mut().context("a stream")?.message().await?.context("the stream ends")
         };
         match tokio::time::timeout(self.pause * LOOK_AFTER_PAUSES, step).await {
-            Err(_) => {}
-            Ok(Ok(sequence)) => {
+            Err(_) => Ok(None),
+            Ok(Ok(step)) => {
+                let sequence = step.event.context("a step")?.sequence;
                 ensure!(sequence == after + 1, "the history of {case_id} goes from {after} to {sequence}");
                 watching.after = sequence;
+                Ok(step.case)
             }
             Ok(Err(_)) => {
                 watching.steps = None;
                 self.pause().await;
+                Ok(None)
             }
         }
-        Ok(())
     }
 
     /// Cancels a case; one that is paid meanwhile goes on.
@@ -339,12 +346,7 @@ impl People {
         Ok(token)
     }
 
-    async fn resolve(
-        &self,
-        desk: &Desk,
-        task: &pb::Task,
-        posted: &BTreeMap<String, String>,
-    ) -> anyhow::Result<usize> {
+    async fn resolve(&self, desk: &Desk, task: &pb::Task, posted: &BTreeMap<String, String>) -> anyhow::Result<usize> {
         let serial = posted.get(&format!("{}-settle", task.case_id));
         let (decision, evidence) = match (task.step(), serial) {
             (CaseStep::Settle, Some(serial)) => (Decision::DepartmentDidIt, serial.clone()),

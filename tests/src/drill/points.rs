@@ -63,12 +63,12 @@ const DEATH_WITHIN: Duration = Duration::from_secs(60);
 /// Cases under way at once.
 const UNDER_WAY_MAX: usize = 8;
 /// How long an armed process is left to the cases under way before another one joins them.
-const HELP_AFTER: Duration = Duration::from_millis(800);
+const HELP_AFTER: Duration = Duration::from_millis(600);
 /// After so many deaths a case begins that goes another way.
 const OTHERS_EVERY: usize = 8;
 const GLANCE: Duration = Duration::from_millis(20);
 /// Passings of a point, at most, of which one is chosen to die at.
-const HIT_MAX: u32 = 3;
+const HIT_MAX: u32 = 2;
 
 /// What a drill is to do.
 #[derive(Clone, Debug)]
@@ -169,8 +169,7 @@ fn deaths(points: &[String], seed: u64) -> VecDeque<Plan> {
     ways.shuffle(&mut random);
     let mut course: Vec<&String> = points.iter().collect();
     course.sort_by_key(|point| place_of(point).map(|(way, place)| (ways.get(way).copied(), place)));
-    let hits =
-        course.into_iter().map(|point| Plan { point: point.clone(), hit: random.random_range(1..=HIT_MAX) });
+    let hits = course.into_iter().map(|point| Plan { point: point.clone(), hit: random.random_range(1..=HIT_MAX) });
     hits.collect()
 }
 
@@ -239,9 +238,12 @@ impl Lane<'_> {
             if let Some(plan) = queue.front() {
                 let ways = ways_to(&plan.point);
                 // Those on their way have the first go; a new case comes where there is none, or where they do not pass in time.
-                if lives.ways.len() < UNDER_WAY_MAX && (!lives.have(&ways) || helped_at.elapsed() > HELP_AFTER) {
+                let missing = if lives.have(&ways) { u32::from(helped_at.elapsed() > HELP_AFTER) } else { plan.hit };
+                for _ in 0..missing {
                     helped_at = Instant::now();
-                    lives.begin(ways.get(lives.ways.len() % ways.len()).copied().unwrap_or(&PAID));
+                    if lives.ways.len() < UNDER_WAY_MAX {
+                        lives.begin(ways.get(lives.ways.len() % ways.len()).copied().unwrap_or(&PAID));
+                    }
                 }
             } else if lives.ways.is_empty() {
                 return Ok(calls);
@@ -303,7 +305,6 @@ impl Lives<'_> {
         self.ways.values().any(|way| ways.iter().any(|of| of.name == way.name))
     }
 }
-
 
 /// Counts a death by what the process said and how it ended, never by what was hoped for.
 fn count(outcome: &mut Outcome, death: Option<Death>, plan: Option<&Plan>, site: &mut Site) -> anyhow::Result<()> {

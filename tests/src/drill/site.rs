@@ -286,7 +286,8 @@ fn split(
     place: &Path,
     (postgres, redis, prefix): &(Postgres, Redis, String),
 ) -> anyhow::Result<[store::Config; 3]> {
-    let stores = STORES.map(|_| store::Config { schema: Some(postgres.schema()), ..store::Config::new(postgres.url()) });
+    let stores =
+        STORES.map(|_| store::Config { schema: Some(postgres.schema()), ..store::Config::new(postgres.url()) });
     for (role, store) in STORES.iter().zip(&stores) {
         let schema = store.schema.as_deref().unwrap_or_default();
         // A machine that is loaded on purpose takes its time to make a connection.

@@ -38,7 +38,11 @@ impl Leaks {
             searched.bytes += bytes.len() as u64;
             if let Some(hit) = all.find(bytes) {
                 // The marker itself is not repeated: the report goes into logs.
-                searched.found.push(format!("canary {} is in {name}, at byte {}", hit.pattern().as_usize(), hit.start()));
+                searched.found.push(format!(
+                    "canary {} is in {name}, at byte {}",
+                    hit.pattern().as_usize(),
+                    hit.start()
+                ));
             }
         };
         for (name, text) in &self.texts {

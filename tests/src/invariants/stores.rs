@@ -93,10 +93,7 @@ pub async fn redis(url: &str, prefix: &str) -> anyhow::Result<Text> {
 }
 
 /// What stands under a key, which may be gone meanwhile.
-async fn values(
-    connection: &mut redis::aio::MultiplexedConnection,
-    key: &[u8],
-) -> anyhow::Result<Vec<Vec<u8>>> {
+async fn values(connection: &mut redis::aio::MultiplexedConnection, key: &[u8]) -> anyhow::Result<Vec<Vec<u8>>> {
     let kind: String = redis::cmd("TYPE").arg(key).query_async(connection).await?;
     let (command, range): (_, &[i64]) = match kind.as_str() {
         "none" => return Ok(Vec::new()),
