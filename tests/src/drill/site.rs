@@ -174,15 +174,9 @@ impl Site {
             let [_, payments, cases] = &self.stores;
             let mut world = World {
                 now: self.context.clock.now(),
-<<<<<<< HEAD
-                payments: Some(payments),
-                cases: Some(cases),
-                journals: Some(journals),
-=======
-                payments: store::open(payments, self.context.clone()).await?,
-                cases: store::open(cases, self.context.clone()).await?,
+                payments: Some(store::open(payments, self.context.clone()).await?),
+                cases: Some(store::open(cases, self.context.clone()).await?),
                 journals: Some(Journals::fetch(&self.doors.control, &self.context).await?),
->>>>>>> 14420ac (wip)
                 calls: Some(calls.clone()),
                 probes: Some(heard.probes()),
                 bounds: None,
