@@ -78,15 +78,30 @@ impl Desk {
     }
 }
 
+/// A case that a clerk has.
+struct Stuck {
+    debtor: Debtor,
+    request_id: &'static str,
+    case_id: String,
+    task: String,
+}
+
 impl Run {
     /// Waits until a clerk has a case, and finds its task.
-    async fn task_of(&self, desk: &Desk, debtor: &Debtor, case_id: &str) -> anyhow::Result<pb::Task> {
-        let case = self.until(debtor, case_id, CaseState::NeedsClerk).await?;
-        ensure!(case.resolve_by_time.is_some() && case.pay_sheet.is_none(), "{case:?}");
+    async fn stuck(
+        &self,
+        desk: &Desk,
+        debtor: Debtor,
+        request_id: &'static str,
+        case_id: String,
+        step: CaseStep,
+    ) -> anyhow::Result<Stuck> {
+        let case = self.until(&debtor, &case_id, CaseState::NeedsClerk).await?;
+        ensure!(case.resolve_by_time.is_some() && case.pay_sheet.is_none() && case.step() == step, "{case:?}");
         let task = desk.tasks("").await?.into_iter().find(|task| task.case_id == case_id).context("its task")?;
-        ensure!(task.due_time == case.resolve_by_time && task.step() == case.step(), "{task:?} {case:?}");
+        ensure!(task.due_time == case.resolve_by_time && task.step() == step, "{task:?} {case:?}");
         ensure!(!task.resolved && task.proposed_decision() == Decision::Unspecified, "{task:?}");
-        Ok(task)
+        Ok(Stuck { debtor, request_id, case_id, task: task.task_id })
     }
 
     /// Opens a case and pays it, with something that goes wrong at the department meanwhile.
@@ -99,12 +114,12 @@ impl Run {
         Ok(case.case_id)
     }
 
-    async fn ends(&mut self, debtor: &Debtor, request_id: &str, case_id: &str, end: CaseState) -> anyhow::Result<()> {
-        let history = self.history(debtor, case_id).await?;
+    async fn ends(&mut self, stuck: &Stuck, end: CaseState) -> anyhow::Result<()> {
+        let history = self.history(&stuck.debtor, &stuck.case_id).await?;
         ensure!(history.last().map(pb::CaseEvent::to_state) == Some(end), "{history:?}");
         ensure!(history.iter().any(|event| event.actor == "clerk" && event.reason == "CLERK_DECIDED"), "{history:?}");
         let name = end.as_str_name().trim_start_matches("CASE_STATE_");
-        self.call(request_id).ended_as = Some(name.to_owned());
+        self.call(stuck.request_id).ended_as = Some(name.to_owned());
         Ok(())
     }
 }
@@ -126,59 +141,39 @@ fn what_nobody_knows_is_decided_by_clerks() {
         let (north, operator) = (Desk::of(other(NORTH)?).await?, Desk::of(other(OPERATOR)?).await?);
         ensure!(one.tasks("").await?.is_empty(), "nobody needs a clerk");
 
-        // No inquiry at Changsha can be read, no order closed, and one payment at Taiyuan stays in process for ever.
-        run.outside.stage_for(("police-430100", "inquire", "garble_cut"), 10_000, "1s").await?;
-        run.outside.stage_for(("wechatpay", "close", "error_before"), 10_000, "1s").await?;
-        let (taken, lost) = (run.debtor(40, CHANGSHA).await?, run.debtor(41, CHANGSHA).await?);
-        let (stuck, open) = (run.magic_debtor(120, TAIYUAN).await?, run.debtor(43, CHANGSHA).await?);
-        let back = run.open(&stuck, "stuck").await?.case_id;
-        run.pay(&stuck, &back).await?;
-        let closing = run.open(&open, "closing").await?.case_id;
-        run.until(&open, &closing, CaseState::WaitingPayment).await?;
-        let cancel = pb::CancelCaseRequest { case_id: closing.clone(), request_id: "cancel".to_owned() };
-        run.app.cases().cancel_case(with_token(cancel, &open.token)?).await?;
-        let did = run.paid_into(&taken, "taken", "drop_after").await?;
-        let again = run.paid_into(&lost, "lost", "drop_before").await?;
-        let tasks = [
-            (run.task_of(&one, &taken, &did).await?, CaseStep::Settle),
-            (run.task_of(&one, &lost, &again).await?, CaseStep::Settle),
-            (run.task_of(&one, &stuck, &back).await?, CaseStep::Settle),
-            (run.task_of(&one, &open, &closing).await?, CaseStep::Close),
-        ];
-        for (task, step) in &tasks {
-            ensure!(task.step() == *step, "{task:?}");
-        }
-        let [did_task, again_task, back_task, closing_task] = tasks.map(|(task, _)| task.task_id);
-
-        pages(&one, &north, [&did_task, &again_task, &closing_task], &back_task).await?;
-        strangers(run, &taken, &north, &operator, &did_task).await?;
-        malformed(&one, &did_task).await?;
+        let [did, again, back, closing] = undecided(run, &one).await?;
+        pages(&one, &north, [&did.task, &again.task, &closing.task], &back.task).await?;
+        strangers(run, &did.debtor, &north, &operator, &did.task).await?;
+        malformed(&one, &did.task).await?;
 
         let serial = run.outside.posted(&["police-430100"]).await?;
-        let serial = serial.get(&format!("{did}-settle")).context("the department has it")?;
-        the_department_has_it(&one, &two, &did_task, serial).await?;
-        run.ends(&taken, "taken", &did, CaseState::Done).await?;
+        let serial = serial.get(&format!("{}-settle", did.case_id)).context("the department has it")?;
+        the_department_has_it(&one, &two, &did.task, serial).await?;
+        run.ends(&did, CaseState::Done).await?;
 
         run.outside.calm().await?;
         // To send again moves no money that is not moved already: one clerk's word does.
-        let sent = one.decide("again", &again_task, Decision::SendAgain, "letter 7").await?.into_inner();
+        let sent = one.decide("again", &again.task, Decision::SendAgain, "letter 7").await?.into_inner();
         ensure!(!sent.needs_second_clerk && sent.task.as_ref().is_some_and(|task| task.resolved), "{sent:?}");
-        run.ends(&lost, "lost", &again, CaseState::Done).await?;
+        run.ends(&again, CaseState::Done).await?;
 
         // What was never paid cannot be given back, and no department did it.
         for (request_id, decision) in [("no-1", Decision::Refund), ("no-2", Decision::DepartmentDidIt)] {
-            let refusal = one.decide(request_id, &closing_task, decision, "letter 8").await;
+            let refusal = one.decide(request_id, &closing.task, decision, "letter 8").await;
             refused(refusal, "cases DECISION_NOT_ALLOWED", &[("step", "CLOSE")])?;
         }
-        one.decide("close", &closing_task, Decision::SendAgain, "letter 8").await?;
-        run.ends(&open, "closing", &closing, CaseState::Cancelled).await?;
+        one.decide("close", &closing.task, Decision::SendAgain, "letter 8").await?;
+        run.ends(&closing, CaseState::Cancelled).await?;
 
-        let proposed = two.decide("back", &back_task, Decision::Refund, "letter 9").await?.into_inner();
+        let proposed = two.decide("back", &back.task, Decision::Refund, "letter 9").await?.into_inner();
         ensure!(proposed.needs_second_clerk, "{proposed:?}");
-        ensure!(run.get(&stuck, &back).await?.state() == CaseState::NeedsClerk, "one clerk's word moves no money");
-        one.decide("back", &back_task, Decision::Refund, "letter 9").await?;
-        run.ends(&stuck, "stuck", &back, CaseState::Refunded).await?;
-        let after = one.decide("back-again", &back_task, Decision::Refund, "letter 9").await;
+        ensure!(
+            run.get(&back.debtor, &back.case_id).await?.state() == CaseState::NeedsClerk,
+            "one clerk's word moves no money"
+        );
+        one.decide("back", &back.task, Decision::Refund, "letter 9").await?;
+        run.ends(&back, CaseState::Refunded).await?;
+        let after = one.decide("back-again", &back.task, Decision::Refund, "letter 9").await;
         refused(after, "cases TASK_NOT_OPEN", &[])?;
         ensure!(one.tasks("").await?.is_empty(), "everything is decided");
         let asked = pb::ListTasksRequest { include_resolved: true, ..pb::ListTasksRequest::default() };
@@ -186,6 +181,29 @@ fn what_nobody_knows_is_decided_by_clerks() {
         ensure!(decided.len() == 4 && decided.iter().all(|task| task.resolved), "{decided:?}");
         Ok(())
     });
+}
+
+/// The department has one, never got another, decides nothing on a third; and an order is not closed.
+async fn undecided(run: &mut Run, one: &Desk) -> anyhow::Result<[Stuck; 4]> {
+    // No inquiry at Changsha can be read, no order closed, and one payment at Taiyuan stays in process for ever.
+    run.outside.stage_for(("police-430100", "inquire", "garble_cut"), 10_000, "1s").await?;
+    run.outside.stage_for(("wechatpay", "close", "error_before"), 10_000, "1s").await?;
+    let (taken, lost) = (run.debtor(40, CHANGSHA).await?, run.debtor(41, CHANGSHA).await?);
+    let (slow, open) = (run.magic_debtor(120, TAIYUAN).await?, run.debtor(43, CHANGSHA).await?);
+    let back = run.open(&slow, "slow").await?.case_id;
+    run.pay(&slow, &back).await?;
+    let closing = run.open(&open, "closing").await?.case_id;
+    run.until(&open, &closing, CaseState::WaitingPayment).await?;
+    let cancel = pb::CancelCaseRequest { case_id: closing.clone(), request_id: "cancel".to_owned() };
+    run.app.cases().cancel_case(with_token(cancel, &open.token)?).await?;
+    let did = run.paid_into(&taken, "taken", "drop_after").await?;
+    let again = run.paid_into(&lost, "lost", "drop_before").await?;
+    Ok([
+        run.stuck(one, taken, "taken", did, CaseStep::Settle).await?,
+        run.stuck(one, lost, "lost", again, CaseStep::Settle).await?,
+        run.stuck(one, slow, "slow", back, CaseStep::Settle).await?,
+        run.stuck(one, open, "closing", closing, CaseStep::Close).await?,
+    ])
 }
 
 /// The department took the payment, as its serial number says; two clerks have to see it.
@@ -313,8 +331,9 @@ fn what_is_not_decided_in_time_escalates() {
         for desk in [&one, &two] {
             desk.decide("refund", &task.task_id, Decision::Refund, "letter 9").await?;
         }
-        run.ends(&stuck, "stuck", &case_id, CaseState::Refunded).await?;
-        let history = run.history(&stuck, &case_id).await?;
+        let stuck = Stuck { debtor: stuck, request_id: "stuck", case_id, task: task.task_id };
+        run.ends(&stuck, CaseState::Refunded).await?;
+        let history = run.history(&stuck.debtor, &stuck.case_id).await?;
         let escalated = history.iter().filter(|event| event.reason == "TASK_ESCALATED").count();
         ensure!(escalated >= 2, "{history:?}");
         Ok(())

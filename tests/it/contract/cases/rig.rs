@@ -20,7 +20,7 @@ use runtime::Context;
 
 pub(super) const CHANGSHA: (&str, &str) = ("430100", "traffic/430100");
 pub(super) const TAIYUAN: (&str, &str) = ("140100", "traffic/140100");
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// A load citizen who has no case in any test.
 const STRANGER: u32 = 99_999;
 /// What must have been judged, where money moved and where none did. I9 is not among it: it is of processes, and here all roles share
