@@ -11,6 +11,7 @@ use lastmile_tests::simulation::EPOCH;
 use runtime::Timestamp;
 
 use crate::citizens::{self, Times};
+use crate::clerks;
 use crate::hosts::{Ground, Host, Machine};
 use crate::record::Record;
 use crate::trace;
@@ -26,6 +27,8 @@ const QUIET_LOOKS: u32 = 4;
 const TICK: Duration = Duration::from_millis(10);
 /// What every run must have been judged by. I9 is of processes, and here all hosts share one: drills judge it.
 const JUDGED: [&str; 8] = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I10"];
+/// What cases logs when an adapter's word is too early to be true. It does no harm, since two have to fail for that; it is a fault.
+const NOT_BELIEVED: &str = "it is not believed";
 const SYSTEMS: [&str; 3] = ["wechatpay", "police-430100", "police-140100"];
 
 /// What a run leaves.
@@ -62,6 +65,8 @@ pub(crate) fn run(seed: u64, place: &Path, wechat_keys: &Path, log: &dyn Fn() ->
     sim.client("citizens", citizens::live(ground.clone(), CITIZENS, times, record.clone()));
     let (of_watcher, seen_there) = (ground.clone(), record.clone());
     sim.host("office", move || citizens::watch(of_watcher.clone(), times, seen_there.clone()));
+    let (of_clerks, decided_there) = (ground.clone(), record.clone());
+    sim.host("desks", move || clerks::work(of_clerks.clone(), times, decided_there.clone()));
     let mut weather = Weather::drawn(seed, &record);
     let outcome = until_rest(&mut sim, &mut weather, &machines, &ground, &record);
     let now = EPOCH.plus(sim.elapsed());
@@ -110,8 +115,7 @@ fn stands(ground: &Ground, record: &Record, now: Timestamp) -> anyhow::Result<(S
         let cases = cases::audit::check(&ground.cases, now).await?;
         let events = store::outbox::head(&mut ground.payments.read().await?, "payments").await?;
         let seen = record.seen();
-        let open: Vec<_> =
-            cases.facts.iter().filter(|fact| !fact.state.is_terminal() && fact.state != State::NeedsClerk).collect();
+        let open: Vec<_> = cases.facts.iter().filter(|fact| !fact.state.is_terminal()).collect();
         let streamed = i64::try_from(cases.streamed)?;
         let rests = seen.busy == 0 && open.is_empty() && cases.cursor == events && seen.watched == streamed;
         let journals = SYSTEMS.map(|system| ground.journals.text(system).len());
@@ -133,7 +137,7 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
         std::fs::write(written.join(format!("{system}.journal")), ground.journals.text(system))?;
     }
     let trace = block_on(trace::gather(ground, record)).context("the trace")?;
-    let seen = record.seen();
+    let (seen, log) = (record.seen(), log());
     let world = World {
         now,
         payments: Some(ground.payments.clone()),
@@ -144,7 +148,7 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
         bounds: None,
         leaks: Some(Leaks {
             canaries: seen.canaries.clone(),
-            texts: vec![("the log".to_owned(), log().into_bytes())],
+            texts: vec![("the log".to_owned(), log.clone().into_bytes())],
             files: Vec::new(),
         }),
     };
@@ -154,6 +158,9 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
     for breach in &seen.breaches {
         writeln!(problems, "{breach}")?;
     }
+    for line in log.lines().filter(|line| line.contains(NOT_BELIEVED)) {
+        writeln!(problems, "a peer broke its contract: {line}")?;
+    }
     let opened = seen.calls.iter().filter(|call| !call.answers.is_empty()).count();
     if let Err(error) = report.require(&JUDGED) {
         writeln!(problems, "{error}")?;
@@ -161,7 +168,9 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
     let count = |state| evidence.cases.facts.iter().filter(|fact| fact.state == state).count();
     let ends = [State::Done, State::Refunded, State::Expired, State::Cancelled, State::Rejected, State::NeedsClerk];
     let ends: Vec<_> = ends.iter().map(|state| format!("{state:?} {}", count(*state))).collect();
-    let told = format!("{opened} cases ({})", ends.join(", "));
+    let by_clerks = evidence.cases.facts.iter().filter(|fact| fact.clerk_decided).count();
+    let late = evidence.cases.facts.iter().filter(|fact| fact.is_late_money).count();
+    let told = format!("{opened} cases ({}), {by_clerks} by clerks, {late} with late money", ends.join(", "));
     Ok(Run { trace, told, problems })
 }
 

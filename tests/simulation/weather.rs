@@ -17,6 +17,8 @@ pub(crate) const STORM: Duration = Duration::from_secs(100);
 const CALM: Duration = Duration::from_secs(3);
 /// Messages take this long at most in good weather.
 pub(crate) const LATENCY_MAX: Duration = Duration::from_millis(20);
+/// Calls that a department refuses while it is closed.
+const CLOSED_CALLS: u32 = 60;
 /// Who can be cut off from whom, besides the hosts from each other.
 const OUTSIDE: &str = "citizens";
 
@@ -66,6 +68,7 @@ impl Weather {
             healed: false,
         };
         weather.hosts();
+        weather.adapters();
         weather.network();
         weather.outside();
         weather
@@ -87,6 +90,36 @@ impl Weather {
             let hit = self.random.random_range(1..3);
             let at = self.moment();
             self.put(at, Act::Arm(host, Plan { point, hit }));
+        }
+    }
+
+    /// Settlements are lost on the way, so that an inquiry finds nothing before anybody may believe it; and an adapter dies around one,
+    /// early enough that what follows is felt: see [`Weather::close`].
+    fn adapters(&mut self) {
+        for (host, system) in [(Host::Changsha, "police-430100"), (Host::Taiyuan, "police-140100")] {
+            for second in (0..60).step_by(12) {
+                let at = CALM + Duration::from_secs(second) + self.millis(0, 4_000);
+                let (system, operation, fault) = (system.to_owned(), Operation::Pay, Fault::DropBefore);
+                self.put(at, Act::Stage(Staged { system, operation, fault, times: 1, delay: None }));
+            }
+            for second in (8..50).step_by(7) {
+                let at = CALM + Duration::from_secs(second) + self.millis(0, 2_000);
+                self.put(at, Act::Arm(host, Plan { point: "adapter.settle.after_reply".to_owned(), hit: 1 }));
+            }
+        }
+    }
+
+    /// The department closes when its adapter has died: whether it took the payment nobody is told for longer than there is time to
+    /// deliver. Whoever takes the lost answer for a "no" gives the money back.
+    fn close(&mut self, host: Host) {
+        let system = match host {
+            Host::Changsha => "police-430100",
+            Host::Taiyuan => "police-140100",
+            _ => return,
+        };
+        for operation in [Operation::Pay, Operation::Inquire] {
+            let (system, fault) = (system.to_owned(), Fault::Closed);
+            self.put(Duration::ZERO, Act::Stage(Staged { system, operation, fault, times: CLOSED_CALLS, delay: None }));
         }
     }
 
@@ -196,6 +229,9 @@ impl Weather {
             if sim.is_host_running(host.name()) {
                 sim.crash(host.name());
                 self.crashes += 1;
+                if !self.healed {
+                    self.close(host);
+                }
                 let back = if self.healed { sim.elapsed() } else { sim.elapsed() + self.millis(50, 4_000) };
                 self.put(back, Act::Start(host));
             }

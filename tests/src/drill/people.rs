@@ -354,7 +354,7 @@ impl People {
             _ => (Decision::SendAgain, "letter 2026-7".to_owned()),
         };
         let asked = pb::ResolveTaskRequest {
-            request_id: format!("{}-{}-{}", desk.name, task.task_id, decision.as_str_name()),
+            request_id: format!("{}-{}-{}", desk.name, task.task_id, i32::from(decision)),
             task_id: task.task_id.clone(),
             decision: decision.into(),
             evidence,

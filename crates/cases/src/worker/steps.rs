@@ -2,7 +2,7 @@
 
 use store::lease::Lease;
 
-use crate::domain::{Action, Event, State};
+use crate::domain::{Action, Answer, Event, Proof, State};
 use crate::engine::{Engine, Standing};
 use crate::error::Error;
 use crate::repo::File;
@@ -53,6 +53,16 @@ async fn settle(engine: &Engine, lease: &Lease, file: &File) -> Result<Standing,
     }
 }
 
+/// The domain does not take an adapter's word that nothing happened before the quiet period is over. Such a word is a fault of the adapter
+/// that nobody would notice otherwise.
+fn tell_early(engine: &Engine, file: &File, answer: &Answer<Proof>) {
+    let case = &file.case;
+    let (Answer::Rejected(rejection), Some(sent_at), Some(rules)) = (answer, case.sent_at, case.rules) else { return };
+    if rejection.code == "NEVER_HAPPENED" && engine.context.clock.now().since(sent_at) < rules.quiet_period {
+        tracing::warn!(case_id = %case.id, "an adapter says too early that a settlement never happened: it is not believed");
+    }
+}
+
 async fn call(engine: &Engine, lease: &Lease, file: &File, action: Action) -> Result<Standing, Error> {
     let (before, after) = points(action);
     engine.context.crash.point(before);
@@ -65,7 +75,11 @@ async fn call(engine: &Engine, lease: &Lease, file: &File, action: Action) -> Re
         Action::CloseOrder => Event::Ordered(peers.close_order(file).await?),
         Action::Release => Event::Released(peers.release(file).await?),
         Action::Settle => Event::Settled(peers.settle(file).await?),
-        Action::InquireSettle => Event::Inquired(peers.inquire(file).await?),
+        Action::InquireSettle => {
+            let answer = peers.inquire(file).await?;
+            tell_early(engine, file, &answer);
+            Event::Inquired(answer)
+        }
         Action::Post => Event::Posted(peers.post_order(file).await?),
         Action::Refund => Event::Refunded(peers.refund(file).await?),
         Action::FindRefund => Event::Refunded(peers.find_refund(file).await),
