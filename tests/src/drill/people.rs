@@ -22,7 +22,7 @@ use crate::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 pub const ENTRY_POINT: &str = "wechat";
 /// A look at a case whose stream tells nothing new comes after so many pauses.
 const LOOK_AFTER_PAUSES: u32 = 10;
-/// A clerk's token is good for longer.
+/// A token is good for longer.
 const TOKEN_AGE_MAX: Duration = Duration::from_secs(240);
 /// The last of the many citizens.
 const STRANGER: u32 = 169_999;
@@ -113,7 +113,7 @@ pub struct People {
     app: SuperApp,
     desks: [Desk; 2],
     /// Somebody who has no case, and a token; tries to reach those of others.
-    stranger: tokio::sync::OnceCell<String>,
+    stranger: Mutex<Option<(Instant, String)>>,
     heard: Heard,
     context: Context,
     patience: Duration,
@@ -135,7 +135,7 @@ impl People {
             outside: Outside::new(context, &doors.control),
             app: app(ENTRY_POINT)?,
             desks: [desk("clerk-1")?, desk("clerk-2")?],
-            stranger: tokio::sync::OnceCell::new(),
+            stranger: Mutex::default(),
             heard: heard.clone(),
             context: context.clone(),
             patience,
@@ -236,15 +236,23 @@ impl People {
         opened.map_err(|fault| anyhow::anyhow!("{request_id}: {fault}"))?.case.context("a case")
     }
 
+    /// The stranger's token: the one in hand, or a new one.
+    async fn stranger(&self) -> anyhow::Result<String> {
+        let in_hand = self.stranger.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, token)) = in_hand.filter(|(given, _)| given.elapsed() < TOKEN_AGE_MAX) {
+            return Ok(token);
+        }
+        let citizen = self.outside.citizen(STRANGER).await?;
+        self.heard.told().canaries.extend(citizen.canaries());
+        let profiles = [CHANGSHA.profile, TAIYUAN.profile];
+        let token = self.persist("token", async || self.app.citizen_token(&citizen, &profiles).await).await?;
+        *self.stranger.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), token.clone()));
+        Ok(token)
+    }
+
     /// A stranger asks for a case, and gets the answer that one who asks for nothing gets.
     pub async fn pry(&self, case_id: &str) -> anyhow::Result<()> {
-        let token = self.stranger.get_or_try_init(async || {
-            let citizen = self.outside.citizen(STRANGER).await?;
-            self.heard.told().canaries.extend(citizen.canaries());
-            let profiles = [CHANGSHA.profile, TAIYUAN.profile];
-            self.persist("token", async || self.app.citizen_token(&citizen, &profiles).await).await
-        });
-        let token = token.await?;
+        let token = &self.stranger().await?;
         let asked = pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: String::new() };
         let ask = async || Ok(self.app.cases().get_case(with_token(asked.clone(), token)?).await);
         let leaked =
