@@ -29,6 +29,7 @@ pub(crate) struct Known {
     pub(crate) until: Timestamp,
     /// The `authorization` header as it came, for roles that verify it themselves. Marked sensitive.
     pub(crate) credential: Option<HeaderValue>,
+    sent: (Box<[u8]>, bool),
     assertions: Mutex<Vec<Signed>>,
 }
 
@@ -78,13 +79,19 @@ impl Known {
     }
 
     fn new(caller: Caller, until: Timestamp, credential: Option<HeaderValue>) -> Self {
-        Self { caller, until, credential, assertions: Mutex::default() }
+        Self { caller, until, credential, sent: (Box::default(), false), assertions: Mutex::default() }
     }
 
-    /// Whether it is the caller with this token.
-    pub(crate) fn is(&self, token: &[u8]) -> bool {
-        let text = self.credential.as_ref().map(HeaderValue::as_bytes);
-        text.and_then(|text| text.strip_prefix(SCHEME.as_bytes())).is_some_and(|text| text == token)
+    /// Keeps the bytes that the credential was sent as, and whether they are coded.
+    #[must_use]
+    pub(crate) fn sent_as(mut self, (bytes, is_coded): (&[u8], bool)) -> Self {
+        self.sent = (bytes.into(), is_coded);
+        self
+    }
+
+    /// Whether it is the caller whose credential was sent so.
+    pub(crate) fn was_sent_as(&self, (bytes, is_coded): (&[u8], bool)) -> bool {
+        self.sent.1 == is_coded && *self.sent.0 == *bytes
     }
 
     /// The headers for a call to a profile: made once per item and region, then kept for half of their life.

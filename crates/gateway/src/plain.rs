@@ -15,7 +15,6 @@ use axum::{Json, Router};
 use contracts::identity::v1::identity_service_client::IdentityServiceClient;
 use http::Request;
 use http::header::CACHE_CONTROL;
-use hyper::body::Incoming;
 use rpc::oauth::{self, TokenAnswer, TokenError};
 use tower::ServiceExt;
 
@@ -48,7 +47,8 @@ impl Plain {
     }
 
     /// Answers a request that is not gRPC.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> http::Response<tonic::body::Body> {
+    pub(crate) async fn answer(&self, mut request: Request<rpc::Inbound>) -> http::Response<tonic::body::Body> {
+        rpc::Authorization::restore(&mut request);
         let answered = self.0.clone().oneshot(request.map(Body::new)).await;
         answered.unwrap_or_else(|never| match never {}).map(tonic::body::Body::new)
     }

@@ -13,8 +13,8 @@ use contracts::catalog::v1::Route;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use rpc::Authorization;
 use rpc::call::Call;
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -40,8 +40,8 @@ const ENTRY_POINT: HeaderName = HeaderName::from_static("lastmile-entry-point");
 #[derive(Clone)]
 pub struct Proxy(Arc<Core>);
 
-/// The end of a token, which is the signature's: it tells tokens apart as well as the whole does, at a hundredth of the bytes to hash.
-/// What is found by it is compared whole.
+/// The end of a credential as it was sent, which is the signature's: it tells tokens apart as well as the whole does, at a hundredth of
+/// the bytes to hash. What is found by it is compared whole.
 type Tail = [u8; 24];
 
 /// What one core keeps for itself: cores share nothing but snapshots and counters.
@@ -62,7 +62,7 @@ impl Proxy {
     }
 }
 
-impl Service<Request<Incoming>> for Proxy {
+impl Service<Request<rpc::Inbound>> for Proxy {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -71,7 +71,7 @@ impl Service<Request<Incoming>> for Proxy {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<rpc::Inbound>) -> Self::Future {
         let core = Arc::clone(&self.0);
         Box::pin(async move {
             let grpc = request
@@ -84,7 +84,7 @@ impl Service<Request<Incoming>> for Proxy {
 }
 
 impl Core {
-    async fn grpc(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn grpc(&self, request: Request<rpc::Inbound>) -> Response<Body> {
         let begun = Instant::now();
         let id = self.request_id(request.headers());
         let observed = self.shared.observe.begin(request.uri().path(), request.headers(), &id);
@@ -105,7 +105,7 @@ impl Core {
 
     async fn forward(
         &self,
-        request: Request<Incoming>,
+        request: Request<rpc::Inbound>,
         begun: Instant,
         asked: Result<Option<Duration>, rpc::Violation>,
         id: &Arc<str>,
@@ -113,11 +113,11 @@ impl Core {
         let asked = asked.map_err(Refusal::Invalid)?;
         let (parts, body) = request.into_parts();
         let plan = self.shared.plans.get(parts.uri.path()).ok_or(Refusal::MethodUnknown)?;
-        let known = self.known(&parts.headers)?;
+        let known = self.known(parts.extensions.get())?;
         policy::admit(plan, &known.caller)?;
         let longest =
             asked.unwrap_or(self.shared.config.call_timeout_max.into()).min(self.shared.config.call_timeout_max.into());
-        let body = self.collect(body, begun + longest).await?;
+        let body = self.whole(body)?;
         let envelope = if plan.peeks() { Some(peek::envelope(&body).map_err(Refusal::Envelope)?) } else { None };
         let routes = self.shared.routes.load();
         if routes.version() == 0 && plan.peeks() {
@@ -144,41 +144,41 @@ impl Core {
         given.map_or_else(|| self.shared.context.ids.hex(32).into(), Arc::from)
     }
 
-    /// Who is calling: from the cache, or verified now.
-    fn known(&self, headers: &HeaderMap) -> Result<Arc<Known>, Refusal> {
-        let mut given = headers.get_all(AUTHORIZATION).iter();
-        let token = match (given.next(), given.next()) {
-            (None, _) => return Ok(Arc::clone(&self.shared.anonymous)),
-            (Some(_), Some(_)) => return Err(Refusal::Unauthenticated { check: "repeated" }),
-            (Some(value), None) => bearer(value)?,
+    /// Who is calling: from the cache, or verified now. A credential that was seen before is not even decoded.
+    fn known(&self, given: Option<&Authorization>) -> Result<Arc<Known>, Refusal> {
+        let unauthenticated = |check| Refusal::Unauthenticated { check };
+        let value = match given {
+            None => return Ok(Arc::clone(&self.shared.anonymous)),
+            Some(Authorization { is_repeated: true, .. }) => return Err(unauthenticated("repeated")),
+            Some(Authorization { value, .. }) => value,
         };
-        let tail: &Tail = token.last_chunk().ok_or(Refusal::Unauthenticated { check: "shape" })?;
+        let sent = value.as_sent();
+        let tail: Option<Tail> = sent.0.last_chunk().copied();
         let now = self.shared.context.clock.now();
         let mut cache = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = cache.get(tail)
-            && known.is(token)
+        if let Some(known) = tail.and_then(|tail| cache.get(&tail))
+            && known.was_sent_as(sent)
             && now < known.until
         {
             return Ok(known);
         }
-        let text = std::str::from_utf8(token).map_err(|_| Refusal::Unauthenticated { check: "bearer" })?;
-        let known = Arc::new(self.shared.verify(text, now)?);
-        cache.insert(*tail, Arc::clone(&known));
+        let text = value.clone().text().ok_or(unauthenticated("bearer"))?;
+        let known = Arc::new(self.shared.verify(bearer(&text)?, now)?.sent_as(sent));
+        if let Some(tail) = tail {
+            cache.insert(tail, Arc::clone(&known));
+        }
         Ok(known)
     }
 
-    /// Reads the whole body, within the limit and the caller's deadline.
-    async fn collect(&self, body: Incoming, deadline: Instant) -> Result<Bytes, Refusal> {
+    /// The whole body, within the limit; the caller's deadline was kept while it came.
+    fn whole(&self, body: rpc::Inbound) -> Result<Bytes, Refusal> {
         let bytes_max = self.shared.config.body_bytes_max.bytes();
         let too_long = Refusal::Limit { limit: "body", max: bytes_max as u64, unit: "bytes" };
-        if http_body::Body::size_hint(&body).lower() > bytes_max as u64 {
-            return Err(too_long);
-        }
-        let limited = Limited::new(body, bytes_max);
-        match tokio::time::timeout_at(deadline, limited.collect()).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(_)) => Err(too_long),
-            Err(_) => Err(Refusal::Deadline),
+        match body.whole() {
+            Ok(body) if body.len() > bytes_max => Err(too_long),
+            Ok(body) => Ok(body),
+            Err(rpc::Missing::TooLong) => Err(too_long),
+            Err(rpc::Missing::Late | rpc::Missing::Broken) => Err(Refusal::Deadline),
         }
     }
 
@@ -233,9 +233,10 @@ impl Core {
 }
 
 /// The token of an `authorization` header.
-fn bearer(value: &HeaderValue) -> Result<&[u8], Refusal> {
-    match value.as_bytes().split_at_checked(SCHEME.len()) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) => Ok(token),
+fn bearer(text: &[u8]) -> Result<&str, Refusal> {
+    let text = std::str::from_utf8(text).ok().and_then(|text| text.split_at_checked(SCHEME.len()));
+    match text {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(SCHEME) => Ok(token),
         _ => Err(Refusal::Unauthenticated { check: "bearer" }),
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 
 /// What a client sends first.
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) const HEAD_BYTES: usize = 9;
 /// Longest payload that everybody takes, and the longest that is taken here.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 16_384;
@@ -34,7 +34,6 @@ pub(crate) mod flag {
 
 /// Parameters of SETTINGS.
 pub(crate) mod setting {
-    pub(crate) const HEADER_TABLE_SIZE: u16 = 1;
     pub(crate) const ENABLE_PUSH: u16 = 2;
     pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
     pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -49,6 +48,7 @@ pub struct Reason(pub u32);
 impl Reason {
     pub(crate) const NO_ERROR: Self = Self(0);
     pub(crate) const PROTOCOL_ERROR: Self = Self(1);
+    pub(crate) const INTERNAL_ERROR: Self = Self(2);
     pub(crate) const FLOW_CONTROL_ERROR: Self = Self(3);
     pub(crate) const STREAM_CLOSED: Self = Self(5);
     pub(crate) const FRAME_SIZE_ERROR: Self = Self(6);

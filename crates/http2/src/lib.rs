@@ -14,7 +14,7 @@ mod hpack;
 mod received;
 mod server;
 
-pub use frame::Reason;
+pub use frame::{PREFACE, Reason};
 pub use hpack::Value;
 pub use received::{Missing, Pieces, Received};
 pub use server::{Authorization, Connection, Error, Handler, Limits};

@@ -7,12 +7,13 @@ mod send;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::future::{AbortHandle, Abortable};
+use futures::future::{AbortHandle, Abortable, CatchUnwind};
 use futures::stream::{FuturesUnordered, Stream as _};
 use http::{HeaderMap, Request, Response, request};
 use http_body::Body;
@@ -134,6 +135,9 @@ pub struct Connection<T, H: Handler> {
     taken: Instant,
 }
 
+/// Nothing in it is pinned in place: answers stand on the heap.
+impl<T: Unpin, H: Handler> Unpin for Connection<T, H> {}
+
 /// How far the connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begun {
@@ -203,26 +207,40 @@ enum Outbound<B> {
 
 struct Answering<F> {
     stream: u32,
-    answer: Abortable<F>,
+    answer: Abortable<CatchUnwind<AssertUnwindSafe<F>>>,
+}
+
+/// How the work on an answer came out.
+enum Answered<R> {
+    Done(R),
+    Panicked,
+    /// Nobody wants it any more.
+    Dropped,
 }
 
 impl<F: Future + Unpin> Future for Answering<F> {
-    /// None when it is not wanted any more.
-    type Output = (u32, Option<F::Output>);
+    type Output = (u32, Answered<F::Output>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
-        Poll::Ready((self.stream, answer.ok()))
+        let answered = match ready!(Pin::new(&mut self.answer).poll(cx)) {
+            Ok(Ok(answer)) => Answered::Done(answer),
+            // The hook of the process has told of it.
+            Ok(Err(_)) => Answered::Panicked,
+            Err(_) => Answered::Dropped,
+        };
+        Poll::Ready((self.stream, answered))
     }
 }
 
 impl<T, H> Connection<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler + Unpin,
+    H: Handler,
 {
     /// Takes a connection whose client has sent, or will send, the preface.
-    pub fn new(io: T, handler: H, limits: Limits) -> Self {
+    ///
+    /// Shape: `read` is what was read of it before.
+    pub fn new(io: T, read: BytesMut, handler: H, limits: Limits) -> Self {
         let now = Instant::now();
         let mut outbound = BytesMut::new();
         frame::settings(
@@ -240,7 +258,7 @@ where
             io,
             handler,
             limits,
-            inbound: BytesMut::new(),
+            inbound: read,
             outbound,
             begun: Begun::No,
             decoder: Decoder::new(frame::TABLE_BYTES_DEFAULT),
@@ -289,8 +307,10 @@ where
         }
         while self.outbound.len() < WRITE_BYTES && self.frame()? {}
         while let Poll::Ready(Some((stream, answer))) = Pin::new(&mut self.answers).poll_next(cx) {
-            if let Some(answer) = answer {
-                self.answered(stream, answer);
+            match answer {
+                Answered::Done(answer) => self.answered(stream, answer),
+                Answered::Panicked => self.end_stream(stream, Reason::INTERNAL_ERROR),
+                Answered::Dropped => {}
             }
             has_moved = true;
         }
@@ -394,7 +414,8 @@ where
                 self.inbound = BytesMut::new();
                 self.outbound = BytesMut::new();
             }
-            let rest = if has_work || self.asked.is_some() { TICK } else { self.limits.keepalive_interval.min(IDLE_TICK) };
+            let rest =
+                if has_work || self.asked.is_some() { TICK } else { self.limits.keepalive_interval.min(IDLE_TICK) };
             self.alarm.as_mut().reset(now + rest);
         }
         false
@@ -414,7 +435,7 @@ enum Turn {
 impl<T, H> Future for Connection<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler + Unpin,
+    H: Handler,
 {
     type Output = Result<(), Error>;
 

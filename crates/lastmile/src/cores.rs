@@ -33,10 +33,10 @@ pub(crate) struct Cores {
 /// What a thread serves with; the gateway's proxy of one core.
 pub(crate) trait Public:
     tower::Service<
-        http::Request<hyper::body::Incoming>,
+        http::Request<rpc::Inbound>,
         Response = http::Response<tonic::body::Body>,
         Error = std::convert::Infallible,
-        Future: Send + 'static,
+        Future: Send + Unpin + 'static,
     > + Clone
     + Send
     + Sync
@@ -46,10 +46,10 @@ pub(crate) trait Public:
 
 impl<S> Public for S where
     S: tower::Service<
-            http::Request<hyper::body::Incoming>,
+            http::Request<rpc::Inbound>,
             Response = http::Response<tonic::body::Body>,
             Error = std::convert::Infallible,
-            Future: Send + 'static,
+            Future: Send + Unpin + 'static,
         > + Clone
         + Send
         + Sync

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
-use hyper::body::Incoming;
 use rpc::stack::{Authenticate, Door, Refused, Response, Server, ServerOptions};
 use rpc::{Contract, Peer, Principal};
 use tonic::service::Routes;
@@ -47,7 +46,7 @@ impl Authenticate for Stranger {
     }
 }
 
-impl Service<Request<Incoming>> for Front {
+impl Service<Request<rpc::Inbound>> for Front {
     type Response = Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
@@ -56,7 +55,7 @@ impl Service<Request<Incoming>> for Front {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<rpc::Inbound>) -> Self::Future {
         if request.uri().path().starts_with(STANDARD) {
             let server = self.standard.clone();
             return Box::pin(async move { Ok(server.handle(request.map(tonic::body::Body::new)).await) });

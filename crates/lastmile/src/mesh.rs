@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request};
-use hyper::body::Incoming;
 use rpc::stack::{Door, Response, Server, ServerOptions};
 use rpc::tls::ServerIdentity;
 use rpc::{Contract, MESH_KEY, Trust};
@@ -74,7 +73,7 @@ fn role_of_path(path: &str) -> Option<Role> {
     }
 }
 
-impl Service<Request<Incoming>> for MeshService {
+impl Service<Request<rpc::Inbound>> for MeshService {
     type Response = Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
@@ -83,7 +82,7 @@ impl Service<Request<Incoming>> for MeshService {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<rpc::Inbound>) -> Self::Future {
         let server = self.0.server(request.uri().path(), request.headers()).clone();
         let answer = async move { Ok(server.handle(request.map(tonic::body::Body::new)).await) };
         Box::pin(answer)

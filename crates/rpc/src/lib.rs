@@ -45,12 +45,13 @@ pub use fault::{
     COMMON, Details, Effect, Fault, Kind, Origin, ReasonSpec, ReasonTable, RemoteFault, Retry, Violation, not_served,
     status,
 };
+pub use http2::{Authorization, Missing};
 pub use mounted::{Mounted, Readiness};
 pub use not_served::NOT_SERVED;
 pub use peer::Peer;
 pub use principal::{Principal, principal};
 pub use role::{ROLES, Role, role_name, role_named, role_of_key};
-pub use serve::{Limits, Trust, serve};
+pub use serve::{Inbound, Limits, Trust, serve};
 pub use stack::{ClientOptions, Door, Request, Response, Server, ServerOptions};
 pub use standard::{ReflectionError, standard};
 pub use wire::{MESH_KEY, Mesh, MeshError, RemoteOptions, Wire};

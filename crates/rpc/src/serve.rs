@@ -6,6 +6,7 @@
 
 mod connection;
 mod count;
+mod inbound;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
-use hyper::body::Incoming;
 use runtime::{Io, Listener};
 use tower::Service;
 
@@ -22,6 +22,7 @@ use crate::peer::Peer;
 use crate::role::Role;
 use crate::tls::ServerIdentity;
 use count::Count;
+pub use inbound::Inbound;
 
 /// What one listener allows. The defaults are those of the mesh. Source: Envoy's advice for edges; measured on a bare server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,10 @@ pub struct Limits {
     pub connection_window_bytes: u32,
     /// All header fields of one request together, bytes.
     pub header_list_bytes_max: u32,
+    /// Longest body of one request, bytes. Services have limits of their own, and better words for them: this is only what is ever held.
+    pub body_bytes_max: usize,
+    /// Longest that the body of a request may take to come, whatever its caller's deadline.
+    pub body_timeout: Duration,
     /// Whether HTTP/1 is answered too; the public listener has plain endpoints.
     pub http1: bool,
 }
@@ -69,6 +74,8 @@ impl Default for Limits {
             stream_window_bytes: 64 * 1024,
             connection_window_bytes: 1024 * 1024,
             header_list_bytes_max: 16 * 1024,
+            body_bytes_max: 2 * 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
             http1: false,
         }
     }
@@ -89,7 +96,7 @@ pub enum Trust {
 
 /// Serves connections until the tasks' stop, then drains.
 ///
-/// Shape: `service` answers `http::Request<Incoming>`, which carries the [`Peer`] as an extension; a [`crate::Server`] fits. Returns when
+/// Shape: `service` answers `http::Request<Inbound>`, which carries the [`Peer`] as an extension; a [`crate::Server`] fits. Returns when
 /// every connection is gone or the drain is over. Each connection is a task of the context.
 /// Errors: only those of a listener that cannot go on.
 pub async fn serve<S, B>(
@@ -100,12 +107,12 @@ pub async fn serve<S, B>(
     context: runtime::Context,
 ) -> std::io::Result<()>
 where
-    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>
+    S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible>
         + Clone
         + Send
         + Sync
         + 'static,
-    S::Future: Send + 'static,
+    S::Future: Send + Unpin + 'static,
     B: Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -145,8 +152,8 @@ impl Shared {
     /// One connection, from its first byte to its last.
     async fn connection<S, B>(&self, io: Io, address: SocketAddr, service: S)
     where
-        S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send + 'static,
+        S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + Unpin + 'static,
         B: Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {

@@ -154,7 +154,8 @@ pub(crate) fn client(
 
 impl Server {
     /// Answers one request. The same as the tower service, without its ceremony.
-    pub fn handle(&self, request: Request) -> BoxFuture<'static, Response> {
+    pub fn handle(&self, mut request: Request) -> BoxFuture<'static, Response> {
+        http2::Authorization::restore(&mut request);
         self.0.call(request)
     }
 }
@@ -172,7 +173,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        http2::Authorization::restore(&mut request);
         Service::call(&mut self.0, request.map(Body::new))
     }
 }

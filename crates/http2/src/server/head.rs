@@ -20,6 +20,34 @@ pub struct Authorization {
     pub is_repeated: bool,
 }
 
+impl Authorization {
+    /// Puts it where all other headers are, marked as sensitive, for whoever looks for it there. A repeated one stands there twice.
+    pub fn restore<B>(request: &mut http::Request<B>) {
+        let Some(authorization) = request.extensions_mut().remove::<Self>() else { return };
+        let is_repeated = authorization.is_repeated;
+        // A text that is no header value verifies nowhere: an empty one stands for it.
+        let text = authorization.value.text().unwrap_or_default();
+        let mut value = HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        value.set_sensitive(true);
+        if is_repeated {
+            request.headers_mut().append(AUTHORIZATION, value.clone());
+        }
+        request.headers_mut().append(AUTHORIZATION, value);
+    }
+
+    /// Takes it from where HTTP/1 has it.
+    pub fn take<B>(request: &mut http::Request<B>) {
+        let http::header::Entry::Occupied(values) = request.headers_mut().entry(AUTHORIZATION) else { return };
+        let (_, mut values) = values.remove_entry_mult();
+        if let Some(first) = values.next() {
+            let value = Value::plain(Bytes::copy_from_slice(first.as_bytes()));
+            let is_repeated = values.next().is_some();
+            drop(values);
+            request.extensions_mut().insert(Self { value, is_repeated });
+        }
+    }
+}
+
 /// Why a head is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {

@@ -1,13 +1,18 @@
 //! What comes from the peer.
 
+use std::panic::AssertUnwindSafe;
+
 use bytes::{Buf, Bytes, BytesMut};
+use futures::FutureExt as _;
 use futures::future::Abortable;
 use http::{Request, request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::head::{Collector, Fault};
-use super::{Answering, Begun, Block, Connection, DRAIN_PING, Error, Handler, Inbound, Leaving, Outbound, Stream, gone};
+use super::{
+    Answering, Begun, Block, Connection, DRAIN_PING, Error, Handler, Inbound, Leaving, Outbound, Stream, gone,
+};
 use crate::frame::{self, Head, Reason, WINDOW_MAX, flag, kind, setting};
 use crate::received::{Missing, Received, pieces};
 
@@ -25,7 +30,7 @@ const BUSY: Error = Error::Peer { reason: Reason::ENHANCE_YOUR_CALM, what: "fram
 impl<T, H> Connection<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler + Unpin,
+    H: Handler,
 {
     /// Handles a frame.
     pub(super) fn received(&mut self, head: Head, payload: Bytes) -> Result<(), Error> {
@@ -188,7 +193,10 @@ where
         let (abort, registration) = futures::future::AbortHandle::new_pair();
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.abort = Some(abort);
-            self.answers.push(Answering { stream: id, answer: Abortable::new(answer, registration) });
+            self.answers.push(Answering {
+                stream: id,
+                answer: Abortable::new(AssertUnwindSafe(answer).catch_unwind(), registration),
+            });
         }
     }
 
@@ -296,14 +304,16 @@ where
     /// The body will not be taken, or will not come: the request is answered without it.
     fn give_up_body(&mut self, id: u32, why: Missing) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if let Inbound::Whole { head: Some(head), body, .. } = std::mem::replace(&mut stream.inbound, Inbound::Unwanted) {
+        if let Inbound::Whole { head: Some(head), body, .. } = std::mem::replace(&mut stream.inbound, Inbound::Unwanted)
+        {
             self.buffered = self.buffered.saturating_sub(body.len());
             self.ask(id, *head, Received::Missing(why));
         }
     }
 
     pub(super) fn give_up_late_bodies(&mut self, now: Instant) {
-        let is_late = |stream: &Stream<H::Body>| matches!(&stream.inbound, Inbound::Whole { late_at, .. } if *late_at <= now);
+        let is_late =
+            |stream: &Stream<H::Body>| matches!(&stream.inbound, Inbound::Whole { late_at, .. } if *late_at <= now);
         let late: Vec<u32> = self.streams.iter().filter(|(_, stream)| is_late(stream)).map(|(id, _)| *id).collect();
         for id in late {
             self.give_up_body(id, Missing::Late);

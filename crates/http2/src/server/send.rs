@@ -31,7 +31,7 @@ enum Sent {
 impl<T, H> Connection<T, H>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    H: Handler + Unpin,
+    H: Handler,
 {
     /// Takes an answer: its head goes at once, its body in turn.
     pub(super) fn answered(&mut self, id: u32, answer: Response<H::Body>) {
@@ -48,8 +48,7 @@ where
             return self.finished(id);
         }
         stream.moved = Instant::now();
-        stream.outbound =
-            Outbound::Body { body: Box::pin(body), piece: Bytes::new(), trailers: None, is_read: false };
+        stream.outbound = Outbound::Body { body: Box::pin(body), piece: Bytes::new(), trailers: None, is_read: false };
         self.sending.push_back(id);
     }
 

@@ -1,107 +1,199 @@
-//! One connection: its protocol limits, its first request, its age, its end.
+//! One connection: its protocol, its first request, its age, its end.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use http::request::Parts;
 use http_body::Body;
+use http_body_util::{BodyExt as _, Limited};
+use http2::{Authorization, Handler, Missing, PREFACE, Received};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use runtime::Io;
-use runtime::tasks::Executor;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 use tower::Service;
 
-use super::Limits;
+use super::{Inbound, Limits};
 use crate::peer::Peer;
+use crate::stack::timeout_of;
 
 /// Most header fields of an HTTP/1 request.
 const HEADERS_MAX: usize = 100;
+/// The one service that reads while it answers.
+const REFLECTION: &str = "/grpc.reflection.";
 
-pub(super) async fn run<S, B>(io: Io, peer: Peer, service: S, limits: &Limits, context: &runtime::Context)
+pub(super) async fn run<S, B>(mut io: Io, peer: Peer, service: S, limits: &Limits, context: &runtime::Context)
 where
-    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
+    S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + Unpin + 'static,
     B: Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let first = Arc::new(First::default());
-    let answering = answering(service, peer, first.clone());
-    let builder = builder(limits, context.tasks.executor("rpc.serve.stream"));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), answering));
     let stop = context.tasks.token();
     let age = crate::jitter(&context.ids, limits.connection_age_max);
+    let age = pin!(tokio::time::sleep(age));
+    // In a fixed order, here and below: a random one would not replay.
+    let opened = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        opened = tokio::time::timeout(limits.first_request_timeout, opening(&mut io, limits.http1)) => opened,
+    };
+    let (read, is_http2) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return tracing::debug!(%error, "connection ended before it began"),
+        Err(_) => return tracing::debug!(why = "silence", "connection dropped"),
+    };
+    let Limits { body_bytes_max, body_timeout, .. } = *limits;
+    let answering = Answering { service, peer, first: first.clone(), body_bytes_max, body_timeout };
     let go = async {
         tokio::select! {
             biased;
             () = stop.cancelled() => "stop",
-            () = tokio::time::sleep(age) => "age",
+            () = age => "age",
             () = first.missed(limits.first_request_timeout) => "silence",
         }
     };
-    // In a fixed order, here and above: a random one would not replay.
+    if is_http2 {
+        let connection = http2::Connection::new(io, read, answering, http2_limits(limits));
+        attend(connection, http2::Connection::graceful_shutdown, go, limits.drain_timeout).await;
+    } else {
+        let (reader, writer) = tokio::io::split(io);
+        let io = tokio::io::join(io::Cursor::new(read).chain(reader), writer);
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.first_request_timeout)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(usize::try_from(limits.header_list_bytes_max).unwrap_or(usize::MAX).max(8 * 1024))
+            .auto_date_header(false);
+        let serve = hyper::service::service_fn(move |request| answering.clone().http1(request));
+        let connection = builder.serve_connection(TokioIo::new(io), serve);
+        attend(connection, |connection| connection.graceful_shutdown(), go, limits.drain_timeout).await;
+    }
+}
+
+/// Runs a connection to its end, which is asked for when `go` says why.
+async fn attend<C, E>(
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    go: impl Future<Output = &'static str>,
+    drain_timeout: Duration,
+) where
+    C: Future<Output = Result<(), E>>,
+    E: std::fmt::Display,
+{
+    let mut connection = pin!(connection);
     let why = tokio::select! {
         biased;
         ended = connection.as_mut() => return note(ended),
         why = go => why,
     };
     tracing::debug!(why, "connection asked to go");
-    connection.as_mut().graceful_shutdown();
+    shut_down(connection.as_mut());
     // A peer that never sent a request has nothing in hand to wait for.
-    let grace = if why == "silence" { Duration::ZERO } else { limits.drain_timeout };
+    let grace = if why == "silence" { Duration::ZERO } else { drain_timeout };
     match tokio::time::timeout(grace, connection).await {
         Ok(ended) => note(ended),
         Err(_) => tracing::debug!(why, "connection dropped"),
     }
 }
 
-fn builder(limits: &Limits, executor: Executor) -> auto::Builder<Executor> {
-    let mut builder = auto::Builder::new(executor);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_max)
-        .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
-        .max_header_list_size(limits.header_list_bytes_max)
-        .keep_alive_interval(limits.keepalive_interval)
-        .keep_alive_timeout(limits.keepalive_timeout)
-        // The date is the system's; nobody needs it, and a simulation must not see it.
-        .auto_date_header(false);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.first_request_timeout)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(usize::try_from(limits.header_list_bytes_max).unwrap_or(usize::MAX).max(8 * 1024))
-        .auto_date_header(false);
-    if limits.http1 { builder } else { builder.http2_only() }
+/// Reads until it is clear which protocol is spoken; true for HTTP/2.
+async fn opening(io: &mut Io, http1: bool) -> io::Result<(BytesMut, bool)> {
+    let mut read = BytesMut::with_capacity(PREFACE.len());
+    while http1 && read.len() < PREFACE.len() {
+        if !PREFACE.starts_with(&read) {
+            return Ok((read, false));
+        }
+        if io.read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let is_http2 = !http1 || read.starts_with(PREFACE);
+    Ok((read, is_http2))
 }
 
-/// Puts the peer on every request and notes that there was one.
-fn answering<S, B>(
+fn http2_limits(limits: &Limits) -> http2::Limits {
+    http2::Limits {
+        streams_max: limits.streams_max,
+        stream_window_bytes: limits.stream_window_bytes,
+        connection_window_bytes: limits.connection_window_bytes,
+        header_list_bytes_max: limits.header_list_bytes_max,
+        body_bytes_max: limits.body_bytes_max,
+        keepalive_interval: limits.keepalive_interval,
+        keepalive_timeout: limits.keepalive_timeout,
+    }
+}
+
+/// A service as a connection asks it: the peer is on every request, and the first one is noted.
+#[derive(Clone)]
+struct Answering<S> {
     service: S,
     peer: Peer,
     first: Arc<First>,
-) -> impl hyper::service::Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible, Future: Send>
+    body_bytes_max: usize,
+    body_timeout: Duration,
+}
+
+impl<S, B> Answering<S>
 where
-    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body,
+    S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
 {
-    hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
-        first.seen();
-        request.extensions_mut().insert(peer.clone());
-        let mut service = service.clone();
-        async move {
-            // Only readiness that the call itself takes: our services are always ready.
-            let Ok(()) = std::future::poll_fn(|cx| service.poll_ready(cx)).await;
-            service.call(request).await
-        }
-    })
+    fn call(&self, request: http::Request<Received>) -> S::Future {
+        self.first.seen();
+        let mut request = request.map(|body| Inbound::new(body, self.body_bytes_max));
+        request.extensions_mut().insert(self.peer.clone());
+        let mut service = self.service.clone();
+        // Our services are always ready; being asked keeps to tower's contract.
+        let _ = service.poll_ready(&mut std::task::Context::from_waker(Waker::noop()));
+        service.call(request)
+    }
+
+    async fn http1(self, mut request: http::Request<Incoming>) -> Result<http::Response<B>, Infallible> {
+        Authorization::take(&mut request);
+        let (parts, body) = request.into_parts();
+        let collected = Limited::new(body, self.body_bytes_max).collect();
+        let body = match tokio::time::timeout(self.body_timeout, collected).await {
+            Ok(Ok(collected)) => Received::Whole(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Received::Missing(Missing::TooLong),
+            Ok(Err(_)) => Received::Missing(Missing::Broken),
+            Err(_) => Received::Missing(Missing::Late),
+        };
+        self.call(http::Request::from_parts(parts, body)).await
+    }
+}
+
+impl<S, B> Handler for Answering<S>
+where
+    S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + Unpin + 'static,
+    B: Body<Data = bytes::Bytes> + Send + 'static,
+{
+    type Body = B;
+    type Answer = futures::future::Map<S::Future, fn(Result<http::Response<B>, Infallible>) -> http::Response<B>>;
+
+    fn reads_pieces(&self, head: &Parts) -> bool {
+        head.uri.path().starts_with(REFLECTION)
+    }
+
+    fn patience(&self, head: &Parts) -> Duration {
+        let asked = timeout_of(&head.headers).ok().flatten();
+        asked.map_or(self.body_timeout, |asked| asked.min(self.body_timeout))
+    }
+
+    fn answer(&self, request: http::Request<Received>) -> Self::Answer {
+        let sure = |answered: Result<http::Response<B>, Infallible>| answered.unwrap_or_else(|never| match never {});
+        futures::FutureExt::map(self.call(request), sure)
+    }
 }
 
 /// Whether the first request has come.
