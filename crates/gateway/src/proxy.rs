@@ -13,7 +13,7 @@ use contracts::catalog::v1::Route;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use rpc::Authorization;
 use rpc::call::Call;
 use tokio::time::Instant;
@@ -117,7 +117,7 @@ impl Core {
         policy::admit(plan, &known.caller)?;
         let longest =
             asked.unwrap_or(self.shared.config.call_timeout_max.into()).min(self.shared.config.call_timeout_max.into());
-        let body = self.whole(body)?;
+        let body = self.collect(body, begun + longest).await?;
         let envelope = if plan.peeks() { Some(peek::envelope(&body).map_err(Refusal::Envelope)?) } else { None };
         let routes = self.shared.routes.load();
         if routes.version() == 0 && plan.peeks() {
@@ -170,15 +170,23 @@ impl Core {
         Ok(known)
     }
 
-    /// The whole body, within the limit; the caller's deadline was kept while it came.
-    fn whole(&self, body: rpc::Inbound) -> Result<Bytes, Refusal> {
+    /// Reads the whole body, within the limit and the caller's deadline. Mostly it is there.
+    async fn collect(&self, body: rpc::Inbound, deadline: Instant) -> Result<Bytes, Refusal> {
         let bytes_max = self.shared.config.body_bytes_max.bytes();
         let too_long = Refusal::Limit { limit: "body", max: bytes_max as u64, unit: "bytes" };
-        match body.whole() {
-            Ok(body) if body.len() > bytes_max => Err(too_long),
-            Ok(body) => Ok(body),
-            Err(rpc::Missing::TooLong) => Err(too_long),
-            Err(rpc::Missing::Late | rpc::Missing::Broken) => Err(Refusal::Deadline),
+        let body = match body.whole() {
+            Ok(body) if body.len() > bytes_max => return Err(too_long),
+            Ok(body) => return Ok(body),
+            Err(body) => body,
+        };
+        if http_body::Body::size_hint(&body).lower() > bytes_max as u64 {
+            return Err(too_long);
+        }
+        let limited = Limited::new(body, bytes_max);
+        match tokio::time::timeout_at(deadline, limited.collect()).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(_)) => Err(too_long),
+            Err(_) => Err(Refusal::Deadline),
         }
     }
 

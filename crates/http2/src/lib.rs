@@ -16,5 +16,5 @@ mod server;
 
 pub use frame::{PREFACE, Reason};
 pub use hpack::Value;
-pub use received::{Missing, Pieces, Received};
+pub use received::{Broken, Pieces, Received};
 pub use server::{Authorization, Connection, Error, Handler, Limits};

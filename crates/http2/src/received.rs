@@ -8,53 +8,28 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// The body of a request: whole, except of the few methods that read while they answer.
+/// The body of a request.
 #[derive(Debug)]
 pub enum Received {
-    /// All of it.
+    /// All of it: it had come before anybody was asked.
     Whole(Bytes),
-    /// It is not there, and will not be.
-    Missing(Missing),
     /// What comes, as it comes.
     Pieces(Pieces),
 }
 
-/// Why there is no body.
+/// The caller broke off: there is no more of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Missing {
-    /// More than is taken.
-    #[error("the body is longer than is taken")]
-    TooLong,
-    /// Not whole in the time that there was.
-    #[error("the body did not come in time")]
-    Late,
-    /// The caller broke off.
-    #[error("the caller broke off")]
-    Broken,
-}
-
-impl Received {
-    /// The whole body.
-    ///
-    /// Errors: why it is not there.
-    pub fn whole(self) -> Result<Bytes, Missing> {
-        match self {
-            Self::Whole(bytes) => Ok(bytes),
-            Self::Missing(missing) => Err(missing),
-            Self::Pieces(_) => Err(Missing::Broken),
-        }
-    }
-}
+#[error("the caller broke off")]
+pub struct Broken;
 
 impl Body for Received {
     type Data = Bytes;
-    type Error = Missing;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Missing>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut *self {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Missing(missing) => Poll::Ready(Some(Err(*missing))),
             Self::Pieces(pieces) => pieces.poll(cx),
         }
     }
@@ -66,7 +41,7 @@ impl Body for Received {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Missing(_) | Self::Pieces(_) => SizeHint::default(),
+            Self::Pieces(_) => SizeHint::default(),
         }
     }
 }
@@ -82,7 +57,7 @@ pub(crate) struct Feed(Arc<Mutex<Inbox>>);
 #[derive(Debug, Default)]
 struct Inbox {
     pieces: VecDeque<Bytes>,
-    end: Option<Result<(), Missing>>,
+    end: Option<Result<(), Broken>>,
     reader: Option<Waker>,
     connection: Option<Waker>,
     /// Read since the connection last asked.
@@ -95,7 +70,7 @@ pub(crate) fn pieces() -> (Feed, Pieces) {
 }
 
 impl Pieces {
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Missing>>> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let mut inbox = lock(&self.0);
         if let Some(piece) = inbox.pieces.pop_front() {
             inbox.taken += piece.len();
@@ -106,7 +81,7 @@ impl Pieces {
         }
         match inbox.end {
             Some(Ok(())) => Poll::Ready(None),
-            Some(Err(missing)) => Poll::Ready(Some(Err(missing))),
+            Some(Err(Broken)) => Poll::Ready(Some(Err(Broken))),
             None => {
                 inbox.reader = Some(cx.waker().clone());
                 Poll::Pending
@@ -122,7 +97,7 @@ impl Feed {
         wake(&mut inbox);
     }
 
-    pub(crate) fn end(&self, end: Result<(), Missing>) {
+    pub(crate) fn end(&self, end: Result<(), Broken>) {
         let mut inbox = lock(&self.0);
         inbox.end.get_or_insert(end);
         wake(&mut inbox);
@@ -138,7 +113,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.end(Err(Missing::Broken));
+        self.end(Err(Broken));
     }
 }
 

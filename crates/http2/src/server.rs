@@ -38,8 +38,6 @@ pub struct Limits {
     pub connection_window_bytes: u32,
     /// All fields of one head together, bytes.
     pub header_list_bytes_max: u32,
-    /// Longest whole body, bytes.
-    pub body_bytes_max: usize,
     /// Silence after which the peer is asked whether it is there.
     pub keepalive_interval: Duration,
     /// How long its answer may take, and how long it may read nothing of what it asked for.
@@ -52,12 +50,6 @@ pub trait Handler: Send + 'static {
     type Body: Body<Data = Bytes> + Send + 'static;
     /// An answer to come.
     type Answer: Future<Output = Response<Self::Body>> + Send + Unpin + 'static;
-
-    /// Whether it reads the body of such a request while it answers. All other bodies are handed over whole.
-    fn reads_pieces(&self, head: &request::Parts) -> bool;
-
-    /// How long the whole body of such a request may take to come.
-    fn patience(&self, head: &request::Parts) -> Duration;
 
     /// Answers. The credential is in the extensions, see [`Authorization`].
     fn answer(&self, request: Request<Received>) -> Self::Answer;
@@ -116,6 +108,8 @@ pub struct Connection<T, H: Handler> {
     sending: VecDeque<u32>,
     /// Streams whose body had nothing at hand.
     waiting: Vec<u32>,
+    /// Streams that began with what was read last: nobody was asked yet.
+    fresh: Vec<u32>,
     /// Streams whose body comes in pieces.
     feeding: Vec<u32>,
     /// What was reset of late: frames that were on their way are no offence.
@@ -126,8 +120,6 @@ pub struct Connection<T, H: Handler> {
     peer: Peer,
     /// Bytes received on the connection and not given back yet.
     unreturned: u32,
-    /// Bytes of bodies that are not whole.
-    buffered: usize,
     calm: Calm,
     alarm: Pin<Box<Sleep>>,
     heard: Instant,
@@ -180,6 +172,11 @@ struct Stream<B> {
     window: i64,
     /// Bytes that the peer may still send.
     credit: i64,
+    /// Bytes that were read and not given back yet.
+    taken: i64,
+    /// Bytes of the body that have come, and how many were declared.
+    came: u64,
+    declared: Option<u64>,
     abort: Option<AbortHandle>,
     /// When something of the answer last went.
     moved: Instant,
@@ -187,12 +184,10 @@ struct Stream<B> {
 
 /// What comes on a stream.
 enum Inbound {
-    /// A whole body.
-    Whole { head: Option<Box<request::Parts>>, body: BytesMut, declared: Option<u64>, late_at: Instant },
-    /// A body in pieces; what was read and not given back yet.
+    /// It began just now. What comes with the head makes the body whole before anybody is asked: so it is for most.
+    Fresh { head: Box<request::Parts>, body: Bytes, is_whole: bool },
+    /// The rest comes in pieces.
     Pieces { feed: Feed },
-    /// What nobody wants any more.
-    Unwanted,
     /// Nothing further.
     Ended,
 }
@@ -267,6 +262,7 @@ where
             answers: FuturesUnordered::new(),
             sending: VecDeque::new(),
             waiting: Vec::new(),
+            fresh: Vec::new(),
             feeding: Vec::new(),
             reset: VecDeque::new(),
             last: 0,
@@ -277,7 +273,6 @@ where
                 payload_max: frame::PAYLOAD_BYTES_MAX,
             },
             unreturned: 0,
-            buffered: 0,
             calm: Calm::new(now),
             alarm: Box::pin(tokio::time::sleep_until(now + TICK)),
             heard: now,
@@ -306,6 +301,7 @@ where
             }
         }
         while self.outbound.len() < WRITE_BYTES && self.frame()? {}
+        self.ask_for_fresh();
         while let Poll::Ready(Some((stream, answer))) = Pin::new(&mut self.answers).poll_next(cx) {
             match answer {
                 Answered::Done(answer) => self.answered(stream, answer),
@@ -406,7 +402,6 @@ where
                 }
                 _ => {}
             }
-            self.give_up_late_bodies(now);
             self.give_up_unread_answers(now);
             let has_work = !self.streams.is_empty() || !self.outbound.is_empty();
             if !has_work && self.inbound.is_empty() {
@@ -449,6 +444,10 @@ where
                 Ok(Turn::Again) => {}
                 Ok(Turn::Wait) => return Poll::Pending,
                 Ok(Turn::End) => return Poll::Ready(Ok(())),
+                // A peer that was asked to go has gone.
+                Err(Error::Io(_)) if this.leaving != Leaving::No && this.streams.is_empty() => {
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) => {
                     if let Error::Peer { reason, .. } = &error {
                         frame::go_away(&mut this.outbound, this.last, *reason);

@@ -45,7 +45,7 @@ pub use fault::{
     COMMON, Details, Effect, Fault, Kind, Origin, ReasonSpec, ReasonTable, RemoteFault, Retry, Violation, not_served,
     status,
 };
-pub use http2::{Authorization, Missing};
+pub use http2::Authorization;
 pub use mounted::{Mounted, Readiness};
 pub use not_served::NOT_SERVED;
 pub use peer::Peer;

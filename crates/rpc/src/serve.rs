@@ -51,10 +51,6 @@ pub struct Limits {
     pub connection_window_bytes: u32,
     /// All header fields of one request together, bytes.
     pub header_list_bytes_max: u32,
-    /// Longest body of one request, bytes. Services have limits of their own, and better words for them: this is only what is ever held.
-    pub body_bytes_max: usize,
-    /// Longest that the body of a request may take to come, whatever its caller's deadline.
-    pub body_timeout: Duration,
     /// Whether HTTP/1 is answered too; the public listener has plain endpoints.
     pub http1: bool,
 }
@@ -74,8 +70,6 @@ impl Default for Limits {
             stream_window_bytes: 64 * 1024,
             connection_window_bytes: 1024 * 1024,
             header_list_bytes_max: 16 * 1024,
-            body_bytes_max: 2 * 1024 * 1024,
-            body_timeout: Duration::from_secs(30),
             http1: false,
         }
     }

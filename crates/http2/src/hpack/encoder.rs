@@ -1,30 +1,12 @@
 //! Writing a header block: without a table of its own, so that nothing has to be remembered and any two blocks are independent.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::table::number;
 
-/// Lines of the static table.
-const AUTHORITY: u8 = 1;
-const GET: u8 = 2;
-const POST: u8 = 3;
-const PATH: u8 = 4;
-const HTTP: u8 = 6;
-const HTTPS: u8 = 7;
+/// The line `:status 200` of the static table, and those of the other codes that have one.
 const STATUS: u8 = 8;
-
-/// The head of a request.
-pub(crate) fn request(out: &mut BytesMut, method: &Method, is_tls: bool, authority: &[u8], path: &[u8]) {
-    match *method {
-        Method::POST => indexed(out, POST),
-        Method::GET => indexed(out, GET),
-        _ => literal(out, GET, method.as_str().as_bytes(), false),
-    }
-    indexed(out, if is_tls { HTTPS } else { HTTP });
-    literal(out, AUTHORITY, authority, false);
-    literal(out, PATH, path, false);
-}
 
 /// The head of a response.
 pub(crate) fn status(out: &mut BytesMut, status: StatusCode) {
@@ -102,15 +84,10 @@ mod tests {
         secret.set_sensitive(true);
         head.insert(http::header::AUTHORIZATION, secret);
         let mut out = BytesMut::new();
-        request(&mut out, &Method::PATCH, true, b"adapter", b"/a.B/C");
         fields(&mut out, &head);
         let mut read = Vec::new();
         let sink = |name, value: crate::hpack::Value| read.push((name, value.text().expect("is plain")));
         Decoder::new(0).read(out.freeze(), sink).expect("reads");
-        assert_eq!(read[0], (Name::Method, "PATCH".into()));
-        assert_eq!(read[1], (Name::Scheme, "https".into()));
-        assert_eq!(read[2], (Name::Authority, "adapter".into()));
-        assert_eq!(read[3], (Name::Path, "/a.B/C".into()));
         let named: HeaderMap = read
             .into_iter()
             .filter_map(|(name, value)| match name {

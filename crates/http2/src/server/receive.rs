@@ -14,15 +14,13 @@ use super::{
     Answering, Begun, Block, Connection, DRAIN_PING, Error, Handler, Inbound, Leaving, Outbound, Stream, gone,
 };
 use crate::frame::{self, Head, Reason, WINDOW_MAX, flag, kind, setting};
-use crate::received::{Missing, Received, pieces};
+use crate::received::{Received, pieces};
 
 /// What a frame costs that brings nothing; a reset costs more, since work was begun for it.
 const IDLE_COST: u32 = 1;
 const RESET_COST: u32 = 10;
 /// Pieces of a body below this are counted: who works does not cut so small.
 const PIECE_BYTES_MIN: usize = 64;
-/// All bodies of a connection that are not whole, bytes; beyond it no more is asked for until some are.
-const BUFFERED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Streams that are remembered after a reset.
 const RESETS_KEPT: usize = 128;
 const BUSY: Error = Error::Peer { reason: Reason::ENHANCE_YOUR_CALM, what: "frames that bring nothing" };
@@ -111,12 +109,16 @@ where
         }
         self.last = id;
         if self.streams.len() >= self.limits.streams_max as usize {
-            self.spend(RESET_COST)?;
+            // Who has not read our settings yet may well send more than they allow.
+            self.spend(IDLE_COST)?;
             self.reset(id, Reason::REFUSED_STREAM);
             return Ok(());
         }
         match collector.finish() {
-            Ok((parts, declared)) => self.begin(id, parts, declared, ends),
+            Ok((parts, declared)) => {
+                self.begin(id, parts, declared, ends);
+                Ok(())
+            }
             Err(Fault::Malformed) => {
                 self.spend(RESET_COST)?;
                 self.reset(id, Reason::PROTOCOL_ERROR);
@@ -138,14 +140,17 @@ where
     /// Fields after a body say nothing here; they end it.
     fn trailers(&mut self, id: u32, ends: bool) -> Result<(), Error> {
         match self.streams.get(&id) {
-            Some(stream) if matches!(stream.inbound, Inbound::Ended) => {
+            Some(stream) if matches!(stream.inbound, Inbound::Ended | Inbound::Fresh { is_whole: true, .. }) => {
                 self.spend(RESET_COST)?;
                 self.end_stream(id, Reason::STREAM_CLOSED);
                 Ok(())
             }
-            Some(_) if ends => self.ended(id),
             Some(_) => {
-                self.end_stream(id, Reason::PROTOCOL_ERROR);
+                if ends {
+                    self.ended(id);
+                } else {
+                    self.end_stream(id, Reason::PROTOCOL_ERROR);
+                }
                 Ok(())
             }
             None if self.reset.contains(&id) => self.spend(IDLE_COST),
@@ -153,50 +158,49 @@ where
         }
     }
 
-    fn begin(&mut self, id: u32, parts: request::Parts, declared: Option<u64>, ends: bool) -> Result<(), Error> {
-        let mut stream = Stream {
-            inbound: Inbound::Ended,
+    fn begin(&mut self, id: u32, parts: request::Parts, declared: Option<u64>, ends: bool) {
+        let stream = Stream {
+            inbound: Inbound::Fresh { head: Box::new(parts), body: Bytes::new(), is_whole: ends },
             outbound: Outbound::Awaited,
             window: self.peer.stream_window,
             credit: i64::from(self.limits.stream_window_bytes),
+            taken: 0,
+            came: 0,
+            declared,
             abort: None,
             moved: Instant::now(),
         };
+        self.streams.insert(id, stream);
+        self.fresh.push(id);
         if ends {
-            if declared.is_some_and(|length| length > 0) {
-                self.reset(id, Reason::PROTOCOL_ERROR);
-                return Ok(());
-            }
-            self.streams.insert(id, stream);
-            self.ask(id, parts, Received::Whole(Bytes::new()));
-        } else if self.handler.reads_pieces(&parts) {
-            let (feed, pieces) = pieces();
-            stream.inbound = Inbound::Pieces { feed };
-            self.streams.insert(id, stream);
-            self.feeding.push(id);
-            self.ask(id, parts, Received::Pieces(pieces));
-        } else {
-            let late_at = Instant::now() + self.handler.patience(&parts);
-            let is_too_long = declared.is_some_and(|length| length > self.limits.body_bytes_max as u64);
-            stream.inbound = Inbound::Whole { head: Some(Box::new(parts)), body: BytesMut::new(), declared, late_at };
-            self.streams.insert(id, stream);
-            if is_too_long {
-                self.give_up_body(id, Missing::TooLong);
-            }
+            self.ended(id);
         }
-        Ok(())
     }
 
-    /// Hands a request over.
-    fn ask(&mut self, id: u32, parts: request::Parts, body: Received) {
-        let answer = self.handler.answer(Request::from_parts(parts, body));
-        let (abort, registration) = futures::future::AbortHandle::new_pair();
-        if let Some(stream) = self.streams.get_mut(&id) {
+    /// Hands over what began with the bytes that were just read.
+    pub(super) fn ask_for_fresh(&mut self) {
+        for id in std::mem::take(&mut self.fresh) {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let (head, body) = match std::mem::replace(&mut stream.inbound, Inbound::Ended) {
+                Inbound::Fresh { head, body, is_whole: true } => (head, Received::Whole(body)),
+                Inbound::Fresh { head, body, is_whole: false } => {
+                    let (feed, pieces) = pieces();
+                    if !body.is_empty() {
+                        feed.push(body);
+                    }
+                    stream.inbound = Inbound::Pieces { feed };
+                    self.feeding.push(id);
+                    (head, Received::Pieces(pieces))
+                }
+                other => {
+                    stream.inbound = other;
+                    continue;
+                }
+            };
+            let (abort, registration) = futures::future::AbortHandle::new_pair();
             stream.abort = Some(abort);
-            self.answers.push(Answering {
-                stream: id,
-                answer: Abortable::new(AssertUnwindSafe(answer).catch_unwind(), registration),
-            });
+            let answer = AssertUnwindSafe(self.handler.answer(Request::from_parts(*head, body))).catch_unwind();
+            self.answers.push(Answering { stream: id, answer: Abortable::new(answer, registration) });
         }
     }
 
@@ -235,95 +239,44 @@ where
             self.end_stream(id, Reason::FLOW_CONTROL_ERROR);
             return Ok(());
         }
+        stream.came += data.len() as u64;
         match &mut stream.inbound {
-            Inbound::Ended => {
+            Inbound::Ended | Inbound::Fresh { is_whole: true, .. } => {
                 self.spend(RESET_COST)?;
                 self.end_stream(id, Reason::STREAM_CLOSED);
                 return Ok(());
             }
-            Inbound::Unwanted => {}
             Inbound::Pieces { feed } => feed.push(data),
-            Inbound::Whole { body, declared, .. } => {
-                let len = body.len() + data.len();
-                let is_short = ends && declared.is_some_and(|declared| declared != len as u64);
-                if is_short || declared.is_some_and(|declared| (len as u64) > declared) {
-                    self.end_stream(id, Reason::PROTOCOL_ERROR);
-                    return Ok(());
-                }
-                if len > self.limits.body_bytes_max {
-                    self.give_up_body(id, Missing::TooLong);
-                    return Ok(());
-                }
-                self.buffered += data.len();
-                match (body.is_empty(), ends) {
-                    // The common case: all of it in one frame, which is not copied.
-                    (true, true) => return self.whole(id, data),
-                    _ => body.extend_from_slice(&data),
-                }
-                // The rest of the body will be wanted.
-                if !ends && stream.credit < i64::from(self.limits.stream_window_bytes) / 2 {
-                    let more = i64::from(self.limits.stream_window_bytes) - stream.credit;
-                    stream.credit += more;
-                    frame::number(&mut self.outbound, kind::WINDOW_UPDATE, id, u32::try_from(more).unwrap_or(0));
-                }
-            }
+            // The common case: all of it in one frame, which is not copied.
+            Inbound::Fresh { body, .. } if body.is_empty() => *body = data,
+            Inbound::Fresh { body, .. } => *body = [body.as_ref(), &data].concat().into(),
         }
-        if ends { self.ended(id) } else { Ok(()) }
-    }
-
-    /// The peer has sent all of a stream.
-    fn ended(&mut self, id: u32) -> Result<(), Error> {
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        match std::mem::replace(&mut stream.inbound, Inbound::Ended) {
-            Inbound::Whole { head, body, declared, late_at } => {
-                if declared.is_some_and(|declared| declared != body.len() as u64) {
-                    self.end_stream(id, Reason::PROTOCOL_ERROR);
-                    return Ok(());
-                }
-                let body = body.freeze();
-                stream.inbound = Inbound::Whole { head, body: BytesMut::new(), declared: None, late_at };
-                self.whole(id, body)
-            }
-            Inbound::Pieces { feed } => {
-                feed.end(Ok(()));
-                Ok(())
-            }
-            Inbound::Unwanted | Inbound::Ended => Ok(()),
-        }
-    }
-
-    fn whole(&mut self, id: u32, body: Bytes) -> Result<(), Error> {
-        self.buffered = self.buffered.saturating_sub(body.len());
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        if let Inbound::Whole { head: Some(head), .. } = std::mem::replace(&mut stream.inbound, Inbound::Ended) {
-            self.ask(id, *head, Received::Whole(body));
+        if ends {
+            self.ended(id);
         }
         Ok(())
     }
 
-    /// The body will not be taken, or will not come: the request is answered without it.
-    fn give_up_body(&mut self, id: u32, why: Missing) {
+    /// The peer has sent all of a stream.
+    fn ended(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        if let Inbound::Whole { head: Some(head), body, .. } = std::mem::replace(&mut stream.inbound, Inbound::Unwanted)
-        {
-            self.buffered = self.buffered.saturating_sub(body.len());
-            self.ask(id, *head, Received::Missing(why));
+        if stream.declared.is_some_and(|declared| declared != stream.came) {
+            return self.end_stream(id, Reason::PROTOCOL_ERROR);
+        }
+        match &mut stream.inbound {
+            Inbound::Fresh { is_whole, .. } => *is_whole = true,
+            Inbound::Pieces { feed } => {
+                feed.end(Ok(()));
+                stream.inbound = Inbound::Ended;
+            }
+            Inbound::Ended => {}
         }
     }
 
-    pub(super) fn give_up_late_bodies(&mut self, now: Instant) {
-        let is_late =
-            |stream: &Stream<H::Body>| matches!(&stream.inbound, Inbound::Whole { late_at, .. } if *late_at <= now);
-        let late: Vec<u32> = self.streams.iter().filter(|(_, stream)| is_late(stream)).map(|(id, _)| *id).collect();
-        for id in late {
-            self.give_up_body(id, Missing::Late);
-        }
-    }
-
-    /// Gives the connection's window back, while bodies that are not whole leave room.
+    /// Gives the connection's window back. What is held is bounded by the windows of the streams.
     fn return_window(&mut self) {
         let window = self.limits.connection_window_bytes.max(frame::WINDOW_DEFAULT);
-        if self.unreturned > window / 2 && self.buffered < BUFFERED_BYTES_MAX {
+        if self.unreturned > window / 2 {
             frame::number(&mut self.outbound, kind::WINDOW_UPDATE, 0, self.unreturned);
             self.unreturned = 0;
         }
@@ -332,19 +285,18 @@ where
     /// Gives the windows of bodies in pieces back as they are read.
     pub(super) fn feed(&mut self, cx: &mut std::task::Context<'_>) {
         let (streams, outbound) = (&mut self.streams, &mut self.outbound);
+        let window = i64::from(self.limits.stream_window_bytes);
         self.feeding.retain(|id| {
             let Some(stream) = streams.get_mut(id) else { return false };
             let Inbound::Pieces { feed } = &stream.inbound else { return false };
-            let taken = feed.taken(cx);
-            if taken > 0 {
-                stream.credit += taken as i64;
-                frame::number(outbound, kind::WINDOW_UPDATE, *id, u32::try_from(taken).unwrap_or(0));
+            stream.taken += feed.taken(cx) as i64;
+            if stream.taken > window / 4 {
+                stream.credit += stream.taken;
+                frame::number(outbound, kind::WINDOW_UPDATE, *id, u32::try_from(stream.taken).unwrap_or(0));
+                stream.taken = 0;
             }
             true
         });
-        if self.unreturned > 0 {
-            self.return_window();
-        }
     }
 
     fn reset_by_peer(&mut self, head: Head, payload: &[u8]) -> Result<(), Error> {
@@ -376,9 +328,6 @@ where
     /// Forgets a stream; whoever works for it is told to stop.
     pub(super) fn close(&mut self, id: u32) {
         let Some(stream) = self.streams.remove(&id) else { return };
-        if let Inbound::Whole { body, .. } = &stream.inbound {
-            self.buffered = self.buffered.saturating_sub(body.len());
-        }
         if let (Outbound::Awaited, Some(abort)) = (&stream.outbound, &stream.abort) {
             abort.abort();
         }

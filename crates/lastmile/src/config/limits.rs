@@ -81,7 +81,6 @@ impl Limits {
             connection_window_bytes: bytes(self.connection_window),
             header_list_bytes_max: bytes(self.header_bytes_max),
             http1,
-            ..rpc::Limits::default()
         }
     }
 

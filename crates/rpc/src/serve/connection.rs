@@ -10,10 +10,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::request::Parts;
 use http_body::Body;
-use http_body_util::{BodyExt as _, Limited};
-use http2::{Authorization, Handler, Missing, PREFACE, Received};
+use http2::{Authorization, Handler, PREFACE, Received};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::Io;
@@ -23,12 +21,9 @@ use tower::Service;
 
 use super::{Inbound, Limits};
 use crate::peer::Peer;
-use crate::stack::timeout_of;
 
 /// Most header fields of an HTTP/1 request.
 const HEADERS_MAX: usize = 100;
-/// The one service that reads while it answers.
-const REFLECTION: &str = "/grpc.reflection.";
 
 pub(super) async fn run<S, B>(mut io: Io, peer: Peer, service: S, limits: &Limits, context: &runtime::Context)
 where
@@ -52,8 +47,7 @@ where
         Ok(Err(error)) => return tracing::debug!(%error, "connection ended before it began"),
         Err(_) => return tracing::debug!(why = "silence", "connection dropped"),
     };
-    let Limits { body_bytes_max, body_timeout, .. } = *limits;
-    let answering = Answering { service, peer, first: first.clone(), body_bytes_max, body_timeout };
+    let answering = Answering { service, peer, first: first.clone() };
     let go = async {
         tokio::select! {
             biased;
@@ -75,7 +69,10 @@ where
             .max_headers(HEADERS_MAX)
             .max_buf_size(usize::try_from(limits.header_list_bytes_max).unwrap_or(usize::MAX).max(8 * 1024))
             .auto_date_header(false);
-        let serve = hyper::service::service_fn(move |request| answering.clone().http1(request));
+        let serve = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+            Authorization::take(&mut request);
+            answering.call(request)
+        });
         let connection = builder.serve_connection(TokioIo::new(io), serve);
         attend(connection, |connection| connection.graceful_shutdown(), go, limits.drain_timeout).await;
     }
@@ -128,7 +125,6 @@ fn http2_limits(limits: &Limits) -> http2::Limits {
         stream_window_bytes: limits.stream_window_bytes,
         connection_window_bytes: limits.connection_window_bytes,
         header_list_bytes_max: limits.header_list_bytes_max,
-        body_bytes_max: limits.body_bytes_max,
         keepalive_interval: limits.keepalive_interval,
         keepalive_timeout: limits.keepalive_timeout,
     }
@@ -140,35 +136,20 @@ struct Answering<S> {
     service: S,
     peer: Peer,
     first: Arc<First>,
-    body_bytes_max: usize,
-    body_timeout: Duration,
 }
 
 impl<S, B> Answering<S>
 where
     S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
 {
-    fn call(&self, request: http::Request<Received>) -> S::Future {
+    fn call(&self, request: http::Request<impl Into<Inbound>>) -> S::Future {
         self.first.seen();
-        let mut request = request.map(|body| Inbound::new(body, self.body_bytes_max));
+        let mut request = request.map(Into::into);
         request.extensions_mut().insert(self.peer.clone());
         let mut service = self.service.clone();
         // Our services are always ready; being asked keeps to tower's contract.
         let _ = service.poll_ready(&mut std::task::Context::from_waker(Waker::noop()));
         service.call(request)
-    }
-
-    async fn http1(self, mut request: http::Request<Incoming>) -> Result<http::Response<B>, Infallible> {
-        Authorization::take(&mut request);
-        let (parts, body) = request.into_parts();
-        let collected = Limited::new(body, self.body_bytes_max).collect();
-        let body = match tokio::time::timeout(self.body_timeout, collected).await {
-            Ok(Ok(collected)) => Received::Whole(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Received::Missing(Missing::TooLong),
-            Ok(Err(_)) => Received::Missing(Missing::Broken),
-            Err(_) => Received::Missing(Missing::Late),
-        };
-        self.call(http::Request::from_parts(parts, body)).await
     }
 }
 
@@ -180,15 +161,6 @@ where
 {
     type Body = B;
     type Answer = futures::future::Map<S::Future, fn(Result<http::Response<B>, Infallible>) -> http::Response<B>>;
-
-    fn reads_pieces(&self, head: &Parts) -> bool {
-        head.uri.path().starts_with(REFLECTION)
-    }
-
-    fn patience(&self, head: &Parts) -> Duration {
-        let asked = timeout_of(&head.headers).ok().flatten();
-        asked.map_or(self.body_timeout, |asked| asked.min(self.body_timeout))
-    }
 
     fn answer(&self, request: http::Request<Received>) -> Self::Answer {
         let sure = |answered: Result<http::Response<B>, Infallible>| answered.unwrap_or_else(|never| match never {});

@@ -1,34 +1,48 @@
 //! The body of a request as a service gets it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http2::{Missing, Received};
+use http2::Received;
+use hyper::body::Incoming;
 use tonic::Status;
 
 use crate::Effect;
 use crate::fault::{Common, status};
 
-/// The body of a request: whole, but for the methods that read while they answer. What is missing of it ends with the status that says
-/// why.
+/// The body of a request, over whichever protocol it comes.
 #[derive(Debug)]
-pub struct Inbound {
-    received: Received,
-    bytes_max: usize,
+pub struct Inbound(Source);
+
+#[derive(Debug)]
+enum Source {
+    Http2(Received),
+    Http1(Incoming),
 }
 
 impl Inbound {
-    pub(super) fn new(received: Received, bytes_max: usize) -> Self {
-        Self { received, bytes_max }
-    }
-
-    /// The whole body.
+    /// The whole body, where it has come already: then nothing has to be waited for.
     ///
-    /// Errors: why it is not there.
-    pub fn whole(self) -> Result<Bytes, Missing> {
-        self.received.whole()
+    /// Errors: the body, to be read.
+    pub fn whole(self) -> Result<Bytes, Self> {
+        match self.0 {
+            Source::Http2(Received::Whole(bytes)) => Ok(bytes),
+            source => Err(Self(source)),
+        }
+    }
+}
+
+impl From<Received> for Inbound {
+    fn from(received: Received) -> Self {
+        Self(Source::Http2(received))
+    }
+}
+
+impl From<Incoming> for Inbound {
+    fn from(incoming: Incoming) -> Self {
+        Self(Source::Http1(incoming))
     }
 }
 
@@ -37,23 +51,29 @@ impl Body for Inbound {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.received).poll_frame(cx));
-        let max = self.bytes_max as u64;
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|missing| {
-                status(&match missing {
-                    Missing::TooLong => Common::Limit { limit: "messageBytes", max, unit: "bytes" },
-                    Missing::Late | Missing::Broken => Common::Deadline { effect: Effect::None },
-                })
-            })
-        }))
+        // Who reads it has nobody to answer any more.
+        let broken = || status(&Common::Deadline { effect: Effect::None });
+        match &mut self.0 {
+            Source::Http2(received) => {
+                Pin::new(received).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|_| broken())))
+            }
+            Source::Http1(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|_| broken())))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.received.is_end_stream()
+        match &self.0 {
+            Source::Http2(received) => received.is_end_stream(),
+            Source::Http1(incoming) => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.received.size_hint()
+        match &self.0 {
+            Source::Http2(received) => received.size_hint(),
+            Source::Http1(incoming) => incoming.size_hint(),
+        }
     }
 }
