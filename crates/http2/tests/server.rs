@@ -1,5 +1,7 @@
 //! The server's side of a connection, against a client that keeps the rules (hyper's) and one that does not (bytes).
 
+#![allow(clippy::disallowed_methods, reason = "this crate stands below the one that has Tasks")]
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -354,7 +356,7 @@ async fn what_breaks_the_rules_is_sent_away_by_name() {
 #[tokio::test]
 async fn whoever_only_keeps_us_busy_is_sent_away() {
     let block = |stream: u32| never(stream, 5);
-    let flood = |of: &dyn Fn(u32) -> Vec<u8>| [HELLO.to_vec(), (0..10_000).flat_map(|nth| of(nth)).collect()].concat();
+    let flood = |of: &dyn Fn(u32) -> Vec<u8>| [HELLO.to_vec(), (0..10_000).flat_map(of).collect()].concat();
     for (what, bytes) in [
         ("pings", flood(&|_| frame(6, 0, 0, &[0; 8]))),
         ("settings", flood(&|_| frame(4, 0, 0, &[]))),

@@ -338,7 +338,7 @@ where
             return Err(gone(Reason::PROTOCOL_ERROR, "SETTINGS on a stream"));
         }
         let is_ack = head.has(flag::ACK);
-        if payload.len() % 6 != 0 || is_ack && !payload.is_empty() {
+        if !payload.len().is_multiple_of(6) || is_ack && !payload.is_empty() {
             return Err(gone(Reason::FRAME_SIZE_ERROR, "SETTINGS of another length"));
         }
         if is_ack {
