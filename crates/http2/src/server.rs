@@ -313,12 +313,13 @@ where
         self.feed(cx);
         self.send(cx);
         has_moved |= self.write(cx)?;
-        let is_done = self.leaving == Leaving::Heard && self.streams.is_empty() && self.outbound.is_empty();
-        Ok(match (is_done, has_moved) {
-            (true, _) => Turn::End,
-            (_, true) => Turn::Again,
-            _ => Turn::Wait,
-        })
+        if self.leaving == Leaving::Heard && self.streams.is_empty() && self.outbound.is_empty() {
+            return Ok(match Pin::new(&mut self.io).poll_shutdown(cx)? {
+                Poll::Ready(()) => Turn::End,
+                Poll::Pending => Turn::Wait,
+            });
+        }
+        Ok(if has_moved { Turn::Again } else { Turn::Wait })
     }
 
     /// Reads what has come.
@@ -409,16 +410,13 @@ where
                 self.inbound = BytesMut::new();
                 self.outbound = BytesMut::new();
             }
-            let rest =
-                if has_work || self.asked.is_some() { TICK } else { self.limits.keepalive_interval.min(IDLE_TICK) };
+            let is_busy = has_work || self.asked.is_some();
+            let rest = if is_busy { TICK } else { self.limits.keepalive_interval.saturating_sub(silent).max(TICK) };
             self.alarm.as_mut().reset(now + rest);
         }
         false
     }
 }
-
-/// How often the times of an idle connection are looked at.
-const IDLE_TICK: Duration = Duration::from_secs(2);
 
 /// How a turn came out.
 enum Turn {

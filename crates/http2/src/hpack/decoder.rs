@@ -201,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_a_bad_name_counts_as_its_peer_counts_it() {
+        // A table of 72 bytes holds one line of `Bad` and `x`; with the second the first leaves, on both sides.
+        let mut decoder = Decoder::new(72);
+        fields(&mut decoder, "4003426164 0178 4003426164 0179").expect("reads");
+        assert_eq!(fields(&mut decoder, "be").expect("reads"), [(Name::Malformed(3), "y".to_owned())]);
+        assert!(fields(&mut decoder, "bf").is_ok(), "72 = 2 x 36");
+        fields(&mut decoder, "4004426164 32 0178").expect("reads");
+        assert!(fields(&mut decoder, "bf").is_err(), "37 + 36 is more than 72");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused() {
         for (block, why) in [
             ("80", "no line has the number nought"),

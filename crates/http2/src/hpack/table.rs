@@ -15,8 +15,9 @@ pub(crate) enum Name {
     Path,
     Status,
     Field(HeaderName),
-    /// No name that HTTP/2 allows: upper case, an unknown pseudo-header. Its message is malformed; the connection goes on.
-    Malformed,
+    /// No name that HTTP/2 allows (upper case, an unknown pseudo-header), of so many bytes. Its message is malformed; the connection goes
+    /// on, and both tables count the line.
+    Malformed(usize),
 }
 
 impl Name {
@@ -27,7 +28,7 @@ impl Name {
             b":authority" => Self::Authority,
             b":path" => Self::Path,
             b":status" => Self::Status,
-            _ => HeaderName::from_lowercase(text).map_or(Self::Malformed, Self::Field),
+            _ => HeaderName::from_lowercase(text).map_or(Self::Malformed(text.len()), Self::Field),
         }
     }
 
@@ -37,7 +38,7 @@ impl Name {
             Self::Method | Self::Scheme | Self::Status => 7,
             Self::Authority => 10,
             Self::Field(name) => name.as_str().len(),
-            Self::Malformed => 0,
+            Self::Malformed(len) => *len,
         }
     }
 }

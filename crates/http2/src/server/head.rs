@@ -95,7 +95,7 @@ impl Collector {
             Name::Scheme => self.pseudo(|this| &mut this.scheme, value),
             Name::Authority => self.pseudo(|this| &mut this.authority, value),
             Name::Path => self.pseudo(|this| &mut this.path, value),
-            Name::Status | Name::Malformed => Err(Fault::Malformed),
+            Name::Status | Name::Malformed(_) => Err(Fault::Malformed),
             Name::Field(name) => self.field(name, value),
         };
         self.fault = taken.err();
