@@ -43,7 +43,8 @@ pub(crate) fn all() -> Vec<Life> {
             .plan("settle", &[Reject("ACCOUNT_CLOSED")])
             .plan("refund", &[LoseRequest, LoseAnswer]),
         Life::new("the answer is lost, the deed is done", &[Done]).plan("settle", &[LoseAnswer]),
-        Life::new("the same where nothing is recognised", &[Done]).in_taiyuan().plan("settle", &[LoseAnswer]),
+        // Refunded where a kill comes before the settlement has left: then it never happened.
+        Life::new("the same where nothing is recognised", &[Done, Refunded]).in_taiyuan().plan("settle", &[LoseAnswer]),
         Life::new("nothing arrived, sent again", &[Done]).plan("settle", &[LoseRequest]).plan("inquire", &[Garble]),
         Life::new("nothing arrived, not sent again", &[Refunded]).in_taiyuan().plan("settle", &[LoseRequest]),
         Life::new("the department is slow to decide", &[Done]).plan("settle", &[Pending]),
