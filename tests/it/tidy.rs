@@ -58,9 +58,9 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
 fn crates_import_downward_only() {
     const SERVICES: [&str; 6] = ["identity", "payments", "catalog", "cases", "gateway", "adapter"];
     let below: [(&[&str], &[&str]); 6] = [
-        (&["contracts", "runtime", "contracts-generator"], &[]),
+        (&["contracts", "runtime", "contracts-generator", "http2"], &[]),
         (&["store"], &["runtime"]),
-        (&["rpc"], &["contracts", "runtime"]),
+        (&["rpc"], &["contracts", "runtime", "http2"]),
         (&SERVICES, &["contracts", "runtime", "rpc", "store"]),
         (&["sandbox"], &["runtime"]),
         (

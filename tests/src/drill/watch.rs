@@ -24,7 +24,7 @@ const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// serves 64 clients stays below half of each.
 const CAPS: [(Source, &str, u64); 8] = [
     (Source::Status("VmHWM"), "resident memory, KiB", 512 * 1024),
-    (Source::Files, "open files", 512),
+    (Source::Files, "open files", 1_024),
     (Source::Status("Threads"), "threads", 128),
     (Source::Metric("lastmile_runtime_tasks"), "tasks", 2_000),
     (Source::Metric("lastmile_rpc_connections_open"), "connections", 512),
