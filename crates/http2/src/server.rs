@@ -125,6 +125,8 @@ pub struct Connection<T, H: Handler> {
     heard: Instant,
     asked: Option<Instant>,
     taken: Instant,
+    /// Since when the peer takes nothing of what is there for it.
+    stuck: Option<Instant>,
 }
 
 /// Nothing in it is pinned in place: answers stand on the heap.
@@ -278,6 +280,7 @@ where
             heard: now,
             asked: None,
             taken: now,
+            stuck: None,
         }
     }
 
@@ -392,8 +395,10 @@ where
             let now = Instant::now();
             let silent = now.duration_since(self.heard);
             let is_stuck = !self.outbound.is_empty() || !self.sending.is_empty();
-            if is_stuck && now.duration_since(self.taken) > self.limits.keepalive_timeout {
-                return true;
+            match self.stuck.filter(|since| is_stuck && self.taken <= *since) {
+                Some(since) if now.duration_since(since) > self.limits.keepalive_timeout => return true,
+                Some(_) => {}
+                None => self.stuck = is_stuck.then_some(now),
             }
             match self.asked {
                 Some(asked) if now.duration_since(asked) > self.limits.keepalive_timeout => return true,

@@ -76,9 +76,12 @@ async fn answer(mut request: Request<Received>) -> Response<Answers> {
         "/long" => Full::from(vec![7; 1_000_000]).boxed_unsync(),
         "/never" => std::future::pending().await,
         "/panic" => panic!("as the test wants it"),
+        // How many credentials, how many of them marked, and a note.
         "/headers" => {
-            let text = format!("{:?} {:?}", head.headers.get_all("authorization"), head.headers.get("x-note"));
-            Full::from(text).boxed_unsync()
+            let credentials: Vec<_> = head.headers.get_all("authorization").iter().collect();
+            let marked = credentials.iter().filter(|value| value.is_sensitive() && *value == &"Bearer abc").count();
+            let note = head.headers.get("x-note").and_then(|note| note.to_str().ok()).unwrap_or_default();
+            Full::from(format!("{} {marked} {note}", credentials.len())).boxed_unsync()
         }
         _ => Full::default().boxed_unsync(),
     };
@@ -210,18 +213,33 @@ async fn a_body_is_read_while_it_comes() {
 async fn the_credential_is_where_it_is_looked_for_and_nowhere_else() {
     let (_rig, io) = serve(limits());
     let mut client = client(io).await;
-    for (values, expected) in [(vec![], "ValuesDrain"), (vec!["Bearer abc"], "Sensitive")] {
+    for (count, expected) in [(0, "0 0 noted"), (1, "1 1 noted"), (2, "2 2 noted")] {
         let mut request = post("/headers", full(""));
-        for value in values.iter() {
-            request.headers_mut().append("authorization", HeaderValue::from_static(value));
+        for _ in 0..count {
+            request.headers_mut().append("authorization", HeaderValue::from_static("Bearer abc"));
         }
         request.headers_mut().insert("x-note", HeaderValue::from_static("noted"));
         let answer = client.send_request(request).await.expect("answers");
-        let text = answer.into_body().collect().await.expect("is whole").to_bytes();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        assert!(text.contains("noted"), "{text}");
-        assert_eq!(text.contains(expected), !values.is_empty(), "{text}");
+        assert_eq!(answer.into_body().collect().await.expect("is whole").to_bytes(), expected);
     }
+}
+
+/// DATA of one byte with 255 of padding.
+#[tokio::test]
+async fn padding_gives_its_window_back() {
+    let (_rig, io) = serve(limits());
+    let (mut reader, mut writer) = tokio::io::split(io);
+    let path = [&[0x83, 0x86, 0x04, 7][..], b"/pieces"].concat();
+    let padded = frame(0, 8, 1, &[&[255, b'x'][..], &[0; 255]].concat());
+    writer.write_all(&[HELLO, &frame(1, 4, 1, &path), &padded.repeat(100)].concat()).await.expect("writes");
+    let mut told = Vec::new();
+    let given_back = async {
+        // WINDOW_UPDATE of stream 1: of 4 bytes, kind 8.
+        while !told.windows(9).any(|head| head == [0, 0, 4, 8, 0, 0, 0, 0, 1]) {
+            assert!(reader.read_buf(&mut told).await.expect("reads") > 0);
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_back).await.expect("more may be sent");
 }
 
 #[tokio::test]

@@ -104,12 +104,9 @@ where
         if id <= self.last {
             return self.trailers(id, ends);
         }
-        if self.leaving == Leaving::Heard {
-            return Ok(());
-        }
         self.last = id;
-        if self.streams.len() >= self.limits.streams_max as usize {
-            // Who has not read our settings yet may well send more than they allow.
+        if self.leaving == Leaving::Heard || self.streams.len() >= self.limits.streams_max as usize {
+            // Who has not read our settings yet may well send more than they allow. Nothing of it was looked at: it can be sent again.
             self.spend(IDLE_COST)?;
             self.reset(id, Reason::REFUSED_STREAM);
             return Ok(());
@@ -163,7 +160,8 @@ where
             inbound: Inbound::Fresh { head: Box::new(parts), body: Bytes::new(), is_whole: ends },
             outbound: Outbound::Awaited,
             window: self.peer.stream_window,
-            credit: i64::from(self.limits.stream_window_bytes),
+            // Before it has read our settings, a peer goes by the protocol's own window.
+            credit: i64::from(self.limits.stream_window_bytes.max(frame::WINDOW_DEFAULT)),
             taken: 0,
             came: 0,
             declared,
@@ -240,6 +238,8 @@ where
             return Ok(());
         }
         stream.came += data.len() as u64;
+        // Padding is read by nobody, and used the window all the same.
+        stream.taken += i64::from(flow) - data.len() as i64;
         match &mut stream.inbound {
             Inbound::Ended | Inbound::Fresh { is_whole: true, .. } => {
                 self.spend(RESET_COST)?;
