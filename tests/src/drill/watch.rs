@@ -20,11 +20,10 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 /// A page of metrics is far shorter.
 const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// What a process may take at any time: where it is read, under which name it is reported, and the cap. Of open files 525 were seen once;
-/// two listeners take 256 connections of one address each, and all of a drill comes from one.
+/// What a process may take at any time: where it is read, under which name it is reported, and the cap.
 const CAPS: [(Source, &str, u64); 8] = [
     (Source::Status("VmHWM"), "resident memory, KiB", 512 * 1024),
-    (Source::Files, "open files", 1_024),
+    (Source::Files, "open files", 256),
     (Source::Status("Threads"), "threads", 128),
     (Source::Metric("lastmile_runtime_tasks"), "tasks", 2_000),
     (Source::Metric("lastmile_rpc_connections_open"), "connections", 512),
@@ -32,6 +31,8 @@ const CAPS: [(Source, &str, u64); 8] = [
     (Source::Metric("lastmile_cases_in_hand"), "cases in hand", 64),
     (Source::Metric("lastmile_payments_in_hand"), "orders in hand", 64),
 ];
+/// What every process of a drill runs.
+const PROGRAM: &str = "lastmile";
 /// The sandbox holds its journals in memory: what it takes grows with the drill, and is not ours to bound.
 const UNBOUNDED: &str = "sandbox";
 
@@ -148,7 +149,7 @@ fn look_at(roster: &Roster, seen: &Mutex<Seen>, ask: bool) {
         let operations = {
             let living = roster.names();
             let Some((process, operations)) = living.get(&name) else { continue };
-            found.extend(of_kernel(*process));
+            found.extend(of_kernel(*process, PROGRAM));
             operations.clone()
         };
         let page = if ask { page(&operations).unwrap_or_default() } else { String::new() };
@@ -162,9 +163,13 @@ fn look_at(roster: &Roster, seen: &Mutex<Seen>, ask: bool) {
     }
 }
 
-/// What the kernel tells of a process; nothing of one that is ending.
-fn of_kernel(process: u32) -> Vec<(&'static str, u64)> {
+/// What the kernel tells of a process that runs `program`; nothing of one that is ending, or that does not run it yet. Whoever begot a
+/// process hears of its exec before the kernel has closed the files that it was begotten with; its name changes after.
+fn of_kernel(process: u32, program: &str) -> Vec<(&'static str, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    if status.lines().next().and_then(|line| line.strip_prefix("Name:")).map(str::trim) != Some(program) {
+        return Vec::new();
+    }
     let number = |source| match source {
         Source::Status(name) => {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -224,9 +229,10 @@ mod tests {
 
     #[test]
     fn the_kernel_tells_of_this_process_and_nothing_of_none() {
-        let told: BTreeMap<_, _> = of_kernel(std::process::id()).into_iter().collect();
+        let (this, name) = (std::process::id(), std::fs::read_to_string("/proc/self/comm").expect("is there"));
+        let told: BTreeMap<_, _> = of_kernel(this, name.trim()).into_iter().collect();
         assert!(told.len() == 3 && told.values().all(|number| *number > 0), "{told:?}");
-        assert_eq!(of_kernel(u32::MAX), []);
+        assert_eq!((of_kernel(u32::MAX, name.trim()), of_kernel(this, "another")), (vec![], vec![]));
     }
 
     #[test]
