@@ -11,11 +11,10 @@ use contracts::cases::v1::case_service_client::CaseServiceClient;
 use contracts::department::v1::department_service_client::DepartmentServiceClient;
 use contracts::identity::v1::IssueTokenRequest;
 use contracts::identity::v1::identity_service_client::IdentityServiceClient;
-use lastmile_tests::simulation::remote_options;
 use lastmile_tests::super_app::Citizen;
 use rpc::jose::{AgreementPublicKey, Jwks, SigningKey};
 use rpc::oauth::Caller;
-use rpc::{ClientOptions, Kind, Mesh, RemoteFault, Wire};
+use rpc::{ClientOptions, Kind, Mesh, RemoteFault, RemoteOptions, Wire};
 use runtime::http::{Client, Options};
 use runtime::{Context, Timestamp, secret};
 use serde_json::Value;
@@ -90,7 +89,7 @@ impl App {
             context.clock.sleep(Duration::from_millis(50)).await;
         }
         let key = SigningKey::from_pem(secret::read_private_text(&file)?.expose())?;
-        let mesh = Mesh::new(context.clone(), ClientOptions::default(), remote_options());
+        let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default());
         for key in ["cases", "identity", "adapter"] {
             mesh.bind_remote(key, &format!("gateway:{PUBLIC}"))?;
         }

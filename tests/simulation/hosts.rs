@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use adapter::Endpoint;
 use anyhow::Context as _;
 use contracts::common::v1::Role;
-use lastmile_tests::simulation::{context, listen, remote_options};
+use lastmile_tests::simulation::{context, listen};
 use payments::channel::wechatpay;
 use payments::config::{Channels, Merchant, Payee, Verification};
 use rpc::jose::SigningKey;
 use rpc::keyring::{KeyRing, Options, OwnKey};
 use rpc::stack::{Door, RetryOptions, ServerOptions};
-use rpc::{ClientOptions, Contract, Limits, Mesh, Mounted, Trust};
+use rpc::{ClientOptions, Contract, Limits, Mesh, Mounted, RemoteOptions, Trust};
 use runtime::config::Duration as Span;
 use runtime::{Context, crash};
 use store::Db;
@@ -196,7 +196,7 @@ async fn live(host: Host, ground: Ground, life: u64, points: crash::Points) -> a
 
 /// The mesh as a host sees it: everybody else is across the network.
 fn mesh(role: Role, context: &Context, options: ClientOptions) -> anyhow::Result<Mesh> {
-    let mesh = Mesh::new(context.clone(), options, remote_options()).caller(role);
+    let mesh = Mesh::new(context.clone(), options, RemoteOptions::default()).caller(role);
     for host in Host::ALL.into_iter().filter(|host| !matches!(host, Host::Sandbox | Host::Gateway)) {
         let (_, key, _) = host.part();
         mesh.bind_remote(key, &format!("{}:{MESH}", host.name()))?;

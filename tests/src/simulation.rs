@@ -6,11 +6,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rpc::RemoteOptions;
 use runtime::net::{Accept, Io, Network};
 use runtime::{Context, Listener, Net, Timestamp, crash};
 
@@ -60,11 +58,6 @@ impl Accept for Bound {
 pub fn context(seed: u64, points: &crash::Points) -> Context {
     let now = EPOCH.plus(turmoil::sim_elapsed().unwrap_or_default());
     Context::simulated(now, seed, Net::custom(Arc::new(Simulated)), points.clone())
-}
-
-/// How wires connect here: nothing in them goes by the system's clock.
-pub fn remote_options() -> RemoteOptions {
-    RemoteOptions { reset_stream_duration: Duration::from_secs(24 * 60 * 60), ..RemoteOptions::default() }
 }
 
 /// Listens on all addresses of the simulated host.

@@ -1,4 +1,4 @@
-//! The body of a request.
+//! The body of a request or an answer, as it came.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -6,21 +6,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// The body of a request.
+/// The body of a request or an answer.
 #[derive(Debug)]
 pub enum Received {
-    /// All of it: it had come before anybody was asked.
-    Whole(Bytes),
+    /// All of it.
+    Whole {
+        /// The body.
+        data: Bytes,
+        /// The fields after it. Those of a request are not kept.
+        trailers: Option<HeaderMap>,
+    },
     /// What comes, as it comes.
     Pieces(Pieces),
 }
 
-/// The caller broke off: there is no more of the body.
+/// The other side broke off: there is no more of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the caller broke off")]
+#[error("the other side broke off")]
 pub struct Broken;
+
+impl Received {
+    pub(crate) fn whole(data: Bytes) -> Self {
+        Self::Whole { data, trailers: None }
+    }
+}
 
 impl Body for Received {
     type Data = Bytes;
@@ -28,19 +40,21 @@ impl Body for Received {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut *self {
-            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Whole { data, trailers } if data.is_empty() => {
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Self::Whole { data, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(data))))),
             Self::Pieces(pieces) => pieces.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+        matches!(self, Self::Whole { data, trailers: None } if data.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Whole { data, .. } => SizeHint::with_exact(data.len() as u64),
             Self::Pieces(_) => SizeHint::default(),
         }
     }
@@ -57,8 +71,9 @@ pub(crate) struct Feed(Arc<Mutex<Inbox>>);
 #[derive(Debug, Default)]
 struct Inbox {
     pieces: VecDeque<Bytes>,
-    end: Option<Result<(), Broken>>,
+    end: Option<Result<Option<HeaderMap>, Broken>>,
     reader: Option<Waker>,
+    has_reader_left: bool,
     connection: Option<Waker>,
     /// Read since the connection last asked.
     taken: usize,
@@ -79,13 +94,23 @@ impl Pieces {
             }
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        match inbox.end {
-            Some(Ok(())) => Poll::Ready(None),
+        match &mut inbox.end {
+            Some(Ok(trailers)) => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
             Some(Err(Broken)) => Poll::Ready(Some(Err(Broken))),
             None => {
                 inbox.reader = Some(cx.waker().clone());
                 Poll::Pending
             }
+        }
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        let mut inbox = lock(&self.0);
+        inbox.has_reader_left = true;
+        if let Some(connection) = inbox.connection.take() {
+            connection.wake();
         }
     }
 }
@@ -97,17 +122,22 @@ impl Feed {
         wake(&mut inbox);
     }
 
-    pub(crate) fn end(&self, end: Result<(), Broken>) {
+    pub(crate) fn end(&self, end: Result<Option<HeaderMap>, Broken>) {
         let mut inbox = lock(&self.0);
         inbox.end.get_or_insert(end);
         wake(&mut inbox);
     }
 
-    /// How many bytes were read since this was last asked; wakes the asking task at the next.
-    pub(crate) fn taken(&self, cx: &mut Context<'_>) -> usize {
+    /// How many bytes were read since this was last asked; wakes the asking task at the next, and when the reader leaves.
+    ///
+    /// Errors: None when nobody reads any more.
+    pub(crate) fn taken(&self, cx: &mut Context<'_>) -> Option<usize> {
         let mut inbox = lock(&self.0);
+        if inbox.has_reader_left {
+            return None;
+        }
         inbox.connection = Some(cx.waker().clone());
-        std::mem::take(&mut inbox.taken)
+        Some(std::mem::take(&mut inbox.taken))
     }
 }
 

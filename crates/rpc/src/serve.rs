@@ -107,7 +107,7 @@ where
         + Sync
         + 'static,
     S::Future: Send + Unpin + 'static,
-    B: Body<Data = bytes::Bytes> + Send + 'static,
+    B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let stop = context.tasks.token();
@@ -148,7 +148,7 @@ impl Shared {
     where
         S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + Unpin + 'static,
-        B: Body<Data = bytes::Bytes> + Send + 'static,
+        B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let Some((io, peer)) = self.identify(io, address).await else { return };

@@ -147,4 +147,4 @@ pub(crate) struct Answer {
 }
 
 /// Longest unary answer, in bytes.
-pub(crate) const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024 + 64 * 1024;
+pub(crate) const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;

@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -131,12 +130,7 @@ impl Tasks {
 
     /// Returns an executor that spawns here, for libraries that start their own tasks.
     pub fn executor(&self, name: &'static str) -> Executor {
-        Executor { tasks: self.clone(), name, spawn: |tasks, name, work| tasks.spawn(name, work) }
-    }
-
-    /// Returns an executor whose tasks only serve other work, as [`Tasks::attend`] has it.
-    pub fn attending_executor(&self, name: &'static str) -> Executor {
-        Executor { tasks: self.clone(), name, spawn: |tasks, name, work| tasks.attend(name, work) }
+        Executor { tasks: self.clone(), name }
     }
 
     /// Returns the soft stop: cancelled when the process should come to an end.
@@ -227,7 +221,6 @@ impl fmt::Debug for Tasks {
 pub struct Executor {
     tasks: Tasks,
     name: &'static str,
-    spawn: fn(&Tasks, &'static str, BoxFuture<'static, ()>),
 }
 
 impl<F> hyper::rt::Executor<F> for Executor
@@ -236,7 +229,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, work: F) {
-        (self.spawn)(&self.tasks, self.name, Box::pin(work.map(drop)));
+        self.tasks.spawn(self.name, work.map(drop));
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::payments::v1::{GetOrderRequest, GetOrderResponse, payment_service_client::PaymentServiceClient};
-use lastmile_tests::simulation::{context, listen, remote_options};
-use rpc::{ClientOptions, Effect, Limits, Mesh, RemoteFault, Role, ServerOptions, Trust};
+use lastmile_tests::simulation::{context, listen};
+use rpc::{ClientOptions, Effect, Limits, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Trust};
 use runtime::crash;
 use tonic::{Request, Response};
 
@@ -43,7 +43,7 @@ type Trace = Arc<Mutex<Vec<(u64, String, Result<(), RemoteFault>)>>>;
 async fn cases(seed: u64, calls: u32, trace: Trace) -> turmoil::Result {
     let points = crash::Points::simulated(|_| {});
     let context = context(seed, &points);
-    let mesh = Mesh::new(context.clone(), ClientOptions::default(), remote_options()).caller(Role::Cases);
+    let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default()).caller(Role::Cases);
     mesh.bind_remote("payments", &format!("payments:{PORT}"))?;
     let mut client = PaymentServiceClient::new(mesh.wire("payments"));
     for call in 0..calls {

@@ -1,7 +1,8 @@
 //! Writing a header block: without a table of its own, so that nothing has to be remembered and any two blocks are independent.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::uri::{Scheme, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::table::number;
 
@@ -20,6 +21,29 @@ pub(crate) fn status(out: &mut BytesMut, status: StatusCode) {
         500 => indexed(out, 14),
         _ => literal(out, STATUS, status.as_str().as_bytes(), false),
     }
+}
+
+/// Lines of the static table for a request.
+const AUTHORITY: u8 = 1;
+const METHOD: u8 = 2;
+const POST: u8 = 3;
+const PATH: u8 = 4;
+const HTTP: u8 = 6;
+const HTTPS: u8 = 7;
+
+/// The head of a request.
+pub(crate) fn request(out: &mut BytesMut, method: &Method, uri: &Uri) {
+    if *method == Method::POST { indexed(out, POST) } else { literal(out, METHOD, method.as_str().as_bytes(), false) }
+    indexed(out, if uri.scheme() == Some(&Scheme::HTTPS) { HTTPS } else { HTTP });
+    if let Some(authority) = uri.authority() {
+        literal(out, AUTHORITY, authority.as_str().as_bytes(), false);
+    }
+    literal(out, PATH, uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes(), false);
+}
+
+/// Says that there is no table.
+pub(crate) fn no_table(out: &mut BytesMut) {
+    out.put_u8(0x20);
 }
 
 /// Fields of a head or of trailers. Sensitive values are marked, so that no hop puts them into a table.
@@ -96,6 +120,24 @@ mod tests {
             })
             .collect();
         assert_eq!(named, head);
+    }
+
+    #[test]
+    fn the_head_of_a_request_is_read_again() {
+        for (method, uri, expected) in [
+            ("POST", "http://adapter:7440/a.B/C", ["POST", "http", "adapter:7440", "/a.B/C"]),
+            ("GET", "https://adapter/health?x=1", ["GET", "https", "adapter", "/health?x=1"]),
+        ] {
+            let mut out = BytesMut::new();
+            no_table(&mut out);
+            request(&mut out, &method.parse().expect("is a method"), &uri.parse().expect("is an URI"));
+            let mut read = Vec::new();
+            let sink = |name, value: crate::hpack::Value| read.push((name, value.text().expect("is plain")));
+            Decoder::new(0).read(out.freeze(), sink).expect("reads");
+            let names = [Name::Method, Name::Scheme, Name::Authority, Name::Path];
+            let expected = names.into_iter().zip(expected.map(bytes::Bytes::from));
+            assert_eq!(read, expected.collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) async fn run<S, B>(mut io: Io, peer: Peer, service: S, limits: &Limit
 where
     S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + Unpin + 'static,
-    B: Body<Data = bytes::Bytes> + Send + 'static,
+    B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let first = Arc::new(First::default());
@@ -157,7 +157,7 @@ impl<S, B> Handler for Answering<S>
 where
     S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + Unpin + 'static,
-    B: Body<Data = bytes::Bytes> + Send + 'static,
+    B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
 {
     type Body = B;
     type Answer = futures::future::Map<S::Future, fn(Result<http::Response<B>, Infallible>) -> http::Response<B>>;

@@ -28,7 +28,7 @@ impl Inbound {
     /// Errors: the body, to be read.
     pub fn whole(self) -> Result<Bytes, Self> {
         match self.0 {
-            Source::Http2(Received::Whole(bytes)) => Ok(bytes),
+            Source::Http2(Received::Whole { data, .. }) => Ok(data),
             source => Err(Self(source)),
         }
     }

@@ -63,7 +63,7 @@ async fn finish(response: Response, streaming: bool) -> Response {
     if streaming {
         return Response::from_parts(parts, body);
     }
-    match Collected::read(body, ANSWER_BYTES_MAX).await {
+    match Collected::read(body, ANSWER_BYTES_MAX as u64).await {
         Ok(collected) => Response::from_parts(parts, collected.into_body()),
         Err(CollectError::Body(status)) => answer(status),
         Err(CollectError::TooLong) => answer(crate::status(&Common::Internal)),

@@ -1,6 +1,5 @@
 //! The wire to a server across a network.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Extensions, Version};
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http2::{CallError, Caller, Lost, Received, Wanted};
 use runtime::Io;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -20,7 +18,7 @@ use tonic::body::Body;
 use super::{ANSWER_BYTES_MAX, Answer, Flight, Transport};
 use crate::Effect;
 use crate::fault::{Common, status};
-use crate::frames::{CollectError, Collected, Holding, answer};
+use crate::frames::{Holding, answer};
 use crate::role::role_of_key;
 use crate::stack::chain::{Request, Response};
 use crate::tls::ClientIdentity;
@@ -46,9 +44,6 @@ pub struct RemoteOptions {
     pub backoff_min: Duration,
     /// Longest pause.
     pub backoff_max: Duration,
-    /// How long the streams of calls that were given up are remembered. HTTP/2's own measure, by the system's clock, which a simulation
-    /// must not see: there it is longer than any run.
-    pub reset_stream_duration: Duration,
 }
 
 impl Default for RemoteOptions {
@@ -63,7 +58,6 @@ impl Default for RemoteOptions {
             streams_max: 100,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
-            reset_stream_duration: Duration::from_secs(1),
         }
     }
 }
@@ -96,22 +90,23 @@ struct State {
 
 #[derive(Clone)]
 struct Connection {
-    sender: SendRequest<Body>,
+    caller: Caller<Body>,
     streams: Arc<AtomicUsize>,
     retire_at: Instant,
 }
 
-/// Why no connection could be had. Nothing was sent.
+/// Why a call was not made. The peer has done nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 enum ConnectError {
     #[error("waiting after a failed connection")]
     Backoff { left: Duration },
     #[error("cannot connect")]
     Io(#[source] Arc<io::Error>),
-    #[error("HTTP/2 handshake failed")]
-    Http(#[source] Arc<hyper::Error>),
     #[error("as many calls under way as the wire takes")]
     Full,
+    /// It was sent, and by the protocol's promise it was not looked at.
+    #[error("the peer refused the request unseen")]
+    Refused,
 }
 
 impl Remote {
@@ -138,49 +133,34 @@ impl Remote {
 
     async fn exchange(&self, mut request: Request, streaming: bool, flight: &Flight) -> Result<Response, Common> {
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| self.refuse(ConnectError::Full))?;
+        let wanted = if streaming { Wanted::Pieces } else { Wanted::Whole { bytes_max: ANSWER_BYTES_MAX } };
         for _ in 0..UNSENT_TRIES_MAX {
-            let mut connection = self.connection().await.map_err(|error| self.refuse(error))?;
+            let connection = self.connection().await.map_err(|error| self.refuse(error))?;
             let lease = Lease::take(&connection);
             flight.leave();
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return self.finish(response, streaming, (lease, permit)).await,
-                Err(mut error) => match error.take_message() {
-                    // The connection was closing: the peer has seen nothing of this request.
-                    Some(unsent) => {
-                        flight.come_back();
-                        request = unsent;
-                    }
-                    None => return Err(self.broken(error.into_error())),
-                },
+            match connection.caller.call(request, wanted).await {
+                Ok(response) => return Ok(self.finish(response, (lease, permit))),
+                // The connection was closing: the peer has seen nothing of this request.
+                Err(CallError::Unsent(unsent)) => {
+                    flight.come_back();
+                    request = *unsent;
+                }
+                Err(CallError::Refused) => return Err(self.refuse(ConnectError::Refused)),
+                Err(CallError::Lost(how)) => return Err(lost(&self.name, Some(Arc::new(how)))),
             }
         }
         Err(self.refuse(ConnectError::Full))
     }
 
-    async fn finish(
-        &self,
-        response: http::Response<hyper::body::Incoming>,
-        streaming: bool,
-        guard: impl Send + Unpin + 'static,
-    ) -> Result<Response, Common> {
-        let (mut parts, body) = response.into_parts();
-        parts.extensions = Extensions::new();
-        let body = Body::new(body);
-        if streaming {
-            let name = self.name.clone();
-            let map_error = move |status: tonic::Status| crate::status(&lost(&name, Arc::new(status)));
-            return Ok(Response::from_parts(
-                parts,
-                Body::new(Holding { body: Some(body), guard: Some(guard), map_error }),
-            ));
-        }
-        match Collected::read(body, ANSWER_BYTES_MAX).await {
-            Ok(collected) => Ok(Response::from_parts(parts, collected.into_body())),
-            Err(CollectError::Body(status)) => Err(lost(&self.name, Arc::new(status))),
-            Err(CollectError::TooLong) => {
-                Err(lost(&self.name, Arc::new(io::Error::other("the answer is longer than 4 MiB"))))
+    fn finish(&self, response: http::Response<Received>, guard: impl Send + Unpin + 'static) -> Response {
+        response.map(|body| match body {
+            whole @ Received::Whole { .. } => Body::new(whole),
+            pieces @ Received::Pieces(_) => {
+                let name = self.name.clone();
+                let map_error = move |_| crate::status(&lost(&name, None));
+                Body::new(Holding { body: Some(Body::new(pieces)), guard: Some(guard), map_error })
             }
-        }
+        })
     }
 
     /// Returns the connection with the fewest calls, making one where there is none or all are full.
@@ -213,8 +193,8 @@ impl Remote {
     fn pick(&self) -> Result<Option<Connection>, ConnectError> {
         let now = Instant::now();
         let mut state = self.state();
-        // A retired connection ends by itself when its last call does: dropping the sender closes it gracefully.
-        state.connections.retain(|connection| !connection.sender.is_closed() && now < connection.retire_at);
+        // A retired connection ends by itself when its last call does.
+        state.connections.retain(|connection| connection.caller.is_open() && now < connection.retire_at);
         let open = state.connections.len();
         let best = state.connections.iter().min_by_key(|connection| connection.streams.load(Ordering::Relaxed));
         if let Some(connection) = best {
@@ -252,26 +232,23 @@ impl Remote {
             }
         };
         let tasks = &self.context.tasks;
-        let (sender, connection) = Builder::new(tasks.attending_executor("rpc.wire.stream"))
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
-            .keep_alive_interval(self.options.keepalive_interval)
-            .keep_alive_timeout(self.options.keepalive_timeout)
-            .keep_alive_while_idle(true)
-            .reset_stream_duration(self.options.reset_stream_duration)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| ConnectError::Http(Arc::new(error)))?;
+        let limits = http2::Limits {
+            streams_max: u32::try_from(self.options.streams_max).unwrap_or(u32::MAX),
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
+            header_list_bytes_max: HEADER_LIST_BYTES_MAX,
+            keepalive_interval: self.options.keepalive_interval,
+            keepalive_timeout: self.options.keepalive_timeout,
+        };
+        let (caller, calls) = http2::connect(io, limits);
         let name = self.name.clone();
         tasks.attend("rpc.wire.connection", async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = calls.await {
                 tracing::debug!(peer = name, %error, "connection ended");
             }
         });
         let retire_at = Instant::now() + crate::jitter(&self.context.ids, self.options.connection_age_max);
-        Ok(Connection { sender, streams: Arc::default(), retire_at })
+        Ok(Connection { caller, streams: Arc::default(), retire_at })
     }
 
     fn backoff(&self, failures: u32) -> Duration {
@@ -282,18 +259,10 @@ impl Remote {
     fn refuse(&self, error: ConnectError) -> Common {
         let retry_after = match &error {
             ConnectError::Backoff { left } => *left,
-            ConnectError::Io(_) | ConnectError::Http(_) | ConnectError::Full => self.options.backoff_min,
+            ConnectError::Io(_) | ConnectError::Full | ConnectError::Refused => self.options.backoff_min,
         };
         let peer = self.name.clone();
         Common::Peer { peer, effect: Effect::None, retry_after, source: Some(Arc::new(error)) }
-    }
-
-    fn broken(&self, error: hyper::Error) -> Common {
-        // A refused stream was, by the protocol's promise, not looked at.
-        let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
-        let effect = if reason == Some(h2::Reason::REFUSED_STREAM) { Effect::None } else { Effect::Possible };
-        let (peer, retry_after) = (self.name.clone(), self.options.backoff_min);
-        Common::Peer { peer, effect, retry_after, source: Some(Arc::new(error)) }
     }
 
     fn address(&self, request: &mut Request) {
@@ -333,13 +302,9 @@ impl fmt::Debug for Remote {
 }
 
 /// The answer broke off: the peer had the request.
-fn lost(peer: &str, source: Arc<dyn Error + Send + Sync>) -> Common {
-    Common::Peer {
-        peer: peer.to_owned(),
-        effect: Effect::Possible,
-        retry_after: RemoteOptions::default().backoff_min,
-        source: Some(source),
-    }
+fn lost(peer: &str, how: Option<Arc<Lost>>) -> Common {
+    let (retry_after, source) = (RemoteOptions::default().backoff_min, how.map(|how| how as Arc<_>));
+    Common::Peer { peer: peer.to_owned(), effect: Effect::Possible, retry_after, source }
 }
 
 /// One call on a connection.

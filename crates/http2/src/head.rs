@@ -1,14 +1,16 @@
-//! From fields to the head of a request (RFC 9113, 8.3).
+//! From fields to the head of a request or an answer (RFC 9113, 8.3), or to trailers.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
 
 use crate::hpack::{LINE_BYTES, Name, Value};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// A common head has no more, so that the map of them is made once.
+const FIELDS_COMMON: usize = 12;
 
 /// The `authorization` header as it came, an extension of the request. It is not among the headers: its text costs more than all the
 /// rest of a head, and whoever has seen it before need not see it again.
@@ -50,20 +52,21 @@ impl Authorization {
 
 /// Why a head is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Against the rules: the stream is reset.
     Malformed,
-    /// More fields than are taken: answered with 431.
+    /// More fields than are taken.
     TooLarge,
 }
 
-/// Collects the fields of one head.
+/// Collects the fields of one block.
 #[derive(Debug)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     method: Option<Bytes>,
     scheme: Option<Bytes>,
     authority: Option<Bytes>,
     path: Option<Bytes>,
+    status: Option<Bytes>,
     headers: HeaderMap,
     authorization: Option<Authorization>,
     has_fields: bool,
@@ -72,13 +75,14 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             method: None,
             scheme: None,
             authority: None,
             path: None,
-            headers: HeaderMap::with_capacity(12),
+            status: None,
+            headers: HeaderMap::with_capacity(FIELDS_COMMON),
             authorization: None,
             has_fields: false,
             fault: None,
@@ -86,7 +90,7 @@ impl Collector {
         }
     }
 
-    pub(super) fn take(&mut self, name: Name, value: Value) {
+    pub(crate) fn take(&mut self, name: Name, value: Value) {
         if self.fault.is_some() {
             return;
         }
@@ -95,7 +99,8 @@ impl Collector {
             Name::Scheme => self.pseudo(|this| &mut this.scheme, value),
             Name::Authority => self.pseudo(|this| &mut this.authority, value),
             Name::Path => self.pseudo(|this| &mut this.path, value),
-            Name::Status | Name::Malformed(_) => Err(Fault::Malformed),
+            Name::Status => self.pseudo(|this| &mut this.status, value),
+            Name::Malformed(_) => Err(Fault::Malformed),
             Name::Field(name) => self.field(name, value),
         };
         self.fault = taken.err();
@@ -133,12 +138,11 @@ impl Collector {
         Ok(())
     }
 
-    /// The head, when it is whole; with the length of the body where it is declared.
-    pub(super) fn finish(self) -> Result<(request::Parts, Option<u64>), Fault> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        let (Some(method), Some(scheme), Some(path)) = (self.method, self.scheme, self.path) else {
+    /// The head of a request, when it is whole; with the length of the body where it is declared.
+    pub(crate) fn request(mut self) -> Result<(request::Parts, Option<u64>), Fault> {
+        self.check(&[&self.status])?;
+        let declared = self.declared()?;
+        let (Some(method), Some(scheme), Some(path)) = (self.method.take(), self.scheme.take(), self.path.take()) else {
             return Err(Fault::Malformed);
         };
         let mut uri = http::uri::Parts::default();
@@ -151,11 +155,6 @@ impl Collector {
             None => Authority::from_static("localhost"),
         };
         uri.authority = Some(authority);
-        let declared = match self.headers.get(CONTENT_LENGTH).map(|length| length.to_str().map(str::parse::<u64>)) {
-            None => None,
-            Some(Ok(Ok(length))) => Some(length),
-            Some(_) => return Err(Fault::Malformed),
-        };
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = Method::from_bytes(&method).map_err(|_| Fault::Malformed)?;
         parts.uri = Uri::from_parts(uri).map_err(|_| Fault::Malformed)?;
@@ -165,6 +164,37 @@ impl Collector {
             parts.extensions.insert(authorization);
         }
         Ok((parts, declared))
+    }
+
+    /// The head of an answer, with the length of the body where it is declared.
+    pub(crate) fn answer(self) -> Result<(StatusCode, HeaderMap, Option<u64>), Fault> {
+        self.check(&[&self.method, &self.scheme, &self.authority, &self.path])?;
+        let declared = self.declared()?;
+        let status = StatusCode::from_bytes(self.status.as_deref().unwrap_or_default());
+        Ok((status.map_err(|_| Fault::Malformed)?, self.headers, declared))
+    }
+
+    /// The fields after a body.
+    pub(crate) fn trailers(self) -> Result<HeaderMap, Fault> {
+        self.check(&[&self.method, &self.scheme, &self.authority, &self.path, &self.status])?;
+        Ok(self.headers)
+    }
+
+    /// Nothing was wrong on the way, and nothing is there that belongs elsewhere.
+    fn check(&self, foreign: &[&Option<Bytes>]) -> Result<(), Fault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None if foreign.iter().any(|field| field.is_some()) => Err(Fault::Malformed),
+            None => Ok(()),
+        }
+    }
+
+    fn declared(&self) -> Result<Option<u64>, Fault> {
+        match self.headers.get(CONTENT_LENGTH).map(|length| length.to_str().map(str::parse::<u64>)) {
+            None => Ok(None),
+            Some(Ok(Ok(length))) => Ok(Some(length)),
+            Some(_) => Err(Fault::Malformed),
+        }
     }
 }
 
@@ -178,12 +208,16 @@ fn is_forbidden(name: &HeaderName, value: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn collect(fields: &[(&'static str, &'static str)]) -> Result<(request::Parts, Option<u64>), Fault> {
+    fn collector(fields: &[(&'static str, &'static str)]) -> Collector {
         let mut collector = Collector::new(1_000);
         for (name, value) in fields {
             collector.take(Name::read(name.as_bytes()), Value::plain(Bytes::from_static(value.as_bytes())));
         }
-        collector.finish()
+        collector
+    }
+
+    fn collect(fields: &[(&'static str, &'static str)]) -> Result<(request::Parts, Option<u64>), Fault> {
+        collector(fields).request()
     }
 
     const HEAD: [(&str, &str); 3] = [(":method", "POST"), (":scheme", "http"), (":path", "/a.B/C")];
@@ -226,6 +260,25 @@ mod tests {
         ] {
             assert_eq!(collect(&fields).map(drop), Err(Fault::Malformed), "{why}");
         }
+    }
+
+    #[test]
+    fn an_answer_has_a_status_and_trailers_have_none() {
+        let ok = (":status", "200");
+        let (status, headers, length) = collector(&[ok, ("content-length", "3")]).answer().expect("is a head");
+        assert_eq!((status, headers.len(), length), (StatusCode::OK, 1, Some(3)));
+        for (fields, why) in [
+            (vec![], "no status"),
+            (vec![ok, ok], "two"),
+            (vec![(":status", "20")], "two digits"),
+            (vec![ok, (":path", "/")], "a request's"),
+            (vec![("a", "b"), ok], "a pseudo-header after a field"),
+            (vec![ok, ("connection", "close")], "of a connection"),
+        ] {
+            assert_eq!(collector(&fields).answer().map(drop), Err(Fault::Malformed), "{why}");
+        }
+        assert_eq!(collector(&[("grpc-status", "0")]).trailers().map(|fields| fields.len()), Ok(1));
+        assert_eq!(collector(&[ok]).trailers(), Err(Fault::Malformed));
     }
 
     #[test]
