@@ -142,7 +142,8 @@ impl Collector {
     pub(crate) fn request(mut self) -> Result<(request::Parts, Option<u64>), Fault> {
         self.check(&[&self.status])?;
         let declared = self.declared()?;
-        let (Some(method), Some(scheme), Some(path)) = (self.method.take(), self.scheme.take(), self.path.take()) else {
+        let (Some(method), Some(scheme), Some(path)) = (self.method.take(), self.scheme.take(), self.path.take())
+        else {
             return Err(Fault::Malformed);
         };
         let mut uri = http::uri::Parts::default();

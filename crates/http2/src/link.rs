@@ -191,7 +191,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
         match read {
             Poll::Ready(Ok(bytes)) => {
                 self.heard = Instant::now();
-                self.asked = None;
                 Ok(Poll::Ready(bytes))
             }
             Poll::Ready(Err(error)) => Err(error),
@@ -425,6 +424,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
     fn ping(&mut self, head: Head, payload: [u8; 8]) -> Result<Option<Event>, Error> {
         self.spend(IDLE_COST)?;
         if head.has(flag::ACK) {
+            // Nothing less will do: a peer that is heard may hear nothing itself.
+            self.asked = self.asked.filter(|_| payload != ALIVE_PING);
             return Ok(Some(Event::Pong(payload)));
         }
         frame::put(&mut self.outbound, kind::PING, flag::ACK, 0, &payload);

@@ -363,7 +363,10 @@ async fn an_answer_against_the_rules_is_lost_and_the_connection_goes_on() {
         (vec![(1, END_HEADERS, OK), (1, END_HEADERS, b"".as_slice())], "trailers that end nothing"),
         (vec![(1, END_HEADERS, OK), (1, END_HEADERS | END_STREAM, OK)], "a second head"),
         // content-length: 3
-        (vec![(1, END_HEADERS, b"\x88\x0f\x0d\x013".as_slice()), (0, END_STREAM, b"four".as_slice())], "another length"),
+        (
+            vec![(1, END_HEADERS, b"\x88\x0f\x0d\x013".as_slice()), (0, END_STREAM, b"four".as_slice())],
+            "another length",
+        ),
         // :status 100, as a literal
         (vec![(1, END_HEADERS | END_STREAM, b"\x08\x03100".as_slice())], "an end before the answer"),
         (vec![(8, 0, [0; 4].as_slice())], "a window update of nothing"),
@@ -485,6 +488,22 @@ async fn a_silent_server_is_asked_and_then_left() {
     assert!(matches!(ended, Err(Error::Silent)));
     assert_eq!(lost(call.await), Lost::Connection);
     assert_eq!(server.next(6).await.payload.as_ref(), b"alive?\0\0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_is_asked_again_and_one_that_only_talks_is_left() {
+    let (mut server, _caller, ended, call, _) = begun().await;
+    for _ in 0..3 {
+        let asked = server.io.read_buf(&mut server.read).await.expect("reads");
+        assert_eq!(asked, 17, "a ping");
+        let ping = server.next(6).await;
+        server.put(6, 0x1, 0, &ping.payload).await;
+    }
+    while server.io.write_all(b"\0\0\x08\x06\0\0\0\0\0are you?").await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(matches!(ended.await.expect("does not panic"), Err(Error::Silent)));
+    assert_eq!(lost(call.await), Lost::Connection);
 }
 
 #[tokio::test]

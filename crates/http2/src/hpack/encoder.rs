@@ -33,7 +33,11 @@ const HTTPS: u8 = 7;
 
 /// The head of a request.
 pub(crate) fn request(out: &mut BytesMut, method: &Method, uri: &Uri) {
-    if *method == Method::POST { indexed(out, POST) } else { literal(out, METHOD, method.as_str().as_bytes(), false) }
+    if *method == Method::POST {
+        indexed(out, POST)
+    } else {
+        literal(out, METHOD, method.as_str().as_bytes(), false)
+    }
     indexed(out, if uri.scheme() == Some(&Scheme::HTTPS) { HTTPS } else { HTTP });
     if let Some(authority) = uri.authority() {
         literal(out, AUTHORITY, authority.as_str().as_bytes(), false);
