@@ -17,7 +17,7 @@ pub enum Received {
         /// The body.
         data: Bytes,
         /// The fields after it. Those of a request are not kept.
-        trailers: Option<HeaderMap>,
+        trailers: Option<Box<HeaderMap>>,
     },
     /// What comes, as it comes.
     Pieces(Pieces),
@@ -41,7 +41,7 @@ impl Body for Received {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut *self {
             Self::Whole { data, trailers } if data.is_empty() => {
-                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
             }
             Self::Whole { data, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(data))))),
             Self::Pieces(pieces) => pieces.poll(cx),

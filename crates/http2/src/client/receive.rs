@@ -157,7 +157,10 @@ where
         match stream.answer {
             Coming::Part { reply, head, data, .. } => {
                 // A caller that has gone has said so.
-                let _ = reply.send(Ok(response(*head, Received::Whole { data: data.whole(), trailers })));
+                let _ = reply.send(Ok(response(
+                    *head,
+                    Received::Whole { data: data.whole(), trailers: trailers.map(Box::new) },
+                )));
             }
             Coming::Pieces { feed } => feed.end(Ok(trailers)),
             Coming::Nothing { .. } => {}
