@@ -75,6 +75,9 @@ impl Default for Limits {
     }
 }
 
+/// Shorter than the deadlines of calls, and too long to cost anything.
+const BEAT: Duration = Duration::from_millis(100);
+
 /// How a listener learns which role is at the other end.
 #[derive(Clone, Debug)]
 pub enum Trust {
@@ -134,6 +137,37 @@ where
     drop(listener);
     count.empty(shared.limits.drain_timeout).await;
     outcome
+}
+
+/// Serves as [`serve`] does, on a thread that does nothing else: a core of the data path.
+///
+/// A deadline before the thread's next wake makes tokio wake the thread, by a write to an eventfd, also where it is this thread that
+/// sets it; and every call has such deadlines. Under a beat that is always due before them there is none.
+///
+/// Shape and errors: those of [`serve`].
+pub async fn serve_core<S, B>(
+    listener: Listener,
+    trust: Trust,
+    service: S,
+    limits: Limits,
+    context: runtime::Context,
+) -> std::io::Result<()>
+where
+    S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + Unpin + 'static,
+    B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut served = Box::pin(serve(listener, trust, service, limits, context));
+    loop {
+        if let Ok(outcome) = tokio::time::timeout(BEAT, served.as_mut()).await {
+            return outcome;
+        }
+    }
 }
 
 struct Shared {
