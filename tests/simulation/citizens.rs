@@ -224,18 +224,18 @@ impl Life<'_> {
             Way::Leaves => {}
             Way::Pays => {
                 self.context().clock.sleep(wait(10_000)).await;
-                self.transfers(region, case).await;
+                self.transfers(region, case, false).await;
             }
             Way::PaysLate => {
                 // About when the order runs out: either may be first.
                 self.context().clock.sleep(Duration::from_secs(75) + wait(20_000)).await;
-                self.transfers(region, case).await;
+                self.transfers(region, case, true).await;
             }
             Way::PaysInVain => {
                 let path = format!("/police/{region}/records/{}", case.bill_no);
                 let (status, _) = outside(self.app, "POST", &path, Some(json!({ "action": "dispute" }))).await;
                 self.note(region, &format!("is disputed: {status}"));
-                self.transfers(region, case).await;
+                self.transfers(region, case, false).await;
             }
             Way::Cancels => {
                 self.context().clock.sleep(wait(5_000)).await;
@@ -244,7 +244,7 @@ impl Life<'_> {
             Way::CancelsAndPays => {
                 let (cancelled, ()) = join(self.cancels(bearer, region, case), async {
                     self.context().clock.sleep(wait(2_000)).await;
-                    self.transfers(region, case).await;
+                    self.transfers(region, case, true).await;
                 })
                 .await;
                 cancelled?;
@@ -254,10 +254,12 @@ impl Life<'_> {
     }
 
     /// Pays at the channel, which may find that there is nothing to pay any more.
-    async fn transfers(&self, region: &str, case: &Case) {
+    /// Pays; `although_closed` where the citizen agreed to it before the order was closed and the channel takes the money all the same.
+    async fn transfers(&self, region: &str, case: &Case, although_closed: bool) {
         let package = case.pay_sheet.as_ref().and_then(|sheet| sheet.jsapi.get("package")?.strip_prefix("prepay_id="));
         let Some(prepay) = package else { return self.note(region, "has no pay sheet") };
-        let (status, _) = outside(self.app, "POST", "/wechatpay/pay", Some(json!({ "prepay_id": prepay }))).await;
+        let paid = json!({ "prepay_id": prepay, "although_closed": although_closed });
+        let (status, _) = outside(self.app, "POST", "/wechatpay/pay", Some(paid)).await;
         self.note(region, &format!("paid: {status}"));
     }
 

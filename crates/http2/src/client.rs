@@ -231,7 +231,11 @@ impl Data {
     fn push(&mut self, piece: Bytes) {
         match self {
             Self::One(data) if data.is_empty() => *data = piece,
-            Self::One(data) => *self = Self::Many(BytesMut::from_iter([data.as_ref(), &piece].concat())),
+            Self::One(data) => {
+                let mut many = BytesMut::from(data.as_ref());
+                many.extend_from_slice(&piece);
+                *self = Self::Many(many);
+            }
             Self::Many(data) => data.extend_from_slice(&piece),
         }
     }

@@ -182,13 +182,19 @@ impl Book {
         }
     }
 
-    /// Decides a payment by the citizen.
-    pub(super) fn pay(&self, order: &Order, paid: Paid, notice: String) -> Result<Vec<Event>, ApiError> {
+    /// Decides a payment by the citizen, who may have agreed to it before the order was closed.
+    pub(super) fn pay(
+        &self,
+        order: &Order,
+        paid: Paid,
+        notice: String,
+        although_closed: bool,
+    ) -> Result<Vec<Event>, ApiError> {
         match order.state(paid.at) {
             TradeState::Success | TradeState::Refund => Err(outcome::PAID_ALREADY),
-            TradeState::Closed => Err(outcome::CLOSED),
-            TradeState::Notpay if paid.at >= order.session_until => Err(outcome::CLOSED),
-            TradeState::Notpay => Ok(vec![Event::OrderPaid {
+            TradeState::Closed if !although_closed => Err(outcome::CLOSED),
+            TradeState::Notpay if !although_closed && paid.at >= order.session_until => Err(outcome::CLOSED),
+            TradeState::Notpay | TradeState::Closed => Ok(vec![Event::OrderPaid {
                 mchid: order.terms.mchid.clone(),
                 out_trade_no: order.terms.out_trade_no.clone(),
                 transaction_id: paid.transaction_id,

@@ -47,6 +47,8 @@ pub struct Pay {
     pub mchid: Option<String>,
     /// Who pays, where the order does not say.
     pub openid: Option<String>,
+    /// The money is taken also of an order that is closed: the citizen had agreed to it before, and the word comes after.
+    pub although_closed: bool,
 }
 
 /// Why the citizen cannot pay.
@@ -180,7 +182,7 @@ impl Desk {
         let decide = |book: &Book, now: Timestamp| {
             let order = find(book, pay).ok_or(PayError::Order)?;
             let paid = Paid { transaction_id: number, openid, at: now };
-            book.pay(order, paid, notice).map_err(|error| PayError::State(error.message))
+            book.pay(order, paid, notice, pay.although_closed).map_err(|error| PayError::State(error.message))
         };
         self.book.change(decide, |_, _| Ok(())).await.map_err(|_| PayError::NotNow)??;
         self.outbox.wake();

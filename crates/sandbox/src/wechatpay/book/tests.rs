@@ -76,7 +76,14 @@ impl Till {
     fn pay(&mut self, number: &str, now: Timestamp) -> Result<usize, &'static str> {
         let order = self.book.order(MERCHANT, number).map_err(|error| error.code)?.clone();
         let paid = Paid { transaction_id: format!("t-{number}"), openid: "o".into(), at: now };
-        let events = self.book.pay(&order, paid, format!("notice-{number}"));
+        let events = self.book.pay(&order, paid, format!("notice-{number}"), false);
+        self.take(events, now)
+    }
+
+    fn pay_although_closed(&mut self, number: &str, now: Timestamp) -> Result<usize, &'static str> {
+        let order = self.book.order(MERCHANT, number).map_err(|error| error.code)?.clone();
+        let paid = Paid { transaction_id: format!("t-{number}"), openid: "o".into(), at: now };
+        let events = self.book.pay(&order, paid, format!("notice-{number}"), true);
         self.take(events, now)
     }
 
@@ -134,6 +141,9 @@ fn an_order_is_paid_or_closed_and_never_both() {
     assert_eq!(till.close("closed", at(2)), Ok(0), "closed is closed");
     assert_eq!(till.pay("closed", at(3)), Err("ORDER_CLOSED"));
     assert_eq!(till.create("closed", "d", at(3)), Err("ORDER_CLOSED"));
+    assert_eq!(till.pay_although_closed("closed", at(3)), Ok(1), "but for a word that was under way");
+    assert_eq!(till.state("closed", at(3)), TradeState::Success);
+    assert_eq!(till.pay_although_closed("closed", at(3)), Err("OUT_TRADE_NO_USED"), "once");
     assert_eq!(till.pay("paid", at(3)), Ok(1));
     assert_eq!(till.close("paid", at(4)), Err("TRADE_ERROR"));
     assert_eq!(till.close("nobody", at(4)), Err("ORDER_NOT_EXIST"));
