@@ -23,7 +23,7 @@ const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// What a process may take at any time: where it is read, under which name it is reported, and the cap.
 const CAPS: [(Source, &str, u64); 8] = [
     (Source::Status("VmHWM"), "resident memory, KiB", 512 * 1024),
-    (Source::Files, "open files", 256),
+    (Source::Files, "open files", 512),
     (Source::Status("Threads"), "threads", 128),
     (Source::Metric("lastmile_runtime_tasks"), "tasks", 2_000),
     (Source::Metric("lastmile_rpc_connections_open"), "connections", 512),
