@@ -17,7 +17,7 @@ class SuperApp:
     """The back end of WeChat, as far as a test needs one."""
 
     def __init__(self, lastmile, stubs):
-        self.lastmile, self.stubs = lastmile, stubs
+        self.lastmile, self.stubs, self.citizens = lastmile, stubs, []
         key = lastmile.directory / "data" / "sandbox" / "clients" / "wechat.pem"
         self.entry_point = EntryPoint("wechat", key, f"http://{lastmile.public}")
         channel = grpc.insecure_channel(lastmile.public)
@@ -34,7 +34,8 @@ class SuperApp:
         }
         token = self.entry_point.exchange(asserted, [f"traffic/{region}"])["access_token"]
         car = next(vehicle for vehicle in person["vehicles"] if vehicle["region"] == region)
-        return Citizen(self, region, token, person, {"plate": car["plate"], "plate_type": "SMALL"})
+        self.citizens.append(Citizen(self, region, token, person, {"plate": car["plate"], "plate_type": "SMALL"}))
+        return self.citizens[-1]
 
 
 class Citizen:
