@@ -128,6 +128,11 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// What the contract names and no service enforces yet, and whether this policy asks for it.
+    pub(crate) fn unserved(&self) -> [(&'static str, bool); 2] {
+        [("sensitive", self.sensitive), ("residents_only", self.residents_only)]
+    }
+
     pub(crate) fn binding(&self, profile: &str) -> Binding {
         Binding {
             profile: profile.to_owned(),

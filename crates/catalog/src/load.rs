@@ -171,6 +171,14 @@ impl Build<'_> {
                 if !items.iter().any(|i| i.item == *item) {
                     self.problems.push(format!("adapters.yaml: {}: {item} is not in items.yaml", adapter.profile));
                 }
+                for (key, is_set) in policy.unserved() {
+                    if is_set {
+                        self.problems.push(format!(
+                            "adapters.yaml: {}: {item}: {key} is not enforced yet, and nobody would be checked: take it out",
+                            adapter.profile
+                        ));
+                    }
+                }
                 let key = (item.clone(), adapter.region.clone());
                 if bindings.insert(key, policy.binding(&adapter.profile)).is_some() {
                     self.problems.push(format!("adapters.yaml: two profiles serve {item} in {}", adapter.region));
@@ -318,12 +326,24 @@ mod tests {
         let places: BTreeSet<_> = catalogue.entries.keys().map(|(region, _, _)| region).collect();
         // The articles' 32 names are 31 codes: (全国) and (平台) both mean the nation.
         assert_eq!(places.len(), 31);
-        let listed: BTreeSet<_> = catalogue.entries.keys().map(|key| (&key.0, &key.1)).collect();
+        let items: Vec<ItemFile> = reader.yaml(&data_dir().join("catalog/items.yaml"));
+        let entry_points: Vec<EntryPointFile> = reader.yaml(&data_dir().join("catalog/entry_points.yaml"));
+        let mut listed = 0;
         for row in &rows {
             let region = if row.gb2260.is_empty() { crate::domain::NATION } else { &row.gb2260 };
-            let found = listed.iter().any(|(at, _)| at.as_str() == region);
-            assert!(found, "{} in {region}", row.service);
+            let named = |item: &&ItemFile| item.names.iter().any(|name| name.name == row.service);
+            let item = items.iter().find(named).expect("an item of that name");
+            let depth = item.names.iter().find(|name| name.name == row.service).and_then(|name| name.depth);
+            for channel in row.channel.split('|') {
+                let through = entry_points.iter().find(|one| one.channels.iter().any(|of| of == channel));
+                let key = (region.to_owned(), item.item.clone(), through.expect("an entry point").id.clone());
+                let entry = &catalogue.entries[&key];
+                // What several articles tell of is listed at its deepest.
+                assert!(entry.depth as i32 >= Depth::from(depth.unwrap_or(item.depth)) as i32, "{key:?}");
+                listed += 1;
+            }
         }
+        assert!(listed >= rows.len() && reader.problems.is_empty(), "{:?}", reader.problems);
     }
 
     #[test]
@@ -351,7 +371,7 @@ mod tests {
             ("catalog/items.yaml", "[]"),
             (
                 "catalog/adapters.yaml",
-                "- { profile: traffic/430100, region: \"1\", items: { ghost: { timeout: 8s, concurrency_max: 1 } } }",
+                "- { profile: traffic/430100, region: \"1\", items: { ghost: { timeout: 8s, concurrency_max: 1, residents_only: true } } }",
             ),
             ("schemas/ghost/input.json", "{ \"type\": \"object\" }"),
             ("regions_pca.csv", "code,level,name,parent,full_name,virtual\n430000,1,湖南省,,湖南省,0\n"),
@@ -370,6 +390,7 @@ mod tests {
             "colour",
             "city_services.csv:2: no item of items.yaml is named 违章查询",
             "adapters.yaml: region 1 is not in the tree",
+            "adapters.yaml: traffic/430100: ghost: residents_only is not enforced yet",
             "ghost/input.json: missing field `x-lastmile-version`",
             "ghost/result.json: No such file",
         ] {

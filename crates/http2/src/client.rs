@@ -97,6 +97,8 @@ struct Inbox<B> {
     connection: Option<Waker>,
     /// Whether the connection takes calls.
     is_open: bool,
+    /// Calls at once, as both ends have it.
+    calls_max: usize,
     has_callers: bool,
 }
 
@@ -113,6 +115,11 @@ impl<B> Caller<B> {
     /// Whether the connection takes calls.
     pub fn is_open(&self) -> bool {
         lock(&self.0.0).is_open
+    }
+
+    /// Calls that go at once; further ones wait for their turn.
+    pub fn calls_max(&self) -> usize {
+        lock(&self.0.0).calls_max
     }
 
     /// Sends a request and waits for its answer. Dropping the future tells the peer to stop.
@@ -259,6 +266,7 @@ where
         calls: 0,
         connection: None,
         is_open: true,
+        calls_max: limits.streams_max as usize,
         has_callers: true,
     }));
     let calls = Calls {
@@ -313,32 +321,45 @@ where
 
     /// Takes what the callers have put in; whether there is nothing more to come from them.
     fn take_asks(&mut self, cx: &mut Context<'_>) -> bool {
-        let inbox = Arc::clone(&self.inbox);
-        let mut inbox = lock(&inbox);
+        let streams_max = self.link.limits.streams_max.min(self.link.peer.streams_max) as usize;
+        let room = if self.link.is_full() { 0 } else { streams_max.saturating_sub(self.streams.len()) };
+        let mut inbox = lock(&self.inbox);
         if inbox.connection.as_ref().is_none_or(|connection| !connection.will_wake(cx.waker())) {
             inbox.connection = Some(cx.waker().clone());
         }
-        for call in std::mem::take(&mut inbox.given_up) {
-            inbox.asks.retain(|ask| ask.call != call);
+        inbox.calls_max = streams_max;
+        inbox.is_open &= self.next <= STREAM_MAX;
+        let is_open = inbox.is_open;
+        let given_up = std::mem::take(&mut inbox.given_up);
+        let unwanted = |ask: &Ask<B>| given_up.contains(&ask.call);
+        let (dropped, asks): (Vec<_>, VecDeque<_>) = match given_up.is_empty() {
+            true => (Vec::new(), std::mem::take(&mut inbox.asks)),
+            false => {
+                let (dropped, kept): (VecDeque<_>, VecDeque<_>) = inbox.asks.drain(..).partition(unwanted);
+                (dropped.into(), kept)
+            }
+        };
+        inbox.asks = asks;
+        let most = if is_open { room.min(inbox.asks.len()) } else { inbox.asks.len() };
+        let taken: Vec<Ask<B>> = inbox.asks.drain(..most).collect();
+        let is_over = inbox.asks.is_empty() && (!is_open || !inbox.has_callers);
+        // What is dropped from here on may be a caller of this very connection.
+        drop(inbox);
+        drop(dropped);
+        for call in given_up {
             let stream = self.streams.iter().find(|(_, stream)| stream.call == call).map(|(id, _)| *id);
             if let Some(id) = stream {
                 self.give_up(id, Reason::CANCEL, CallError::Lost(Lost::Connection));
             }
         }
-        if self.next > STREAM_MAX {
-            inbox.is_open = false;
-        }
-        if !inbox.is_open {
-            for ask in inbox.asks.drain(..) {
+        for ask in taken {
+            if is_open && self.next <= STREAM_MAX {
+                self.begin(ask);
+            } else {
                 let _ = ask.reply.send(Err(CallError::Unsent(ask.request)));
             }
         }
-        let streams_max = self.link.limits.streams_max.min(self.link.peer.streams_max) as usize;
-        while self.streams.len() < streams_max && !self.link.is_full() && self.next <= STREAM_MAX {
-            let Some(ask) = inbox.asks.pop_front() else { break };
-            self.begin(ask);
-        }
-        inbox.asks.is_empty() && (!inbox.is_open || !inbox.has_callers)
+        is_over
     }
 
     fn begin(&mut self, ask: Ask<B>) {
@@ -390,7 +411,12 @@ where
     /// Forgets a stream, and says why to whoever waits.
     fn fail(&mut self, id: u32, error: CallError<B>) {
         match self.close(id).map(|stream| stream.answer) {
-            Some(Coming::Nothing { reply, .. } | Coming::Part { reply, .. }) => drop(reply.send(Err(error))),
+            Some(Coming::Nothing { reply, .. }) => drop(reply.send(Err(error))),
+            Some(Coming::Part { reply, .. }) => {
+                // Whoever has begun to answer has looked, whatever it says of it now.
+                let error = if matches!(error, CallError::Refused) { CallError::Lost(Lost::Connection) } else { error };
+                drop(reply.send(Err(error)));
+            }
             // Its reader is told by the end of the feed.
             Some(Coming::Pieces { .. }) | None => {}
         }
@@ -437,10 +463,11 @@ impl<T, B> Drop for Calls<T, B> {
         let mut inbox = lock(&self.inbox);
         inbox.is_open = false;
         inbox.connection = None;
-        for ask in inbox.asks.drain(..) {
+        let asks = std::mem::take(&mut inbox.asks);
+        drop(inbox);
+        for ask in asks {
             let _ = ask.reply.send(Err(CallError::Unsent(ask.request)));
         }
-        drop(inbox);
         for (_, stream) in std::mem::take(&mut self.streams) {
             match stream.answer {
                 Coming::Nothing { reply, .. } | Coming::Part { reply, .. } => {

@@ -44,6 +44,9 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// How long its answer may take, and how long it may read nothing of what it asked for.
     pub keepalive_timeout: Duration,
+    /// What a peer is charged for a stream that it opens and resets at once, of a budget of 2,000 with 50 more a second and 20 more a
+    /// call. Nought for peers whose own callers may do so to them.
+    pub reset_cost: u32,
 }
 
 /// Why a connection ended other than by agreement.

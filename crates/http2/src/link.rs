@@ -36,6 +36,8 @@ pub(crate) struct Link<T> {
     pub(crate) limits: Limits,
     inbound: BytesMut,
     pub(crate) outbound: BytesMut,
+    /// Whether all that was written has left: what encrypts keeps some of it to itself.
+    is_flushed: bool,
     pub(crate) peer: Peer,
     begun: Begun,
     decoder: Decoder,
@@ -139,6 +141,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
             limits,
             inbound,
             outbound: BytesMut::new(),
+            is_flushed: true,
             peer: Peer {
                 window: frame::WINDOW_DEFAULT.into(),
                 stream_window: frame::WINDOW_DEFAULT.into(),
@@ -207,14 +210,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
                 Poll::Ready(Ok(bytes)) => {
                     self.outbound.advance(bytes);
                     self.taken = Instant::now();
+                    self.is_flushed = false;
                     has_moved = true;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(has_moved),
             }
         }
-        if has_moved && let Poll::Ready(Err(error)) = Pin::new(&mut self.io).poll_flush(cx) {
-            return Err(error);
+        if !self.is_flushed {
+            self.is_flushed = Pin::new(&mut self.io).poll_flush(cx)?.is_ready();
         }
         Ok(has_moved)
     }
@@ -460,7 +464,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
             has_rung = true;
             let now = Instant::now();
             let silent = now.duration_since(self.heard);
-            let is_stuck = !self.outbound.is_empty() || has_unsent;
+            let is_stuck = !self.outbound.is_empty() || !self.is_flushed || has_unsent;
             match self.stuck.filter(|since| is_stuck && self.taken <= *since) {
                 Some(since) if now.duration_since(since) > self.limits.keepalive_timeout => return Err(Error::Silent),
                 Some(_) => {}
@@ -474,7 +478,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
                 }
                 _ => {}
             }
-            let has_work = has_streams || !self.outbound.is_empty();
+            let has_work = has_streams || !self.outbound.is_empty() || !self.is_flushed;
             if !has_work && self.inbound.is_empty() {
                 // Nothing is under way: an idle connection holds no buffer.
                 self.inbound = BytesMut::new();

@@ -158,6 +158,10 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 }
             }
         }
+        if link.peer.window <= 0 && !self.sending.is_empty() {
+            // The next window is another stream's.
+            self.sending.rotate_left(1);
+        }
     }
 }
 
@@ -187,6 +191,8 @@ impl<B: Body<Data = Bytes> + Unpin> Stream<B> {
                 if message.piece.is_empty() && !message.is_read {
                     continue;
                 }
+                // From now on it waits for the peer.
+                self.moved = Instant::now();
             }
             if message.piece.is_empty() {
                 match message.trailers.take() {

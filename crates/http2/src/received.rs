@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+const SMALL_BYTES: usize = 4 * 1024;
+
 /// The body of a request or an answer.
 #[derive(Debug)]
 pub enum Received {
@@ -117,6 +119,8 @@ impl Drop for Pieces {
 
 impl Feed {
     pub(crate) fn push(&self, piece: Bytes) {
+        // A small piece must not hold on to all that was read with it.
+        let piece = if piece.len() < SMALL_BYTES { Bytes::copy_from_slice(&piece) } else { piece };
         let mut inbox = lock(&self.0);
         inbox.pieces.push_back(piece);
         wake(&mut inbox);

@@ -15,6 +15,7 @@ use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{Request, Response, request};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::frame::{self, Reason, kind};
 use crate::hpack::encoder;
@@ -77,6 +78,7 @@ struct Stream {
     inbound: Inbound,
     intake: Intake,
     abort: Option<AbortHandle>,
+    begun: Instant,
 }
 
 /// What comes on a stream.
@@ -217,9 +219,8 @@ where
     fn finished(&mut self, id: u32) {
         let is_received = self.streams.get(&id).is_none_or(|stream| matches!(stream.inbound, Inbound::Ended));
         self.close(id);
-        if is_received {
-            self.link.earn();
-        } else {
+        self.link.earn();
+        if !is_received {
             // The rest of the request is not wanted (RFC 9113, 8.1).
             self.reset(id, Reason::NO_ERROR);
         }

@@ -3,6 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "this crate stands below the one that has Tasks")]
 
 use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +16,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use http2::{Call, CallError, Caller, Error, Limits, Lost, Received, Wanted};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +39,7 @@ fn limits() -> Limits {
         header_list_bytes_max: 16 * 1024,
         keepalive_interval: Duration::from_secs(30),
         keepalive_timeout: Duration::from_secs(20),
+        reset_cost: 10,
     }
 }
 
@@ -302,6 +306,81 @@ async fn what_the_peer_has_not_looked_at_is_refused_and_what_it_has_is_lost() {
         server.put(3, 0, stream, &8_u32.to_be_bytes()).await;
         assert!(matches!(lost(in_time(reset).await), Lost::Reset(reason) if reason.0 == 8));
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_has_begun_to_answer_cannot_say_that_it_has_not_looked() {
+    let farewell = [0; 8];
+    let refused = 7_u32.to_be_bytes();
+    for (kind, payload) in [(3, &refused[..]), (7, &farewell[..])] {
+        let (mut server, _caller, _ended, call, stream) = begun().await;
+        server.put(1, END_HEADERS, stream, OK).await;
+        server.put(kind, 0, if kind == 3 { stream } else { 0 }, payload).await;
+        assert_eq!(lost(in_time(call).await), Lost::Connection);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_hears_how_many_calls_go_at_once() {
+    let (mut server, caller, _ended) = Server::new(limits()).await;
+    assert_eq!(caller.calls_max(), 100);
+    server.put(4, 0, 0, &[0, 3, 0, 0, 0, 50]).await;
+    assert_eq!((server.next(4).await.flags, server.next(4).await.flags), (1, 1));
+    assert_eq!(caller.calls_max(), 50);
+}
+
+/// Takes what is written and keeps it to itself; of two flushes the first never comes to its end by itself, as TLS has it when the
+/// socket is full.
+struct Reluctant {
+    io: DuplexStream,
+    kept: Vec<u8>,
+    has_refused: bool,
+}
+
+impl tokio::io::AsyncRead for Reluctant {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, into)
+    }
+}
+
+impl tokio::io::AsyncWrite for Reluctant {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.kept.extend_from_slice(bytes);
+        self.has_refused = false;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.has_refused, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while !self.kept.is_empty() {
+            let Self { io, kept, .. } = &mut *self;
+            let written = ready!(Pin::new(io).poll_write(cx, kept))?;
+            kept.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_and_not_flushed_is_flushed_later() {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let (caller, calls) = http2::connect(Reluctant { io: ours, kept: Vec::new(), has_refused: false }, limits());
+    tokio::spawn(calls);
+    let mut server = Server { io: theirs, read: BytesMut::new() };
+    assert!(server.fill(24).await, "the preface comes");
+    server.read.split_to(24).clear();
+    server.io.write_all(SETTINGS).await.expect("goes");
+    let call = caller.call(post("/a.B/C", ""), WHOLE);
+    let stream = server.asked().await;
+    server.put(1, END_HEADERS | END_STREAM, stream, OK).await;
+    in_time(call).await.expect("is answered");
 }
 
 #[tokio::test]

@@ -103,6 +103,7 @@ fn limits() -> Limits {
         header_list_bytes_max: 16 * 1024,
         keepalive_interval: Duration::from_secs(30),
         keepalive_timeout: Duration::from_secs(20),
+        reset_cost: 10,
     }
 }
 
@@ -380,6 +381,11 @@ async fn whoever_only_keeps_us_busy_is_sent_away() {
         ("settings", flood(&|_| frame(4, 0, 0, &[]))),
         ("resets", flood(&|nth| [block(2 * nth + 1), frame(3, 0, 2 * nth + 1, &[0, 0, 0, 8])].concat())),
         ("resets by us", flood(&|nth| [block(2 * nth + 1), frame(8, 0, 2 * nth + 1, &[0; 4])].concat())),
+        (
+            "windows too wide",
+            flood(&|nth| [block(2 * nth + 1), frame(8, 0, 2 * nth + 1, &[0x7f, 255, 255, 255])].concat()),
+        ),
+        ("trailers that end nothing", flood(&|nth| [never(2 * nth + 1, 4), frame(1, 4, 2 * nth + 1, &[])].concat())),
         ("priorities", flood(&|_| frame(2, 0, 1, &[0; 5]))),
         ("frames that nobody knows", flood(&|_| frame(99, 0, 0, b"x"))),
         ("empty pieces", [never(1, 4), flood(&|_| frame(0, 0, 1, &[]))].concat()),
@@ -396,6 +402,22 @@ async fn whoever_only_keeps_us_busy_is_sent_away() {
         assert_eq!(told, Some(11), "{what}");
         assert!(matches!(ended, Err(Error::Peer { .. })), "{what}: {ended:?}");
     }
+}
+
+#[tokio::test]
+async fn a_peer_whose_own_callers_give_up_is_not_punished_for_them() {
+    let resets = (0..10_000).flat_map(|nth| [never(2 * nth + 1, 5), frame(3, 0, 2 * nth + 1, &[0, 0, 0, 8])].concat());
+    let bytes = [HELLO.to_vec(), resets.collect(), frame(6, 0, 0, b"are you?")].concat();
+    let (rig, io) = serve(Limits { reset_cost: 0, ..limits() });
+    let (mut reader, mut writer) = tokio::io::split(io);
+    let writing = tokio::spawn(async move { writer.write_all(&bytes).await.map(|()| writer) });
+    let mut told = Vec::new();
+    while !told.windows(8).any(|window| window == b"are you?") {
+        let read = tokio::time::timeout(PATIENCE, reader.read_buf(&mut told)).await.expect("in time").expect("reads");
+        assert!(read > 0, "the connection goes on");
+    }
+    writing.await.expect("does not panic").expect("writes");
+    assert!(rig.service.begun.load(Ordering::SeqCst) <= 10_000);
 }
 
 #[tokio::test]

@@ -117,14 +117,14 @@ impl Service<Request> for Wire {
 pub(crate) struct Flight(Arc<AtomicBool>);
 
 impl Flight {
-    /// From here on the peer may act.
-    pub(crate) fn leave(&self) {
-        self.0.store(true, Ordering::SeqCst);
+    /// From here on the peer may act. Returns whether it might before, for [`Flight::come_back`].
+    pub(crate) fn leave(&self) -> bool {
+        self.0.swap(true, Ordering::SeqCst)
     }
 
-    /// The request came back unsent.
-    pub(crate) fn come_back(&self) {
-        self.0.store(false, Ordering::SeqCst);
+    /// The request came back unsent: all is as it was `before`, which an earlier try may have made uncertain.
+    pub(crate) fn come_back(&self, before: bool) {
+        self.0.store(before, Ordering::SeqCst);
     }
 
     /// What may have happened when nobody answers any more.

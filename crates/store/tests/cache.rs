@@ -15,7 +15,7 @@ use store::{Cache, Db, Tx, outbox};
 use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// The promise is 50 ms; the rest is for a test machine that is busy with other things.
+/// The promise is 50 ms, which has a test of its own; the rest is for a test machine that is busy with other things.
 const ANSWERED: Duration = Duration::from_millis(50 + 200);
 
 async fn open(config: &Config) -> Cache {
@@ -231,6 +231,29 @@ async fn a_hanging_redis_costs_one_call_its_deadline_and_the_next_nothing() {
     until("Redis is back", async || !cache.degraded()).await;
     cache.put("after", b"v", MINUTE).await;
     assert!(!cache.degraded());
+}
+
+/// What is promised, without the rest: of some tries one is not disturbed by what else the machine does.
+#[tokio::test]
+async fn a_hanging_redis_is_given_up_within_fifty_milliseconds() {
+    const PROMISED: Duration = Duration::from_millis(50);
+    /// A timer is due with the millisecond after.
+    const TIMER: Duration = Duration::from_millis(3);
+    let server = Redis::private();
+    let cache = open(&shared(&server)).await;
+    let mut shortest = Duration::MAX;
+    for _ in 0..20 {
+        server.pause();
+        let start = Instant::now();
+        assert!(!cache.incr("quota", 1, MINUTE).await.shared);
+        shortest = shortest.min(start.elapsed());
+        server.resume();
+        until("Redis is back", async || !cache.degraded()).await;
+        if shortest <= PROMISED + TIMER {
+            return;
+        }
+    }
+    panic!("at best after {shortest:?}");
 }
 
 #[tokio::test]

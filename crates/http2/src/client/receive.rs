@@ -119,7 +119,8 @@ where
 
     fn data(&mut self, id: u32, data: Bytes, flow: u32, ends: bool) -> Result<(), Error> {
         let Some(Stream { answer, intake, .. }) = self.streams.get_mut(&id) else {
-            return self.link.spend(IDLE_COST);
+            // It was on its way when the stream was given up.
+            return Ok(());
         };
         if !intake.take(data.len(), flow) {
             self.give_up(id, Reason::FLOW_CONTROL_ERROR, CallError::Lost(Lost::Malformed));

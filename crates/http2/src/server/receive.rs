@@ -1,12 +1,14 @@
 //! What comes from the client.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::Abortable;
 use http::{Request, StatusCode, request};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::{Answering, Connection, DRAIN_PING, Error, Handler, Inbound, Leaving, Stream};
 use crate::frame::{self, Reason};
@@ -17,6 +19,9 @@ use crate::intake::Intake;
 use crate::link::{Event, IDLE_COST, RESET_COST};
 use crate::outgoing::TooWide;
 use crate::received::{Received, pieces};
+
+/// A stream that is reset after so long was a call.
+const GIVEN_UP_AFTER: Duration = Duration::from_millis(100);
 
 impl<T, H> Connection<T, H>
 where
@@ -37,7 +42,12 @@ where
             }
             Event::Data { stream, data, flow, ends } => self.data(stream, data, flow, ends),
             Event::Reset { stream, .. } => {
-                let cost = if self.streams.contains_key(&stream) { RESET_COST } else { IDLE_COST };
+                let cost = match self.streams.get(&stream) {
+                    // So long under way is a call that was given up, and no flood.
+                    Some(stream) if stream.begun.elapsed() > GIVEN_UP_AFTER => 0,
+                    Some(_) => self.link.limits.reset_cost,
+                    None => IDLE_COST,
+                };
                 self.close(stream);
                 self.link.spend(cost)
             }
@@ -71,7 +81,7 @@ where
             return Ok(());
         }
         match collector.request() {
-            Ok((parts, declared)) => self.begin(id, parts, declared, ends),
+            Ok((parts, declared)) => self.begin(id, parts, declared, ends)?,
             Err(Fault::Malformed) => {
                 self.link.spend(RESET_COST)?;
                 self.reset(id, Reason::PROTOCOL_ERROR);
@@ -91,32 +101,32 @@ where
     fn trailers(&mut self, id: u32, ends: bool) -> Result<(), Error> {
         match self.streams.get(&id) {
             Some(stream) if matches!(stream.inbound, Inbound::Ended | Inbound::Fresh { is_whole: true, .. }) => {
-                self.link.spend(RESET_COST)?;
-                self.end_stream(id, Reason::STREAM_CLOSED);
-                Ok(())
+                self.offence(id, Reason::STREAM_CLOSED)
             }
             Some(_) => {
                 if ends {
-                    self.ended(id);
-                } else {
-                    self.end_stream(id, Reason::PROTOCOL_ERROR);
+                    return self.ended(id);
                 }
-                Ok(())
+                self.offence(id, Reason::PROTOCOL_ERROR)
             }
             None if self.reset.contains(&id) => self.link.spend(IDLE_COST),
             None => Err(gone(Reason::STREAM_CLOSED, "HEADERS on a closed stream")),
         }
     }
 
-    fn begin(&mut self, id: u32, parts: request::Parts, declared: Option<u64>, ends: bool) {
+    fn begin(&mut self, id: u32, parts: request::Parts, declared: Option<u64>, ends: bool) -> Result<(), Error> {
         let inbound = Inbound::Fresh { head: Box::new(parts), body: Bytes::new(), is_whole: ends };
         let intake = Intake::new(self.link.limits.stream_window_bytes, declared);
-        self.streams.insert(id, Stream { inbound, intake, abort: None });
+        self.streams.insert(id, Stream { inbound, intake, abort: None, begun: Instant::now() });
         self.outgoing.open(id, self.link.peer.stream_window);
         self.fresh.push(id);
-        if ends {
-            self.ended(id);
-        }
+        if ends { self.ended(id) } else { Ok(()) }
+    }
+
+    /// Ends a stream by the peer's own fault, which costs it: or it could have work begun and dropped without an end.
+    fn offence(&mut self, id: u32, reason: Reason) -> Result<(), Error> {
+        self.end_stream(id, reason);
+        self.link.spend(RESET_COST)
     }
 
     /// Hands over what began with the bytes that were just read.
@@ -156,31 +166,25 @@ where
             return Ok(());
         };
         if !stream.intake.take(data.len(), flow) {
-            self.end_stream(id, Reason::FLOW_CONTROL_ERROR);
-            return Ok(());
+            return self.offence(id, Reason::FLOW_CONTROL_ERROR);
         }
         match &mut stream.inbound {
             Inbound::Ended | Inbound::Fresh { is_whole: true, .. } => {
-                self.link.spend(RESET_COST)?;
-                self.end_stream(id, Reason::STREAM_CLOSED);
-                return Ok(());
+                return self.offence(id, Reason::STREAM_CLOSED);
             }
             Inbound::Pieces { feed } => feed.push(data),
             // The common case: all of it in one frame, which is not copied.
             Inbound::Fresh { body, .. } if body.is_empty() => *body = data,
             Inbound::Fresh { body, .. } => *body = [body.as_ref(), &data].concat().into(),
         }
-        if ends {
-            self.ended(id);
-        }
-        Ok(())
+        if ends { self.ended(id) } else { Ok(()) }
     }
 
     /// The peer has sent all of a stream.
-    fn ended(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+    fn ended(&mut self, id: u32) -> Result<(), Error> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         if !stream.intake.is_as_declared() {
-            return self.end_stream(id, Reason::PROTOCOL_ERROR);
+            return self.offence(id, Reason::PROTOCOL_ERROR);
         }
         match &mut stream.inbound {
             Inbound::Fresh { is_whole, .. } => *is_whole = true,
@@ -190,6 +194,7 @@ where
             }
             Inbound::Ended => {}
         }
+        Ok(())
     }
 
     /// Gives the windows of bodies in pieces back as they are read.
@@ -208,12 +213,12 @@ where
 
     fn window(&mut self, id: u32, more: u32) -> Result<(), Error> {
         if more == 0 {
-            self.link.spend(RESET_COST)?;
-            self.end_stream(id, Reason::PROTOCOL_ERROR);
+            self.offence(id, Reason::PROTOCOL_ERROR)
         } else if self.outgoing.widen(id, more).is_err() {
-            self.end_stream(id, Reason::FLOW_CONTROL_ERROR);
+            self.offence(id, Reason::FLOW_CONTROL_ERROR)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 }
 

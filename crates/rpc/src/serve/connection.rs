@@ -22,6 +22,8 @@ use tower::Service;
 use super::{Inbound, Limits};
 use crate::peer::Peer;
 
+/// Of a stranger two hundred streams that are opened and reset at once are enough.
+const RESET_COST: u32 = 10;
 /// Most header fields of an HTTP/1 request.
 const HEADERS_MAX: usize = 100;
 
@@ -47,6 +49,7 @@ where
         Ok(Err(error)) => return tracing::debug!(%error, "connection ended before it began"),
         Err(_) => return tracing::debug!(why = "silence", "connection dropped"),
     };
+    let is_of_mesh = peer.role().is_some();
     let answering = Answering { service, peer, first: first.clone() };
     let go = async {
         tokio::select! {
@@ -57,7 +60,7 @@ where
         }
     };
     if is_http2 {
-        let connection = http2::Connection::new(io, read, answering, http2_limits(limits));
+        let connection = http2::Connection::new(io, read, answering, http2_limits(limits, is_of_mesh));
         attend(connection, http2::Connection::graceful_shutdown, go, limits.drain_timeout).await;
     } else {
         let (reader, writer) = tokio::io::split(io);
@@ -119,7 +122,7 @@ async fn opening(io: &mut Io, http1: bool) -> io::Result<(BytesMut, bool)> {
     Ok((read, is_http2))
 }
 
-fn http2_limits(limits: &Limits) -> http2::Limits {
+fn http2_limits(limits: &Limits, is_of_mesh: bool) -> http2::Limits {
     http2::Limits {
         streams_max: limits.streams_max,
         stream_window_bytes: limits.stream_window_bytes,
@@ -127,6 +130,8 @@ fn http2_limits(limits: &Limits) -> http2::Limits {
         header_list_bytes_max: limits.header_list_bytes_max,
         keepalive_interval: limits.keepalive_interval,
         keepalive_timeout: limits.keepalive_timeout,
+        // What a caller gives up its gateway gives up as well: to roles that is no offence, and others' calls are on the connection.
+        reset_cost: if is_of_mesh { 0 } else { RESET_COST },
     }
 }
 

@@ -137,12 +137,12 @@ impl Remote {
         for _ in 0..UNSENT_TRIES_MAX {
             let connection = self.connection().await.map_err(|error| self.refuse(error))?;
             let lease = Lease::take(&connection);
-            flight.leave();
+            let before = flight.leave();
             match connection.caller.call(request, wanted).await {
                 Ok(response) => return Ok(self.finish(response, (lease, permit))),
                 // The connection was closing: the peer has seen nothing of this request.
                 Err(CallError::Unsent(unsent)) => {
-                    flight.come_back();
+                    flight.come_back(before);
                     request = *unsent;
                 }
                 Err(CallError::Refused) => return Err(self.refuse(ConnectError::Refused)),
@@ -198,7 +198,8 @@ impl Remote {
         let open = state.connections.len();
         let best = state.connections.iter().min_by_key(|connection| connection.streams.load(Ordering::Relaxed));
         if let Some(connection) = best {
-            let has_room = connection.streams.load(Ordering::Relaxed) < self.options.streams_max;
+            let most = connection.caller.calls_max().min(self.options.streams_max);
+            let has_room = connection.streams.load(Ordering::Relaxed) < most;
             if has_room {
                 return Ok(Some(connection.clone()));
             }
@@ -239,6 +240,8 @@ impl Remote {
             header_list_bytes_max: HEADER_LIST_BYTES_MAX,
             keepalive_interval: self.options.keepalive_interval,
             keepalive_timeout: self.options.keepalive_timeout,
+            // A server opens nothing.
+            reset_cost: 0,
         };
         let (caller, calls) = http2::connect(io, limits);
         let name = self.name.clone();
