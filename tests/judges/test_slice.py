@@ -7,6 +7,9 @@ import uuid
 import grpc
 import jwt
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from lastmile_process import Lastmile
 from super_app import SuperApp
@@ -100,3 +103,19 @@ def test_what_is_listed_without_an_adapter_is_refused_as_such(app):
     items = citizen.call(app.catalog.ListItems, request).items
     listed, = [item for item in items if item.item == "library.search"]
     assert listed.availability == app.stubs.catalog.AVAILABILITY_NO_ADAPTER
+
+
+def test_the_public_port_says_what_it_serves_and_how_it_is(lastmile):
+    with grpc.insecure_channel(lastmile.public) as channel:
+        served = ProtoReflectionDescriptorDatabase(channel)
+        names = served.get_services()
+        for name in ("cases.v1.CaseService", "catalog.v1.CatalogService", "department.v1.DepartmentService"):
+            assert f"lastmile.{name}" in names, names
+        method = DescriptorPool(served).FindServiceByName("lastmile.cases.v1.CaseService").FindMethodByName("OpenCase")
+        assert method.input_type.full_name == "lastmile.cases.v1.OpenCaseRequest"
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as unknown:
+            health.Check(health_pb2.HealthCheckRequest(service="no.such.Service"), timeout=10)
+        assert unknown.value.code() == grpc.StatusCode.NOT_FOUND

@@ -43,8 +43,9 @@ impl Step for RequestId {
             request.headers_mut().insert(REQUEST_ID, header.clone());
         }
         let call = Call { request_id: id.clone(), deadline: None };
+        let is_standard = crate::standard::is_standard(request.uri().path());
         let mut response = call::scope(call, next.handle(request)).await;
-        name_the_nameless(&mut response, &id);
+        name_the_nameless(&mut response, &id, is_standard);
         if let Ok(header) = header {
             response.headers_mut().insert(REQUEST_ID, header);
         }
@@ -53,7 +54,8 @@ impl Step for RequestId {
 }
 
 /// Gives ErrorInfo and the id to a refusal that lastmile did not make: the framework's own, for example of a message it cannot read.
-fn name_the_nameless(response: &mut Response, request_id: &str) {
+/// What the standard services do not find is left as their standard has it: a health check goes by the bare code.
+fn name_the_nameless(response: &mut Response, request_id: &str, is_standard: bool) {
     use tonic::Status;
     let headers = response.headers();
     if !headers.contains_key(Status::GRPC_STATUS) || headers.contains_key(Status::GRPC_STATUS_DETAILS) {
@@ -61,6 +63,7 @@ fn name_the_nameless(response: &mut Response, request_id: &str) {
     }
     let fault = match super::observe::code_of(response) {
         tonic::Code::Ok => return,
+        tonic::Code::NotFound if is_standard => return,
         tonic::Code::Unimplemented => Common::NotServed { method: None },
         tonic::Code::InvalidArgument | tonic::Code::OutOfRange => Common::Invalid { violations: Vec::new() },
         tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => Common::Deadline { effect: crate::Effect::Possible },
