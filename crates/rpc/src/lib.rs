@@ -51,7 +51,7 @@ pub use not_served::NOT_SERVED;
 pub use peer::Peer;
 pub use principal::{Principal, principal};
 pub use role::{ROLES, Role, role_name, role_named, role_of_key};
-pub use serve::{Inbound, Limits, Trust, serve, serve_core};
+pub use serve::{Inbound, Limits, Trust, serve, with_beat};
 pub use stack::{ClientOptions, Door, Request, Response, Server, ServerOptions};
 pub use standard::{ReflectionError, standard};
 pub use wire::{MESH_KEY, Mesh, MeshError, RemoteOptions, Wire};

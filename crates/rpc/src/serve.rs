@@ -139,33 +139,15 @@ where
     outcome
 }
 
-/// Serves as [`serve`] does, on a thread that does nothing else: a core of the data path.
+/// Does `work`, which is all that its thread does, under a beat: for a core of the data path.
 ///
 /// A deadline before the thread's next wake makes tokio wake the thread, by a write to an eventfd, also where it is this thread that
 /// sets it; and every call has such deadlines. Under a beat that is always due before them there is none.
-///
-/// Shape and errors: those of [`serve`].
-pub async fn serve_core<S, B>(
-    listener: Listener,
-    trust: Trust,
-    service: S,
-    limits: Limits,
-    context: runtime::Context,
-) -> std::io::Result<()>
-where
-    S: Service<http::Request<Inbound>, Response = http::Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send + Unpin + 'static,
-    B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut served = Box::pin(serve(listener, trust, service, limits, context));
+pub async fn with_beat<T>(work: impl Future<Output = T>) -> T {
+    let mut work = Box::pin(work);
     loop {
-        if let Ok(outcome) = tokio::time::timeout(BEAT, served.as_mut()).await {
-            return outcome;
+        if let Ok(done) = tokio::time::timeout(BEAT, work.as_mut()).await {
+            return done;
         }
     }
 }

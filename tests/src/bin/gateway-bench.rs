@@ -137,7 +137,7 @@ async fn serve(cli: Cli) -> anyhow::Result<()> {
         Builder::new_current_thread().enable_all().build()?.block_on(async {
             let listener = serving.net.bind(&cli.listen).await?;
             writeln!(std::io::stdout(), "ready {}", listener.local_addr())?;
-            rpc::serve_core(listener, Trust::Plain, proxy, Limits::default(), serving.clone()).await
+            rpc::with_beat(rpc::serve(listener, Trust::Plain, proxy, Limits::default(), serving.clone())).await
         })
     })?;
     tokio::signal::ctrl_c().await?;
