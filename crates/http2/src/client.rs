@@ -319,6 +319,20 @@ where
         Ok(if has_moved { Turn::Again } else { Turn::Wait })
     }
 
+    /// Takes what had come before the connection broke: a server that answers and goes breaks what is written to it, not its answers.
+    fn take_rest(&mut self, cx: &mut Context<'_>) {
+        self.link.give_up_writing();
+        while let Ok(Poll::Ready(1..)) = self.link.read(cx) {
+            while let Ok(Some(event)) = self.link.event() {
+                if self.take(event).is_err() {
+                    return;
+                }
+                // Nothing of what is owed for it can go.
+                self.link.give_up_writing();
+            }
+        }
+    }
+
     /// Takes what the callers have put in; whether there is nothing more to come from them.
     fn take_asks(&mut self, cx: &mut Context<'_>) -> bool {
         let streams_max = self.link.limits.streams_max.min(self.link.peer.streams_max) as usize;
@@ -446,8 +460,10 @@ where
                 Ok(Turn::Wait) => return Poll::Pending,
                 Ok(Turn::End) => return Poll::Ready(Ok(())),
                 Err(error) => {
-                    if let Error::Peer { reason, .. } = &error {
-                        this.link.send_away(cx, 0, *reason);
+                    match &error {
+                        Error::Peer { reason, .. } => this.link.send_away(cx, 0, *reason),
+                        Error::Io(_) => this.take_rest(cx),
+                        Error::Silent => {}
                     }
                     return Poll::Ready(Err(error));
                 }

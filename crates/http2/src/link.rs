@@ -201,6 +201,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
         }
     }
 
+    /// Reads what has come and forgets it; nought at the end.
+    pub(crate) fn skip(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<usize>> {
+        self.inbound.clear();
+        self.read(cx)
+    }
+
+    /// Gives up what waits to be written: the peer takes nothing any more. What it has sent can still be read.
+    pub(crate) fn give_up_writing(&mut self) {
+        self.outbound.clear();
+    }
+
     /// Writes what is there; whether any of it went.
     pub(crate) fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut has_moved = false;

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{AbortHandle, Abortable, CatchUnwind};
@@ -15,7 +16,7 @@ use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{Request, Response, request};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::frame::{self, Reason, kind};
 use crate::hpack::encoder;
@@ -39,6 +40,8 @@ pub trait Handler: Send + 'static {
 /// Streams that are remembered after a reset.
 const RESETS_KEPT: usize = 128;
 const DRAIN_PING: [u8; 8] = *b"draining";
+/// After our end a peer has so long for its own.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// One connection. It ends when the peer goes, when it breaks the rules, or when all is answered after
 /// [`Connection::graceful_shutdown`].
@@ -59,6 +62,8 @@ pub struct Connection<T, H: Handler> {
     /// The highest stream that was taken.
     last: u32,
     leaving: Leaving,
+    /// All is said: how long the peer is still listened to.
+    parting: Option<Pin<Box<Sleep>>>,
 }
 
 /// Nothing in it is pinned in place: answers stand on the heap.
@@ -139,6 +144,7 @@ where
             reset: VecDeque::new(),
             last: 0,
             leaving: Leaving::No,
+            parting: None,
         }
     }
 
@@ -182,11 +188,27 @@ where
         has_moved |= self.link.write(cx)?;
         if self.leaving == Leaving::Heard && self.streams.is_empty() && self.link.outbound.is_empty() {
             return Ok(match self.link.shut_down(cx)? {
-                Poll::Ready(()) => Turn::End,
+                Poll::Ready(()) => {
+                    self.parting = Some(Box::pin(tokio::time::sleep(PARTING)));
+                    Turn::Again
+                }
                 Poll::Pending => Turn::Wait,
             });
         }
         Ok(if has_moved { Turn::Again } else { Turn::Wait })
+    }
+
+    /// Reads, for nothing, until the peer ends too. A socket that is closed before takes back with it what the peer has not read yet:
+    /// the end of the last answer.
+    fn part(&mut self, cx: &mut Context<'_>) -> Result<Turn, Error> {
+        if self.parting.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            return Ok(Turn::End);
+        }
+        Ok(match self.link.skip(cx)? {
+            Poll::Ready(0) => Turn::End,
+            Poll::Ready(_) => Turn::Again,
+            Poll::Pending => Turn::Wait,
+        })
     }
 
     /// Looks at the times. An answer that nobody reads is given up.
@@ -259,11 +281,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let this = self.get_mut();
-        if let Err(error) = this.tick(cx) {
+        if this.parting.is_none()
+            && let Err(error) = this.tick(cx)
+        {
             return Poll::Ready(Err(error));
         }
         for _ in 0..TURNS {
-            match this.turn(cx) {
+            match if this.parting.is_some() { this.part(cx) } else { this.turn(cx) } {
                 Ok(Turn::Again) => {}
                 Ok(Turn::Wait) => return Poll::Pending,
                 Ok(Turn::End) => return Poll::Ready(Ok(())),

@@ -278,6 +278,27 @@ async fn a_stop_answers_what_has_come_and_takes_nothing_more() {
     assert!(client.send_request(post("/echo", full("late"))).await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_may_speak_until_it_has_heard_our_end() {
+    for goes in [true, false] {
+        let (rig, mut io) = serve(limits());
+        io.write_all(HELLO).await.expect("goes");
+        rig.stop.notify_one();
+        let mut told = Vec::new();
+        while !told.ends_with(b"draining") {
+            assert_ne!(io.read_buf(&mut told).await.expect("reads"), 0);
+        }
+        // Its ping is answered; then all is said.
+        io.write_all(&frame(6, 1, 0, b"draining")).await.expect("goes");
+        tokio::time::timeout(PATIENCE, io.read_to_end(&mut told)).await.expect("in time").expect("reads");
+        assert_eq!(reason(&told), Some(0), "it is asked to go");
+        io.write_all(&frame(8, 0, 0, &1_u32.to_be_bytes())).await.expect("is heard");
+        let io = (!goes).then_some(io);
+        assert!(matches!(rig.ended().await, Ok(())), "the peer goes, or has had its time");
+        drop(io);
+    }
+}
+
 #[tokio::test]
 async fn a_peer_that_goes_takes_its_calls_with_it() {
     let (rig, io) = serve(limits());

@@ -1,7 +1,7 @@
 //! What comes from the server.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -74,8 +74,9 @@ where
         let taken = match &stream.answer {
             Coming::Nothing { .. } => collector.answer().and_then(|(status, headers, declared)| {
                 if status.is_informational() {
-                    // The answer itself comes later.
-                    return if ends { Err(Fault::Malformed) } else { Ok(None) };
+                    // The answer itself comes later; there is nothing to switch to (RFC 9113, 8.6).
+                    let is_none = ends || status == StatusCode::SWITCHING_PROTOCOLS;
+                    return if is_none { Err(Fault::Malformed) } else { Ok(None) };
                 }
                 stream.intake.declare(declared);
                 Ok(Some((status, headers)))
@@ -99,7 +100,7 @@ where
     }
 
     /// An answer has begun.
-    fn begun(&mut self, id: u32, head: (http::StatusCode, HeaderMap)) {
+    fn begun(&mut self, id: u32, head: (StatusCode, HeaderMap)) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         stream.answer = match stream.answer {
             Coming::Nothing { reply, wanted: Wanted::Whole { bytes_max } } => {
@@ -175,7 +176,7 @@ where
     }
 }
 
-fn response((status, headers): (http::StatusCode, HeaderMap), body: Received) -> Response<Received> {
+fn response((status, headers): (StatusCode, HeaderMap), body: Received) -> Response<Received> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.version_mut() = Version::HTTP_2;
