@@ -66,7 +66,6 @@ pub const CRASH_POINTS: &[&str] = &[
     "payments.book.after_event",
     "payments.book.before_commit",
     "payments.book.after_commit",
-    "payments.post.before_commit",
     "payments.post.after_commit",
     "payments.refund.before_commit",
     "payments.refund.after_commit",

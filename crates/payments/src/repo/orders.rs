@@ -1,7 +1,9 @@
 //! Orders.
 
+use std::collections::BTreeMap;
+
 use contracts::ids::OrderId;
-use store::{Read, Row, Tx, params};
+use store::{Kind, Many, Read, Row, Tx, params};
 
 use super::{money, word};
 use crate::domain::ledger::Merchant;
@@ -14,16 +16,43 @@ const INSERT: &str = "INSERT INTO orders (order_id, caller, request_id, case_id,
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
     $26, $27, $28, $29, $30, $31)";
 
-const UPDATE: &str = "UPDATE orders SET version = version + 1, state = $3, is_sent = $4, is_closing = $5, is_late = $6,
-    payer_sealed = $7, sheet = $8, channel_transaction = $9, paid_at = $10, proof_serial = $11, refusal = $12,
-    captured_minor = $13, refunding_minor = $14, refunded_minor = $15, posted_minor = $16
-    WHERE order_id = $1 AND version = $2";
-
 const GET: &str = "SELECT * FROM orders WHERE order_id = $1";
 
 const BY_CHANNEL_NO: &str = "SELECT * FROM orders WHERE channel_order_no = $1 AND merchant = $2 AND channel = $3";
 
 const PAGE: &str = "SELECT * FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2";
+
+static LOCK_ALL: Many = Many::new(
+    &[("order_id", Kind::Text)],
+    "SELECT * FROM orders WHERE order_id IN (SELECT order_id FROM {rows}) ORDER BY order_id {lock}",
+);
+
+static UPDATE_ALL: Many = Many::new(
+    &[
+        ("order_id", Kind::Text),
+        ("seen_version", Kind::Int),
+        ("version", Kind::Int),
+        ("state", Kind::Text),
+        ("is_sent", Kind::Bool),
+        ("is_closing", Kind::Bool),
+        ("is_late", Kind::Bool),
+        ("payer_sealed", Kind::Bytes),
+        ("sheet", Kind::Bytes),
+        ("channel_transaction", Kind::Text),
+        ("paid_at", Kind::Int),
+        ("proof_serial", Kind::Text),
+        ("refusal", Kind::Text),
+        ("captured_minor", Kind::Int),
+        ("refunding_minor", Kind::Int),
+        ("refunded_minor", Kind::Int),
+        ("posted_minor", Kind::Int),
+    ],
+    "UPDATE orders SET version = r.version, state = r.state, is_sent = r.is_sent, is_closing = r.is_closing,
+    is_late = r.is_late, payer_sealed = r.payer_sealed, sheet = r.sheet, channel_transaction = r.channel_transaction,
+    paid_at = r.paid_at, proof_serial = r.proof_serial, refusal = r.refusal, captured_minor = r.captured_minor,
+    refunding_minor = r.refunding_minor, refunded_minor = r.refunded_minor, posted_minor = r.posted_minor
+    FROM {rows} WHERE orders.order_id = r.order_id AND orders.version = r.seen_version",
+);
 
 /// Keeps a new order.
 pub(crate) async fn insert(tx: &mut Tx, order: &Order) -> Result<(), store::Error> {
@@ -65,27 +94,41 @@ pub(crate) async fn insert(tx: &mut Tx, order: &Order) -> Result<(), store::Erro
     tx.execute(INSERT, values).await.map(|_| ())
 }
 
-/// Keeps a changed order; false when it was changed by another since it was read.
-pub(crate) async fn update(tx: &mut Tx, order: &Order) -> Result<bool, store::Error> {
-    let values = params![
-        order.terms.id.to_string(),
-        order.version,
-        order.state.to_string(),
-        order.is_sent,
-        order.is_closing,
-        order.is_late,
-        order.payer_sealed,
-        order.sheet,
-        order.channel_transaction,
-        order.paid_at,
-        order.proof_serial,
-        order.refusal,
-        order.tally.captured,
-        order.tally.refunding,
-        order.tally.refunded,
-        order.tally.posted,
-    ];
-    Ok(tx.execute(UPDATE, values).await? == 1)
+/// Keeps changed orders, each with the version that it was read with; how many nobody had changed since.
+pub(crate) async fn update_all(tx: &mut Tx, orders: &[(i64, &Order)]) -> Result<u64, store::Error> {
+    let row = |(seen, order): &(i64, &Order)| {
+        params![
+            order.terms.id.to_string(),
+            *seen,
+            order.version,
+            order.state.to_string(),
+            order.is_sent,
+            order.is_closing,
+            order.is_late,
+            order.payer_sealed,
+            order.sheet,
+            order.channel_transaction,
+            order.paid_at,
+            order.proof_serial,
+            order.refusal,
+            order.tally.captured,
+            order.tally.refunding,
+            order.tally.refunded,
+            order.tally.posted,
+        ]
+        .to_vec()
+    };
+    tx.execute_many(&UPDATE_ALL, &orders.iter().map(row).collect::<Vec<_>>()).await
+}
+
+/// Finds orders by their ids, to be changed: nobody else changes them until the transaction ends.
+pub(crate) async fn lock_all(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = OrderId>,
+) -> Result<BTreeMap<OrderId, Order>, store::Error> {
+    let rows: Vec<_> = ids.map(|id| params![id.to_string()].to_vec()).collect();
+    let rows = tx.fetch_many(&LOCK_ALL, &rows).await?;
+    rows.iter().map(|row| read(row).map(|order| (order.terms.id, order))).collect()
 }
 
 /// Finds an order by its id.

@@ -48,7 +48,7 @@ impl Till {
                     return Err(NoticeError::Differs("app_id"));
                 }
                 crash::point("payments.callback.before_commit");
-                match self.amend(order.terms.id, |order| order.captured(&capture)).await {
+                match self.amend(order.terms.id, move |order| order.captured(&capture)).await {
                     Ok(_) => {
                         crash::point("payments.callback.after_commit");
                         Ok(())

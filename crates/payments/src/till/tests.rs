@@ -5,6 +5,7 @@ mod channel;
 mod crashes;
 mod history;
 mod steps;
+mod teller;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use runtime::config::Duration as Span;
 use runtime::crash::Points;
 use runtime::secret::Pii;
 use runtime::{Context, Net, Timestamp};
-use store::{Db, Tx};
+use store::{Db, Faults, Tx};
 
 use super::Till;
 use crate::config::{Config, Merchant, Payee, Verification};
@@ -66,8 +67,13 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with_faults(&Faults::new()).await
+    }
+
+    /// One whose store meets the faults that will be armed.
+    async fn with_faults(faults: &Faults) -> Self {
         let context = Context::simulated(EPOCH, 7, Net::system(), Points::simulated(|_| {}));
-        let db = Db::simulated().expect("a store");
+        let db = Db::simulated().expect("a store").with_faults(faults);
         db.migrate(crate::MIGRATIONS).await.expect("migrates");
         let (played, dir) = (Played::default(), tempfile::tempdir().expect("a directory"));
         Self { till: till(&db, &context, &played, &dir), played, _dir: dir }

@@ -28,11 +28,8 @@ struct World {
 
 impl World {
     async fn new(seed: u64) -> Self {
-        let Stage { till, played, _dir } = Stage::new().await;
         let faults = Faults::new();
-        let mut till = Arc::into_inner(till).expect("one handle");
-        till.db = till.db.with_faults(&faults);
-        let stage = Stage { till: Arc::new(till), played, _dir };
+        let stage = Stage::with_faults(&faults).await;
         Self { stage, faults, dice: Ids::seeded(Clock::system(), seed), answers: Mutex::default() }
     }
 

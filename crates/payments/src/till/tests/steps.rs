@@ -382,11 +382,8 @@ async fn a_refund_that_fails_gives_the_money_back_to_the_order() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_commit_is_no_lost_order() {
     for at in [At::BeforeCommit, At::AfterCommit] {
-        let stage = Stage::new().await;
         let faults = Faults::new();
-        let mut broken = Arc::into_inner(stage.till).expect("one handle");
-        broken.db = broken.db.with_faults(&faults);
-        let stage = Stage { till: Arc::new(broken), ..stage };
+        let stage = Stage::with_faults(&faults).await;
         faults.arm(StoreFault::Tear, at);
         let error = stage.create("r1").await.expect_err("the commit's answer is lost");
         assert_eq!((error.reason(), error.effect()), ("STORE_UNAVAILABLE", Effect::Possible));
