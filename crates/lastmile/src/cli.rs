@@ -15,7 +15,7 @@ use crate::app::Listeners;
 use crate::data::DataDir;
 use crate::demo::{self, Cities};
 use crate::doctor::Verdict;
-use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ops, profiles, sandbox};
+use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ledger, ops, profiles, sandbox};
 
 /// The flags or the configuration were not understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -75,6 +75,11 @@ enum Command {
         #[command(subcommand)]
         verb: AdapterVerb,
     },
+    /// The double-entry ledger
+    Ledger {
+        #[command(subcommand)]
+        verb: LedgerVerb,
+    },
     /// What drills need to know
     Drill {
         #[command(subcommand)]
@@ -128,6 +133,12 @@ struct DemoArgs {
 enum DrillVerb {
     /// Prints every point at which drill.crash can kill the process
     CrashPoints,
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerVerb {
+    /// Recomputes every balance and rule from the transfers, up to the first break; payments must not be running on the same file
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]
@@ -248,6 +259,10 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Demo(args) => return demonstrate(args, config, &context, &mut stdout).await,
         Command::Drill { verb: DrillVerb::CrashPoints } => {
             drill::crash_points().try_for_each(|point| writeln!(stdout, "{point}"))?;
+        }
+        Command::Ledger { verb: LedgerVerb::Verify } => {
+            let sound = ledger::verify(config, &context, &mut stdout, &mut io::stderr()).await?;
+            return Ok(if sound { End::Done } else { End::No });
         }
         Command::Adapter { verb: AdapterVerb::Check { files } } => {
             let all = profiles::check(config, &files, &mut stdout).await?;

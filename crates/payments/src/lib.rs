@@ -14,6 +14,8 @@
 )]
 
 pub mod audit;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod channel;
 pub mod config;
 pub mod domain;

@@ -37,7 +37,7 @@ use crate::vault::Vault;
 use page::Page;
 use teller::Teller;
 
-pub(crate) use notice::NoticeError;
+pub(crate) use notice::{NoticeError, number_of};
 
 /// The outbox stream of payments' events.
 pub(crate) const STREAM: &str = "payments";
@@ -85,7 +85,7 @@ impl Till {
             nudge: Notify::new(),
             channels: channels.into_iter().map(|channel| (channel.capabilities().channel, channel)).collect(),
             vault,
-            teller: Teller::open(&db, &context.tasks, config.worker.pace()),
+            teller: Teller::new(&db, &context.tasks, config.worker.pace()),
             changes: watch::Sender::new(0),
             states: metrics.counter("lastmile_payments_order_states", "Orders that came into a state, by state."),
             mismatches: metrics.counter(
@@ -126,7 +126,7 @@ impl Till {
         id: OrderId,
         step: impl Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync + 'static,
     ) -> Result<Order, Error> {
-        let dealt = self.teller.deal(id, None, step).await?;
+        let dealt = self.teller.change(id, None, step).await?;
         if let Some(before) = dealt.before {
             crash::point("payments.book.after_commit");
             self.changed(&dealt.order, before);

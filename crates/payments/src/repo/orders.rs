@@ -9,16 +9,41 @@ use super::{money, word};
 use crate::domain::ledger::Merchant;
 use crate::domain::order::{Order, Tally, Terms};
 
-const INSERT: &str = "INSERT INTO orders (order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel,
-    merchant, app_id, trade_type, channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent,
-    is_closing, is_late, payer_sealed, sheet, channel_transaction, paid_at, proof_serial, refusal, captured_minor,
-    refunding_minor, refunded_minor, posted_minor)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
-    $26, $27, $28, $29, $30, $31)";
+/// What a new order has; the rest begins as nothing.
+static INSERT_ALL: Many = Many::new(
+    &[
+        ("order_id", Kind::Text),
+        ("caller", Kind::Text),
+        ("request_id", Kind::Text),
+        ("case_id", Kind::Text),
+        ("payee_id", Kind::Text),
+        ("amount_minor", Kind::Int),
+        ("currency", Kind::Text),
+        ("channel", Kind::Text),
+        ("merchant", Kind::Text),
+        ("app_id", Kind::Text),
+        ("trade_type", Kind::Text),
+        ("channel_order_no", Kind::Text),
+        ("notify_url", Kind::Text),
+        ("description", Kind::Text),
+        ("created_at", Kind::Int),
+        ("expire_at", Kind::Int),
+        ("version", Kind::Int),
+        ("state", Kind::Text),
+        ("is_sent", Kind::Bool),
+        ("is_closing", Kind::Bool),
+        ("is_late", Kind::Bool),
+        ("payer_sealed", Kind::Bytes),
+    ],
+    "INSERT INTO orders (order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id,
+    trade_type, channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing,
+    is_late, payer_sealed, captured_minor, refunding_minor, refunded_minor, posted_minor)
+    SELECT order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id, trade_type,
+    channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing, is_late,
+    payer_sealed, 0, 0, 0, 0 FROM {rows}",
+);
 
 const GET: &str = "SELECT * FROM orders WHERE order_id = $1";
-
-const BY_CHANNEL_NO: &str = "SELECT * FROM orders WHERE channel_order_no = $1 AND merchant = $2 AND channel = $3";
 
 const PAGE: &str = "SELECT * FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2";
 
@@ -54,44 +79,38 @@ static UPDATE_ALL: Many = Many::new(
     FROM {rows} WHERE orders.order_id = r.order_id AND orders.version = r.seen_version",
 );
 
-/// Keeps a new order.
-pub(crate) async fn insert(tx: &mut Tx, order: &Order) -> Result<(), store::Error> {
-    let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &order.terms;
-    let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &order.terms;
-    let values = params![
-        id.to_string(),
-        caller,
-        request_id,
-        case_id,
-        payee_id,
-        amount.amount_minor(),
-        amount.currency().as_str(),
-        merchant.channel,
-        merchant.number,
-        app_id,
-        trade_type.to_string(),
-        channel_order_no,
-        notify_url,
-        description,
-        created_at,
-        expire_at,
-        order.version,
-        order.state.to_string(),
-        order.is_sent,
-        order.is_closing,
-        order.is_late,
-        order.payer_sealed,
-        order.sheet,
-        order.channel_transaction,
-        order.paid_at,
-        order.proof_serial,
-        order.refusal,
-        order.tally.captured,
-        order.tally.refunding,
-        order.tally.refunded,
-        order.tally.posted,
-    ];
-    tx.execute(INSERT, values).await.map(|_| ())
+/// Keeps new orders.
+pub(crate) async fn insert_all(tx: &mut Tx, orders: &[Order]) -> Result<(), store::Error> {
+    let row = |order: &Order| {
+        let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &order.terms;
+        let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &order.terms;
+        params![
+            id.to_string(),
+            caller,
+            request_id,
+            case_id,
+            payee_id,
+            amount.amount_minor(),
+            amount.currency().as_str(),
+            merchant.channel,
+            merchant.number,
+            app_id,
+            trade_type.to_string(),
+            channel_order_no,
+            notify_url,
+            description,
+            created_at,
+            expire_at,
+            order.version,
+            order.state.to_string(),
+            order.is_sent,
+            order.is_closing,
+            order.is_late,
+            order.payer_sealed,
+        ]
+        .to_vec()
+    };
+    tx.execute_many(&INSERT_ALL, &orders.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
 }
 
 /// Keeps changed orders, each with the version that it was read with; how many nobody had changed since.
@@ -134,16 +153,6 @@ pub(crate) async fn lock_all(
 /// Finds an order by its id.
 pub(crate) async fn get(reader: &mut impl Read, id: OrderId) -> Result<Option<Order>, store::Error> {
     reader.fetch_opt(GET, params![id.to_string()]).await?.as_ref().map(read).transpose()
-}
-
-/// Finds an order by the number that the channel knows it by.
-pub(crate) async fn by_channel_no(
-    reader: &mut impl Read,
-    merchant: &Merchant,
-    channel_order_no: &str,
-) -> Result<Option<Order>, store::Error> {
-    let values = params![channel_order_no, merchant.number, merchant.channel];
-    reader.fetch_opt(BY_CHANNEL_NO, values).await?.as_ref().map(read).transpose()
 }
 
 /// Reads at most `max` orders with ids above `after`, by id.

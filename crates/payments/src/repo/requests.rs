@@ -89,9 +89,10 @@ impl Known {
         self.digest == key.digest
     }
 
-    /// What is known once a call was answered.
-    pub(crate) fn answered(key: &Key, subject: &str, answer: &[u8]) -> Self {
-        Self { subject: subject.to_owned(), answer: Some(answer.to_owned()), digest: key.digest.to_vec() }
+    /// What is known once a key is claimed.
+    pub(crate) fn of(claim: &Claim) -> Self {
+        let Claim { key, subject, answer } = claim;
+        Self { subject: subject.clone(), answer: answer.clone(), digest: key.digest.to_vec() }
     }
 }
 
@@ -159,14 +160,15 @@ pub(crate) async fn get_all<'a>(
     tx.fetch_many(&GET_ALL, &rows).await?.iter().map(read).collect()
 }
 
-/// A key with its subject and its answer.
+/// A key that is claimed.
 pub(crate) struct Claim {
     pub(crate) key: Key,
     pub(crate) subject: String,
-    pub(crate) answer: Vec<u8>,
+    /// None while it is worked on.
+    pub(crate) answer: Option<Vec<u8>>,
 }
 
-/// Claims keys with their answers; how many were not known before.
+/// Claims keys; how many were not known before.
 pub(crate) async fn claim_all(tx: &mut Tx, claims: &[Claim], now: Timestamp) -> Result<u64, store::Error> {
     let row = |Claim { key, subject, answer }: &Claim| {
         params![key.caller, key.method.as_str(), key.request_id, key.digest, subject, answer, now].to_vec()

@@ -10,6 +10,17 @@ use store::{Kind, Many, Read, Tx, params};
 pub(crate) const SPEC: Spec = Spec { table: "work", key: "subject" };
 
 const INSERT: &str = "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence) VALUES ($1, $2, $3, $4, $5)";
+static INSERT_HELD: Many = Many::new(
+    &[
+        ("subject", Kind::Text),
+        ("due_at", Kind::Int),
+        ("lease_owner", Kind::Text),
+        ("lease_until", Kind::Int),
+        ("fence", Kind::Int),
+    ],
+    "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence)
+    SELECT subject, due_at, lease_owner, lease_until, fence FROM {rows}",
+);
 const DONE: &str = "DELETE FROM work WHERE subject = $1";
 const WAKE: &str = "UPDATE work SET due_at = $2 WHERE subject = $1 AND due_at > $2";
 static DONE_ALL: Many =
@@ -28,8 +39,9 @@ pub(crate) async fn insert(tx: &mut Tx, subject: &str, due_at: Timestamp) -> Res
 }
 
 /// Notes work that its maker has in hand from the start.
-pub(crate) async fn insert_held(tx: &mut Tx, lease: &Lease) -> Result<(), store::Error> {
-    tx.execute(INSERT, params![lease.key, lease.due_at, lease.owner, lease.until, lease.fence]).await.map(|_| ())
+pub(crate) async fn insert_held(tx: &mut Tx, leases: &[Lease]) -> Result<(), store::Error> {
+    let row = |lease: &Lease| params![lease.key, lease.due_at, lease.owner, lease.until, lease.fence].to_vec();
+    tx.execute_many(&INSERT_HELD, &leases.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
 }
 
 /// Takes work that is done off the list, whoever holds it.

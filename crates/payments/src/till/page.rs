@@ -6,6 +6,7 @@ use contracts::ids::{OrderId, RefundId};
 use contracts::payments::v1 as pb;
 use prost::Message;
 use runtime::{Timestamp, crash};
+use store::lease::Lease;
 use store::{Tx, outbox};
 
 use super::STREAM;
@@ -14,13 +15,16 @@ use crate::domain::ledger::Entry;
 use crate::domain::order::{Change, Order, State};
 use crate::domain::plan::{self, Pace};
 use crate::error::Error;
-use crate::repo::requests::{Claim, Key, Known, Method, Name};
+use crate::repo::requests::{Claim, Known, Method, Name};
 use crate::repo::{ledger, orders, requests, work};
 
 /// A page of the books that is being filled.
 pub(super) struct Page {
     now: Timestamp,
     pace: Pace,
+    /// New orders, and who has them in hand.
+    opened: Vec<Order>,
+    held: Vec<Lease>,
     /// Changed orders as they will stand, with the version that each was read with.
     orders: BTreeMap<OrderId, (i64, Order)>,
     entries: Vec<Entry>,
@@ -37,6 +41,8 @@ impl Page {
         Self {
             now,
             pace,
+            opened: Vec::new(),
+            held: Vec::new(),
             orders: BTreeMap::new(),
             entries: Vec::new(),
             answers: Vec::new(),
@@ -69,32 +75,49 @@ impl Page {
         Ok(after)
     }
 
-    /// Enters the answer to a call under its key; hands back what is known under it from then on.
-    pub(super) fn claim(&mut self, key: &Key, subject: &str, answer: &[u8]) -> Known {
-        self.claims.push(Claim { key: key.clone(), subject: subject.to_owned(), answer: answer.to_owned() });
-        Known::answered(key, subject, answer)
+    /// Enters what is claimed under a key; hands back what is known under it from then on.
+    pub(super) fn claim(&mut self, claim: Claim) -> Known {
+        let known = Known::of(&claim);
+        self.claims.push(claim);
+        known
+    }
+
+    /// Enters a new order, which its maker has in hand.
+    pub(super) fn open(&mut self, order: &Order, lease: &Lease) {
+        self.opened.push(order.clone());
+        self.held.push(lease.clone());
     }
 
     /// Writes all of it, in the caller's transaction.
     ///
     /// Errors: Raced when an order was changed, or a key claimed, since it was read; what the ledger refuses.
     pub(super) async fn write(self, tx: &mut Tx) -> Result<(), Error> {
+        all(requests::claim_all(tx, &self.claims, self.now).await?, self.claims.len())?;
+        if !self.opened.is_empty() {
+            crash::point("payments.create.after_claim");
+            orders::insert_all(tx, &self.opened).await?;
+            work::insert_held(tx, &self.held).await?;
+            crash::point("payments.create.before_commit");
+        }
         let changed: Vec<_> = self.orders.values().map(|(seen, order)| (*seen, order)).collect();
-        all(orders::update_all(tx, &changed).await?, changed.len())?;
-        crash::point("payments.book.after_order");
+        if !changed.is_empty() {
+            all(orders::update_all(tx, &changed).await?, changed.len())?;
+            crash::point("payments.book.after_order");
+        }
         if !self.entries.is_empty() {
             ledger::book(tx, &self.entries, self.now).await?;
             crash::point("payments.book.after_balances");
         }
         requests::answer_all(tx, &self.answers).await?;
-        all(requests::claim_all(tx, &self.claims, self.now).await?, self.claims.len())?;
         work::done_all(tx, &self.done).await?;
         work::follow_all(tx, &self.due).await?;
         outbox::append_all(tx, STREAM, &self.events).await?;
         if !self.events.is_empty() {
             crash::point("payments.book.after_event");
         }
-        crash::point("payments.book.before_commit");
+        if !changed.is_empty() {
+            crash::point("payments.book.before_commit");
+        }
         Ok(())
     }
 }

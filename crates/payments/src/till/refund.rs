@@ -22,7 +22,7 @@ impl Till {
     pub(crate) async fn post(&self, key: &Key, id: OrderId, proof_serial: &str) -> Result<Vec<u8>, Error> {
         let answer = |order: &Order| Ok(pb::PostOrderResponse { order: Some(convert::order(order)?) }.encode_to_vec());
         let (key, serial) = (key.clone(), proof_serial.to_owned());
-        let dealt = self.teller.deal(id, Some((key, answer)), move |order| order.posted(&serial)).await?;
+        let dealt = self.teller.change(id, Some((key, answer)), move |order| order.posted(&serial)).await?;
         crash::point("payments.post.after_commit");
         if let Some(before) = dealt.before {
             self.changed(&dealt.order, before);

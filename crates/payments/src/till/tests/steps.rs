@@ -1,7 +1,5 @@
 //! Single steps: what becomes of an order or refund when the channel behaves, and when it does not.
 
-use std::sync::Arc;
-
 use contracts::ids::OrderId;
 use contracts::payments::v1 as pb;
 use prost::Message;
@@ -228,7 +226,7 @@ async fn a_callback_that_does_not_fit_is_not_booked() {
     assert!(matches!(tell(&order_no, "wx0", AMOUNT - 1, merchant()).await, Err(NoticeError::Differs("amount"))));
     assert!(matches!(tell(&order_no, "wx1", AMOUNT, merchant()).await, Err(NoticeError::Differs("app_id"))));
     assert!(matches!(tell("nobody", "wx0", AMOUNT, merchant()).await, Err(NoticeError::Unknown)));
-    assert!(matches!(tell(&order_no, "wx0", AMOUNT, other).await, Err(NoticeError::Unknown)));
+    assert!(matches!(tell(&order_no, "wx0", AMOUNT, other).await, Err(NoticeError::Differs("merchant"))));
     assert_eq!(stage.order(&order.order_id).await.state, State::Waiting);
     stage.assert_sound().await;
 }

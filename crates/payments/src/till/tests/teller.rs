@@ -80,6 +80,7 @@ async fn deals_on_one_order_follow_each_other() {
     let till = &stage.till;
     let post = key(Method::PostOrder, "p");
     let other = Key { digest: [8; 32], ..post.clone() };
+    let early = key(Method::PostOrder, "q");
     let (first, second) = (orders[0].terms.id, orders[1].terms.id);
     let (paid, again, posted, repeated, reused, unpaid) = tokio::join!(
         heed(till, paid(&orders[0], "tx")),
@@ -87,7 +88,7 @@ async fn deals_on_one_order_follow_each_other() {
         till.post(&post, first, "serial"),
         till.post(&post, first, "serial"),
         till.post(&other, first, "serial"),
-        till.post(&key(Method::PostOrder, "q"), second, "serial"),
+        till.post(&early, second, "serial"),
     );
     assert!(paid.is_ok() && again.is_ok());
     let posted = posted.expect("the money is there");
