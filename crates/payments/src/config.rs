@@ -203,8 +203,8 @@ impl Config {
             if !routes.insert((&merchant.entry_point, &merchant.channel, &merchant.payee_id)) {
                 note("entry_point", "another merchant account has the same entry point, channel and payee");
             }
-            if merchant.entry_point.is_empty() || merchant.app_id.is_empty() {
-                note("app_id", "entry point and app id must not be empty");
+            if merchant.entry_point.is_empty() || !rpc::form::is_number(&merchant.app_id) {
+                note("app_id", "must be 1 to 64 characters of printable ASCII, and the entry point not empty");
             }
             if !is_number(&merchant.mch_id) {
                 note("mch_id", "must be 8 to 10 digits");

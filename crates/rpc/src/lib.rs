@@ -8,7 +8,8 @@
 //!
 //! The parts: [`Wire`] and [`Mesh`] (ways to peers), [`stack`] (the steps around every call), [`serve()`] (the accept loop), [`Contract`]
 //! (who may call what), [`Fault`] and [`RemoteFault`] (what goes wrong), [`jose`] and [`token`] (keys and what they sign), [`ca`] and
-//! [`tls`] (certificates between roles), and small things that every service needs: [`time`], [`page`], [`digest`], [`call`].
+//! [`tls`] (certificates between roles), and small things that every service needs: [`time`], [`page`], [`digest`],
+//! [`form`], [`call`].
 //!
 //! This crate owns no data and knows no domain.
 
@@ -19,6 +20,7 @@ pub mod call;
 pub mod contract;
 pub mod digest;
 pub mod fault;
+pub mod form;
 pub mod jose;
 pub mod keyring;
 pub mod oauth;
