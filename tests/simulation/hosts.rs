@@ -240,7 +240,8 @@ async fn identity(ground: &Ground, context: &Context) -> anyhow::Result<Mounted>
     };
     let mesh = mesh(Role::Identity, context, ClientOptions::default())?;
     let db = ground.identity.with_context(context.clone());
-    Ok(identity::mount(config, identity::Deps { context: context.clone(), db, mesh }).await?)
+    let cache = Cache::memory(&cache::Config::default(), context);
+    Ok(identity::mount(config, identity::Deps { context: context.clone(), db, cache, mesh }).await?)
 }
 
 fn catalog(context: &Context) -> anyhow::Result<Mounted> {

@@ -78,3 +78,31 @@ fn part(ids: &runtime::Ids, most: Duration) -> Duration {
     let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
     Duration::from_micros(ids.below(micros.saturating_add(1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use runtime::{Clock, Ids};
+
+    use super::*;
+
+    /// What is drawn stays within a tenth, uses all of it, and follows from the seed.
+    #[test]
+    fn ages_are_drawn_within_a_tenth() {
+        let age = Duration::from_secs(30 * 60);
+        let draw = |seed: u64, draw: fn(&Ids, Duration) -> Duration| {
+            let ids = Ids::seeded(Clock::system(), seed);
+            (0..500).map(|_| draw(&ids, age)).collect::<Vec<_>>()
+        };
+        for seed in 0..20 {
+            for (how, lowest, highest) in [(jitter as fn(&Ids, Duration) -> Duration, 27, 33), (jitter_below, 27, 30)] {
+                let [lowest, highest] = [lowest, highest].map(|minutes| Duration::from_secs(minutes * 60));
+                let drawn = draw(seed, how);
+                assert!(drawn.iter().all(|age| (lowest..=highest).contains(age)), "seed {seed}: {drawn:?}");
+                let edge = (highest - lowest) / 20;
+                assert!(drawn.iter().any(|age| *age < lowest + edge) && drawn.iter().any(|age| *age > highest - edge));
+                assert_eq!(drawn, draw(seed, how), "seed {seed}");
+                assert_ne!(drawn, draw(seed + 1, how), "seed {seed}");
+            }
+        }
+    }
+}

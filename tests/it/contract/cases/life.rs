@@ -84,6 +84,14 @@ fn a_case_belongs_to_its_citizen_and_a_bill_to_its_case() {
         let asked = run.asks(&li, "own-again")?;
         let fault = run.refusal(cases.open_case(with_token(asked, &li.token)?).await).await?;
         ensure!(fault.is("cases.lastmile", "BILL_IN_PROGRESS"), "{fault}");
+        let mut asked = run.asks(&wang, "in-euro")?;
+        if let Some(pb::open_case_request::Action::Pay(pay)) = &mut asked.action
+            && let Some(amount) = &mut pay.amount
+        {
+            amount.currency = "EUR".to_owned();
+        }
+        let answer = cases.open_case(with_token(asked, &wang.token)?).await;
+        lastmile_tests::golden::refused(answer, "cases NOT_PAYABLE", &[])?;
         let cancel =
             |case_id: &str| pb::CancelCaseRequest { case_id: case_id.to_owned(), request_id: "stop".to_owned() };
         let fault = run.refusal(cases.cancel_case(with_token(cancel(&case.case_id), &wang.token)?).await).await?;

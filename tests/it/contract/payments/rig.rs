@@ -15,7 +15,7 @@ use rpc::{ClientOptions, Contract, Door, Mesh, RemoteFault, RemoteOptions, Role,
 use runtime::Context;
 use runtime::config::Duration as Span;
 use sandbox::{Fault, Operation, SignedBy, Staged};
-use store::Db;
+use store::{Db, Faults};
 use tonic::Code;
 
 pub(crate) const APP: &str = "wx5a4db0c5a4db0c51";
@@ -24,6 +24,8 @@ pub(crate) const CHANGSHA: &str = "1900430100";
 /// Collects for everybody else; answers and callbacks are signed with the platform certificate.
 pub(crate) const OTHERS: &str = "1900140100";
 pub(crate) const AMOUNT: i64 = 20_000;
+/// An entry point whose app the merchant does not have at the channel.
+pub(crate) const STRANGER: &str = "qq";
 
 /// How long anything may take that must happen by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +39,8 @@ pub(crate) enum Engine {
 pub(crate) struct Rig {
     pub(crate) client: PaymentServiceClient<Wire>,
     pub(crate) db: Db,
+    /// What the service's store suffers.
+    pub(crate) faults: Faults,
     pub(crate) sandbox: sandbox::Running,
     /// Where the callback listener is: `http://127.0.0.1:PORT`.
     pub(crate) callbacks: String,
@@ -60,6 +64,8 @@ impl Rig {
         let (service, outside) = (Context::system(), Context::system());
         let sandbox = sandbox::start(sandbox_config(dir.path()), outside.clone()).await.expect("the sandbox starts");
         let db = store::open(&store_config(engine, dir.path()), service.clone()).await.expect("a store");
+        let faults = Faults::new();
+        let db = db.with_faults(&faults);
         let listener = service.net.bind("127.0.0.1:0").await.expect("a free port");
         let callbacks = format!("http://{}", listener.local_addr());
         let config = payments_config(dir.path(), &format!("http://{}", sandbox.addresses.wechatpay), &callbacks);
@@ -67,7 +73,7 @@ impl Rig {
         config.validate("payments", &mut problems);
         assert_eq!(problems, []);
         let client = mount(&config, &db, &service, listener).await;
-        Self { client, db, sandbox, callbacks, config, service, outside, dir }
+        Self { client, db, faults, sandbox, callbacks, config, service, outside, dir }
     }
 
     /// Stops the service in its tracks and starts it again on the same store.
@@ -339,9 +345,15 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
     let public =
         Verification::PublicKey { id: read("platform/public_key_id.txt"), file: keys.join("platform/public_key.pem") };
     let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };
+    let stranger = Merchant {
+        entry_point: STRANGER.into(),
+        app_id: "wx00000000000000ff".into(),
+        ..merchant(CHANGSHA, "traffic-430100", public.clone())
+    };
     payments::Config {
         payees: vec![payee("traffic-430100"), payee("traffic-140100")],
         merchants: vec![
+            stranger,
             merchant(CHANGSHA, "traffic-430100", public),
             merchant(OTHERS, "*", Verification::PlatformCertificates),
         ],
