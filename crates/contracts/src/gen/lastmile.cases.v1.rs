@@ -804,7 +804,8 @@ pub mod case_service_client {
             self.inner.server_streaming(req, path, codec).await
         }
         /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes; resume
-        /// with the last sequence seen. Carries no personal data. No effect.
+        /// with the last sequence seen. Carries no personal data, and is the entry point's alone: PERMISSION_DENIED with CALLER_NOT_ALLOWED
+        /// for a citizen's token. No effect.
         pub async fn watch_cases(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchCasesRequest>,
@@ -989,7 +990,8 @@ pub mod case_service_server {
             + std::marker::Send
             + 'static;
         /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes; resume
-        /// with the last sequence seen. Carries no personal data. No effect.
+        /// with the last sequence seen. Carries no personal data, and is the entry point's alone: PERMISSION_DENIED with CALLER_NOT_ALLOWED
+        /// for a citizen's token. No effect.
         async fn watch_cases(
             &self,
             request: tonic::Request<super::WatchCasesRequest>,
