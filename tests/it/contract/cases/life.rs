@@ -100,12 +100,16 @@ fn a_case_belongs_to_its_citizen_and_a_bill_to_its_case() {
         let foreign = cases.list_cases(with_token(pb::ListCasesRequest::default(), &wang.token)?).await?.into_inner();
         run.probes.push(Probe { what: "another citizen lists a case".to_owned(), leaked: !foreign.cases.is_empty() });
 
-        // A citizen's token carries the entry point that it was issued to.
-        for token in [run.app.own_token().await?, li.token.clone()] {
-            let asked = with_token(pb::WatchCasesRequest::default(), &token)?;
-            let first = cases.watch_cases(asked).await?.into_inner().next().await.context("a line")??;
-            ensure!(first.sequence == 1 && first.case_id == case.case_id, "{first:?}");
-        }
+        // One stream has the cases of everybody: it is the entry point's own, and no citizen's token opens it.
+        let asked = with_token(pb::WatchCasesRequest::default(), &run.app.own_token().await?)?;
+        let first = cases.watch_cases(asked).await?.into_inner().next().await.context("a line")??;
+        ensure!(first.sequence == 1 && first.case_id == case.case_id, "{first:?}");
+        let asked = with_token(pb::WatchCasesRequest::default(), &li.token)?;
+        let fault = run.refusal(cases.watch_cases(asked).await).await?;
+        run.probes.push(Probe {
+            what: format!("a citizen's token opens the stream of all cases: {fault}"),
+            leaked: !fault.is_common("CALLER_NOT_ALLOWED"),
+        });
         let rate = pb::RateCaseRequest { case_id: case.case_id, request_id: "rate".to_owned(), rating: 1 };
         let fault = run.refusal(cases.rate_case(with_token(rate, &li.token)?).await).await?;
         ensure!(fault.is_common("NOT_SERVED"), "{fault}");
