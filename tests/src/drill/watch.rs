@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::invariants::Bound;
+use invariants::Bound;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

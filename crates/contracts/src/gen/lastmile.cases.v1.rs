@@ -811,8 +811,9 @@ pub mod case_service_client {
             self.inner.server_streaming(req, path, codec).await
         }
         /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes;
-        /// resume with the last sequence seen. Carries no personal data. No effect.
-        /// Errors: STORE_UNAVAILABLE.
+        /// resume with the last sequence seen. Carries no personal data, and is for the entry point alone.
+        /// No effect.
+        /// Errors: CALLER_NOT_ALLOWED for a citizen's token, STORE_UNAVAILABLE.
         pub async fn watch_cases(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchCasesRequest>,
@@ -1005,8 +1006,9 @@ pub mod case_service_server {
             + std::marker::Send
             + 'static;
         /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes;
-        /// resume with the last sequence seen. Carries no personal data. No effect.
-        /// Errors: STORE_UNAVAILABLE.
+        /// resume with the last sequence seen. Carries no personal data, and is for the entry point alone.
+        /// No effect.
+        /// Errors: CALLER_NOT_ALLOWED for a citizen's token, STORE_UNAVAILABLE.
         async fn watch_cases(
             &self,
             request: tonic::Request<super::WatchCasesRequest>,

@@ -1,17 +1,17 @@
 //! Payments as it is mounted, with its callbacks served and the sandbox's WeChat Pay behind it.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use contracts::common::v1::Money;
 use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_client::PaymentServiceClient;
-use lastmile_tests::invariants::{Evidence, Journals, World, judge};
+use invariants::{Call, Deed, Journals, World, check_all, inquire};
 use lastmile_tests::servers::Postgres;
 use payments::channel::wechatpay;
 use payments::config::{Channels, Merchant, Payee, Verification, Worker};
-use rpc::{ClientOptions, Contract, Door, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
+use rpc::{ClientOptions, Contract, Door, Effect, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
 use runtime::Context;
 use runtime::config::Duration as Span;
 use sandbox::{Fault, Operation, SignedBy, Staged};
@@ -45,6 +45,8 @@ pub(crate) struct Rig {
     /// Where the callback listener is: `http://127.0.0.1:PORT`.
     pub(crate) callbacks: String,
     config: payments::Config,
+    /// What the client asked and was answered: every order and every refund.
+    calls: Mutex<Vec<Call>>,
     /// The service's own world; the sandbox has another, so that one can stop alone.
     service: Context,
     outside: Context,
@@ -73,7 +75,7 @@ impl Rig {
         config.validate("payments", &mut problems);
         assert_eq!(problems, []);
         let client = mount(&config, &db, &service, listener).await;
-        Self { client, db, faults, sandbox, callbacks, config, service, outside, dir }
+        Self { client, db, faults, sandbox, callbacks, config, calls: Mutex::default(), service, outside, dir }
     }
 
     /// Stops the service in its tracks and starts it again on the same store.
@@ -96,8 +98,52 @@ impl Rig {
     // === calls ===
 
     pub(crate) async fn create(&self, request: pb::CreateOrderRequest) -> Result<pb::Order, RemoteFault> {
+        let request_id = request.request_id.clone();
         let answer = self.client.clone().create_order(request).await;
-        answer.map(|answer| answer.into_inner().order.expect("an order")).map_err(|status| RemoteFault::from(&status))
+        let answer = answer.map(|answer| answer.into_inner().order.expect("an order")).map_err(RemoteFault::from);
+        self.note(Deed::Order, request_id, answer.as_ref().map(|order| order.order_id.clone()));
+        answer
+    }
+
+    /// Keeps what the client was answered, and what it was not.
+    fn note(&self, deed: Deed, request_id: String, answer: Result<String, &RemoteFault>) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = calls.iter().position(|call| (call.deed, &call.request_id) == (deed, &request_id));
+        let index = known.unwrap_or_else(|| {
+            calls.push(Call { deed, caller: "cases".to_owned(), request_id, ..Call::default() });
+            calls.len() - 1
+        });
+        match answer {
+            Ok(id) => calls[index].answers.push(id),
+            Err(fault) => calls[index].lost += u32::from(fault.effect() == Effect::Possible),
+        }
+    }
+
+    /// Asks by its request id what became of every call that ended without an answer.
+    async fn resolved(&self) -> Vec<Call> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for call in calls.iter_mut().filter(|call| call.lost > 0) {
+            let (client, request_id) = (&self.client, call.request_id.clone());
+            call.found = match call.deed {
+                Deed::Refund => {
+                    let asked = pb::GetRefundRequest { refund_id: String::new(), request_id };
+                    inquire(&self.service.clock, async || {
+                        let got = client.clone().get_refund(asked.clone()).await.map_err(RemoteFault::from)?;
+                        Ok(got.into_inner().refund.unwrap_or_default().refund_id)
+                    })
+                    .await
+                }
+                _ => {
+                    let asked = pb::GetOrderRequest { order_id: String::new(), request_id };
+                    inquire(&self.service.clock, async || {
+                        let got = client.clone().get_order(asked.clone()).await.map_err(RemoteFault::from)?;
+                        Ok(got.into_inner().order.unwrap_or_default().order_id)
+                    })
+                    .await
+                }
+            };
+        }
+        calls
     }
 
     /// Creates, asking again under the same key as cases does, until there is an answer.
@@ -138,8 +184,11 @@ impl Rig {
     }
 
     pub(crate) async fn refund(&self, request: pb::RefundRequest) -> Result<pb::RefundRecord, RemoteFault> {
+        let request_id = request.request_id.clone();
         let answer = self.client.clone().refund(request).await;
-        answer.map(|answer| answer.into_inner().refund.expect("a refund")).map_err(|status| RemoteFault::from(&status))
+        let answer = answer.map(|answer| answer.into_inner().refund.expect("a refund")).map_err(RemoteFault::from);
+        self.note(Deed::Refund, request_id, answer.as_ref().map(|refund| refund.refund_id.clone()));
+        answer
     }
 
     pub(crate) async fn refund_in_state(&self, refund_id: &str, state: pb::RefundState) -> pb::RefundRecord {
@@ -200,24 +249,23 @@ impl Rig {
         report.open
     }
 
-    /// The end of a fault test: nothing is open, and every invariant holds that speaks of payments and the channel.
-    pub(crate) async fn assert_held(&self) {
+    /// The end of a fault test: the service is started again on what it kept, nothing is open, every call that ended without an answer is
+    /// asked about, and every invariant holds that speaks of payments and the channel.
+    pub(crate) async fn assert_held(mut self) {
+        self.restart().await;
         assert_eq!(self.assert_sound().await, 0, "something is still open");
-        let journals = Journals::read(&self.dir.path().join("sandbox")).expect("journals");
         let world = World {
-            now: self.service.clock.now(),
             payments: Some(self.db.clone()),
-            cases: None,
-            journals: Some(journals),
-            calls: None,
-            probes: None,
-            bounds: None,
-            leaks: None,
+            journals: Some(Journals::read(&self.dir.path().join("sandbox")).expect("journals")),
+            calls: Some(self.resolved().await),
+            ..World::at(self.service.clock.now())
         };
-        let evidence = Evidence::gather(&world).await.expect("reads");
-        // There are no cases here, and so no request ids and no events that anybody applies; where nobody paid there are no books.
-        let required: &[&str] = if evidence.ledger.transfers > 0 { &["I1", "I5"] } else { &[] };
-        judge(&evidence).require(required).expect("every book agrees");
+        let report = check_all(&world).await.expect("reads");
+        // There are no cases here, and so nobody to apply events; where nobody paid there are no transfers.
+        let mut required = vec!["I2", "I3"];
+        required.extend((report.evidence.ledger.transfers > 0).then_some(["I1", "I5"]).into_iter().flatten());
+        required.extend(world.calls.iter().flatten().any(|call| call.lost > 0).then_some("I4"));
+        report.require(&required).expect("every book agrees");
     }
 }
 
