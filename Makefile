@@ -6,7 +6,7 @@ help: ## what there is
 
 run: ## builds and serves every role on embedded storage with the sandbox
 	cargo build --locked -p lastmile
-	target/debug/lastmile serve --config deploy/config/single.toml
+	target/debug/lastmile serve --sandbox
 
 test: ## everything that must hold; starts what it needs and leaves nothing running
 	tests/run.sh

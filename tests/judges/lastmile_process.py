@@ -53,7 +53,7 @@ class Lastmile:
 
     def start(self):
         settings = [part for name, port in self.ports.items() for part in ("--set", f"{name}=127.0.0.1:{port}")]
-        command = [self.binary, "--config", "deploy/config/single.toml", *self.config, "--data", self.directory / "data", *settings, "serve"]
+        command = [self.binary, "--sandbox", *self.config, "--data", self.directory / "data", *settings, "serve"]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         ready = f"http://127.0.0.1:{self.ports['listen.operations']}/health/ready"
