@@ -5,6 +5,7 @@ mod doctor;
 mod drill;
 mod errors;
 mod query;
+mod roles;
 mod slice;
 mod tidy;
 mod wire;
