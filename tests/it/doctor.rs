@@ -24,8 +24,13 @@ fn process(role: Role, place: &Path) -> Config {
     config
 }
 
-fn on(server: &Postgres, url: &str) -> store::Config {
-    store::Config { schema: Some(server.schema()), ..store::Config::new(url) }
+fn on(url: &str) -> store::Config {
+    // A machine full of tests takes its time to make a connection.
+    store::Config { acquire_timeout: runtime::config::Duration::from_secs(5), ..store::Config::new(url) }
+}
+
+fn in_own_schema(server: &Postgres) -> store::Config {
+    store::Config { schema: Some(server.schema()), ..on(server.url()) }
 }
 
 async fn look(config: &Config) -> Vec<Finding> {
@@ -51,7 +56,7 @@ async fn run(db: &Db, sql: &'static str) {
 async fn a_schema_that_is_missing_is_told_and_not_made() {
     let (server, place) = (Postgres::start(), tempfile::tempdir().expect("a directory"));
     let mut config = process(Role::Cases, place.path());
-    config.store.cases = on(&server, server.url());
+    config.store.cases = in_own_schema(&server);
     let findings = look(&config).await;
     let store = of(&findings, "store cases");
     assert!(store.verdict == Verdict::Good && store.what.contains("will be made at the first start"), "{store}");
@@ -67,14 +72,12 @@ async fn a_schema_that_is_missing_is_told_and_not_made() {
 async fn what_a_login_may_not_do_is_told_with_what_to_do() {
     let (server, place) = (Postgres::synced(), tempfile::tempdir().expect("a directory"));
     let context = Context::system();
-    let owner = store::open(&store::Config::new(server.url()), context.clone()).await.expect("opens");
+    let owner = store::open(&on(server.url()), context.clone()).await.expect("opens");
     run(&owner, "CREATE ROLE clerk LOGIN PASSWORD 'sandbox-only'").await;
     let (_, at) = server.url().split_once('@').expect("a login");
     let mut config = process(Role::Cases, place.path());
-    config.store.cases = store::Config {
-        schema: Some("archive".to_owned()),
-        ..store::Config::new(format!("postgres://clerk:sandbox-only@{at}"))
-    };
+    config.store.cases =
+        store::Config { schema: Some("archive".to_owned()), ..on(&format!("postgres://clerk:sandbox-only@{at}")) };
 
     let findings = look(&config).await;
     let store = of(&findings, "store cases");
@@ -106,7 +109,7 @@ async fn a_pepper_that_is_lost_is_bad_whatever_the_store() {
         let (place, context) = (tempfile::tempdir().expect("a directory"), Context::system());
         let mut config = process(Role::Identity, place.path());
         if !is_embedded {
-            config.store.identity = on(&server, server.url());
+            config.store.identity = in_own_schema(&server);
         }
         let placed = config.placed().identity;
         let (_, store) = config.stores().remove(0);

@@ -77,10 +77,19 @@ impl Serving {
         Some(line.split_whitespace().collect())
     }
 
-    fn stop(mut self) -> Option<i32> {
+    fn stop(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sends the signal");
         self.child.wait().expect("ends").code()
+    }
+}
+
+/// A test that fails leaves no process behind, which would keep the test's own output open.
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have stopped already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -145,7 +154,7 @@ fn the_configuration_is_shown_with_its_sources() {
 #[test]
 fn a_process_serves_is_asked_and_stops_in_peace() {
     let place = tempfile::tempdir().expect("a directory");
-    let serving = serve(place.path(), &[]);
+    let mut serving = serve(place.path(), &[]);
     let asked = format!("--set=listen.operations={}", serving.at("operations"));
     let lacks = serving.line("Not configured yet").expect("nobody can be served").join(" ");
     for key in ["identity.entry_points", "adapter.profiles", "payments.channels.wechatpay"] {
@@ -198,7 +207,7 @@ fn what_is_printed_first_can_be_done_first() {
     let systems = systems.map(|name| format!("--set=sandbox.systems.{name}.listen=127.0.0.1:0"));
     let mut sandbox: Vec<&str> = systems.iter().map(String::as_str).collect();
     sandbox.push("--sandbox");
-    let serving = serve(place.path(), &sandbox);
+    let mut serving = serve(place.path(), &sandbox);
     assert_eq!(serving.line("Not configured yet"), None, "the sandbox brings everything");
     let printed: Vec<String> =
         serving.line(" demo --to ").expect("is printed").into_iter().skip(1).map(str::to_owned).collect();
@@ -247,7 +256,7 @@ fn what_is_printed_first_speaks_tls_where_the_public_port_does() {
         "--set=sandbox.systems.police_430100.listen=127.0.0.1:0",
         "--set=sandbox.systems.police_140100.listen=127.0.0.1:0",
     ];
-    let serving = serve(place.path(), &tls.iter().map(String::as_str).chain(sandbox).collect::<Vec<_>>());
+    let mut serving = serve(place.path(), &tls.iter().map(String::as_str).chain(sandbox).collect::<Vec<_>>());
     let public = serving.at("public");
     assert!(serving.told[0].contains("https://"), "{:?}", serving.told);
     assert_eq!(serving.line("-plaintext").or(serving.line(" demo ")), None, "neither would be answered");
