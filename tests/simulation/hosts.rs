@@ -286,6 +286,7 @@ fn merchant(ground: &Ground, (number, payee): &(&str, &str)) -> anyhow::Result<M
         mch_id: (*number).to_owned(),
         serial: text(own.join("serial_no.txt"))?,
         private_key_file: own.join("private_key.pem"),
+        certificate_file: None,
         api_v3_key_file: own.join("apiv3_key.txt"),
         verification: Verification::PublicKey {
             id: text(platform.join("public_key_id.txt"))?,

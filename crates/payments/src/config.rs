@@ -61,6 +61,9 @@ pub struct Merchant {
     pub serial: String,
     /// The merchant's private key, PEM, readable by its owner alone.
     pub private_key_file: PathBuf,
+    /// The merchant's certificate, PEM. Nothing is signed with it; `doctor` says by it when the account's key ends.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
     /// The merchant's APIv3 key, 32 bytes, readable by its owner alone.
     pub api_v3_key_file: PathBuf,
     /// How the channel's signatures are verified.

@@ -93,7 +93,7 @@ impl Site {
         let process = |name: &str, roles: &[&str], sets: &[(&str, &str)], operations: &str| {
             let mut arguments = vec!["--config".to_owned(), file.display().to_string()];
             arguments.extend(["--data".to_owned(), place.join(name).display().to_string()]);
-            arguments.extend(["--set".to_owned(), format!("serve.roles={}", roles.join(","))]);
+            arguments.extend(roles.iter().flat_map(|role| ["--role".to_owned(), (*role).to_owned()]));
             for (key, value) in sets.iter().chain(&[("listen.operations", operations)]) {
                 arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
             }

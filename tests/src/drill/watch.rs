@@ -1,7 +1,7 @@
 //! Watches the processes of a drill while they live: how much they take of what the machine has, and what they tell of their queues.
 //!
 //! The kernel is asked for the peak of the resident memory, the open files and the threads of every process, the process itself for its
-//! tasks and its queues. What was seen is held against the caps of [`CAPS`]; what its metrics are labelled with is kept, so that it can
+//! tasks and its queues. What was seen is held against the caps of `CAPS`; what its metrics are labelled with is kept, so that it can
 //! be searched for personal data.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -38,6 +38,7 @@ fn config() -> Config {
         mch_id: "1900000001".into(),
         serial: "AB".into(),
         private_key_file: "unused".into(),
+        certificate_file: None,
         api_v3_key_file: "unused".into(),
         verification: Verification::PlatformCertificates,
     };

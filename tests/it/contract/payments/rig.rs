@@ -387,6 +387,7 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
         mch_id: mch_id.into(),
         serial: read(&format!("{mch_id}/serial_no.txt")),
         private_key_file: keys.join(mch_id).join("private_key.pem"),
+        certificate_file: None,
         api_v3_key_file: keys.join(mch_id).join("apiv3_key.txt"),
         verification,
     };
