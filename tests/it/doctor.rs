@@ -11,6 +11,7 @@ use lastmile_tests::{Cluster, Topology};
 use payments::config::{Merchant, Verification};
 use rpc::{ClientOptions, Mesh, RemoteOptions};
 use runtime::Context;
+use store::cache::{self, Cache};
 use store::{Db, Schema, Tx, params};
 
 /// A process with one role, on free ports and a directory of its own.
@@ -115,7 +116,8 @@ async fn a_pepper_that_is_lost_is_bad_whatever_the_store() {
         let (_, store) = config.stores().remove(0);
         let db = store::open(&store, context.clone()).await.expect("opens");
         let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default());
-        let deps = Deps { context: context.clone(), db, mesh: mesh.caller(rpc::Role::Identity) };
+        let cache = Cache::memory(&cache::Config::default(), &context);
+        let deps = Deps { context: context.clone(), db, cache, mesh: mesh.caller(rpc::Role::Identity) };
         drop(identity::mount(placed.clone(), deps).await.expect("the first start makes it"));
         context.tasks.abort();
         assert!(context.tasks.wait(std::time::Duration::from_secs(30)).await, "it lets go of its store");
