@@ -49,6 +49,9 @@ struct Layers {
     /// The data directory (data.directory)
     #[arg(long, global = true, value_name = "DIRECTORY")]
     data: Option<String>,
+    /// Simulates departments, channel and people (sandbox.enabled); never in production
+    #[arg(long, global = true)]
+    sandbox: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -277,13 +280,16 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
 }
 
 fn load(cli: &Cli) -> Result<Loaded<Config>, Vec<Fault>> {
-    let Layers { config, sets, log, data } = &cli.layers;
+    let Layers { config, sets, log, data, sandbox } = &cli.layers;
     let mut loader = config.iter().fold(Config::loader(), |loader, file| loader.file(file)).environment(environment());
     if let Some(filter) = log {
         loader = loader.flag("--log", "telemetry.log.filter", filter);
     }
     if let Some(directory) = data {
         loader = loader.flag("--data", "data.directory", directory);
+    }
+    if *sandbox {
+        loader = loader.flag("--sandbox", "sandbox.enabled", "true");
     }
     if let Command::Serve { roles } = &cli.command
         && !roles.is_empty()

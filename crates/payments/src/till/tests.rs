@@ -1,5 +1,6 @@
 //! The till over the simulated store and a played channel: single steps, then whole lives that crash at every named point.
 
+mod asked;
 mod audit;
 mod channel;
 mod crashes;
@@ -38,6 +39,7 @@ fn config() -> Config {
         mch_id: "1900000001".into(),
         serial: "AB".into(),
         private_key_file: "unused".into(),
+        certificate_file: None,
         api_v3_key_file: "unused".into(),
         verification: Verification::PlatformCertificates,
     };
@@ -113,7 +115,8 @@ fn fen(amount: i64) -> Money {
 fn create_ask(request_id: &str, expire_at: Timestamp) -> CreateAsk {
     CreateAsk {
         key: key(Method::CreateOrder, request_id),
-        case_id: "case_0192000000007000800000000000002a".into(),
+        // Each order is of a case of its own, the same for every try.
+        case_id: format!("case_{}", hex::encode(&rpc::digest::sha256(request_id.as_bytes())[..16])),
         payee_id: "traffic-430100".into(),
         amount: fen(AMOUNT),
         channel: "played".into(),

@@ -1,6 +1,7 @@
 //! One suite, three engines: SQLite, PostgreSQL and the simulated database. What only one of them can do stands in a file of its own.
 
 mod engines;
+mod held;
 mod postgres;
 #[path = "../../../../tests/src/servers.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of other crates, which use the rest")]
