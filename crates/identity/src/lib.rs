@@ -6,7 +6,8 @@
 //!
 //! Identity stores no name, no document number and no account id: people and accounts are HMACs under a pepper that is in no database,
 //! and what it must remember of a citizen travels in the token, sealed to identity itself. That every assertion counts once is a unique
-//! row in SQL; a cache that remembers it spares SQL a flood of one assertion, and may forget. It also keeps the public keys of all roles. It calls nobody.
+//! row in SQL; a cache that remembers it spares SQL a flood of one assertion, and may forget. It also keeps the public keys of all roles.
+//! It calls nobody.
 
 pub mod config;
 pub mod domain;
