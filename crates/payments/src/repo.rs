@@ -23,12 +23,20 @@ use contracts::money::{Currency, Money};
 use store::{Migration, Row};
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "payments",
-    sqlite: include_str!("../migrations/sqlite/0001_payments.sql"),
-    postgres: include_str!("../migrations/postgres/0001_payments.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "payments",
+        sqlite: include_str!("../migrations/sqlite/0001_payments.sql"),
+        postgres: include_str!("../migrations/postgres/0001_payments.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "room",
+        sqlite: include_str!("../migrations/sqlite/0002_room.sql"),
+        postgres: include_str!("../migrations/postgres/0002_room.sql"),
+    },
+];
 
 /// Reads a column that holds one of our own words or ids.
 fn word<T: FromStr>(row: &Row, column: &'static str) -> Result<T, store::Error> {

@@ -1,8 +1,7 @@
 //! Where orders, refunds, the ledger and the channels meet.
 //!
-//! Every change of an order goes through [`Till::amend`] or [`Till::book`]: read the order, let the rules decide, and in one
-//! transaction keep the order (if nobody changed it since), its transfers and balances, the answer to the request that made it, and
-//! the events. A channel is only called between two transactions, never inside one: first it is kept what is about to be done, then
+//! Every change of an order or refund goes through the [`Teller`]: read it, let the rules decide, and in one transaction keep it (if
+//! nobody changed it since), its transfers and balances, the answer to the request that made it, and the events. A channel is only called between two transactions, never inside one: first it is kept what is about to be done, then
 //! it is done, then it is kept what came of it. Whatever a crash leaves between them stands in the table `work` and is taken up again.
 
 mod close;
@@ -23,7 +22,7 @@ use rpc::Effect;
 use runtime::telemetry::{Counter, Family, Gauge, Labels};
 use runtime::{Context, crash, watch};
 use store::lease::Leases;
-use store::{Db, Read, Tx};
+use store::{Db, Read};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -34,7 +33,6 @@ use crate::error::{Error, Thing};
 use crate::repo::requests::{Key, Known};
 use crate::repo::{self, orders, requests, work};
 use crate::vault::Vault;
-use page::Page;
 use teller::Teller;
 
 pub(crate) use notice::{NoticeError, number_of};
@@ -42,8 +40,6 @@ pub(crate) use notice::{NoticeError, number_of};
 /// The outbox stream of payments' events.
 pub(crate) const STREAM: &str = "payments";
 
-/// How often a change is decided anew when others keep changing the same order.
-const AMEND_TRIES_MAX: u32 = 8;
 /// How long a waiting call relies on being woken before it looks by itself: another replica may have done it.
 const WAIT_POLL: Duration = Duration::from_millis(200);
 /// What a call keeps of its deadline to write its answer.
@@ -132,22 +128,6 @@ impl Till {
             self.changed(&dealt.order, before);
         }
         Ok(dealt.order)
-    }
-
-    /// Keeps a change with everything that belongs to it, in the caller's transaction.
-    ///
-    /// Errors: Raced when the order was changed since it was read.
-    async fn book(
-        &self,
-        tx: &mut Tx,
-        before: &Order,
-        change: &Change,
-        refund: Option<contracts::ids::RefundId>,
-    ) -> Result<Order, Error> {
-        let mut page = Page::new(tx.now()?, self.config.worker.pace());
-        let after = page.change(before, change, refund)?;
-        page.write(tx).await?;
-        Ok(after)
     }
 
     /// Tells those who wait, and counts.

@@ -36,6 +36,10 @@ const SQLITE_WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FUL
     PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 500; PRAGMA journal_size_limit = 67108864;";
 const SQLITE_READER: &str = "PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF;
     PRAGMA busy_timeout = 500; PRAGMA query_only = ON;";
+/// Every statement finds its rows by an index. Statistics, which a young table lacks, must not talk PostgreSQL out of it: a plan made when
+/// a table was empty reads it whole until somebody analyses it.
+const PLANS: [(&str, &str); 4] =
+    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
 
 /// An opened engine.
 pub(crate) enum Engine {
@@ -299,6 +303,9 @@ fn postgres_options(config: &Config) -> Result<AnyConnectOptions, Error> {
     let statement_ms = config.statement_timeout.get().as_millis();
     let mut pairs = options.database_url.query_pairs_mut();
     pairs.append_pair("options[statement_timeout]", &statement_ms.to_string());
+    for (name, value) in PLANS {
+        pairs.append_pair(&format!("options[{name}]"), value);
+    }
     // Longer than any closure should take: what holds locks and does nothing is ended by the server.
     pairs.append_pair("options[idle_in_transaction_session_timeout]", &(2 * statement_ms).to_string());
     if let Some(schema) = &config.schema {

@@ -96,13 +96,13 @@ pub enum Decision {
     },
 }
 
-/// What a decision does: to the order, and to the refund.
+/// What a step of a refund does: to it, and to its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
     /// The refund as it will stand, version not yet counted up.
     pub refund: Refund,
-    /// The order's side.
-    pub change: Change,
+    /// The order's side; None where it stays as it is.
+    pub change: Option<Change>,
 }
 
 impl Refund {
@@ -210,5 +210,5 @@ pub fn decide(order: &Order, refund: &Refund, decision: &Decision) -> Result<Opt
         }
     };
     let next = Order { state: order.resting(tally), tally, ..order.clone() };
-    Ok(Some(Decided { refund, change: next.with(entries, vec![happening]) }))
+    Ok(Some(Decided { refund, change: Some(next.with(entries, vec![happening])) }))
 }

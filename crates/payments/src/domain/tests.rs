@@ -10,7 +10,7 @@ use runtime::Timestamp;
 use super::ledger::{Account, Ledger, Merchant};
 use super::order::{Capture, Change, Happening, Order, Rule, State, Terms, TradeType};
 use super::plan::{self, OrderStep, Pace, RefundStep};
-use super::refund::{self, Decision, Refund, State as RefundState};
+use super::refund::{self, Decided, Decision, Refund, State as RefundState};
 
 const AMOUNT: i64 = 20_000;
 
@@ -40,6 +40,10 @@ fn order() -> Order {
         expire_at: at(1_000),
     };
     Order::new(terms, Some(vec![1]))
+}
+
+fn order_of(decided: &Decided) -> &Order {
+    &decided.change.as_ref().expect("changes the order").order
 }
 
 fn refund_of(number: u128, amount: i64) -> Refund {
@@ -116,7 +120,7 @@ fn late_money_stays_out_of_the_payees_reach_and_can_go_back() {
     assert_eq!(change.order.state, State::Refunding);
     let failed = Decision::Failed { code: "CLOSED".into() };
     let decided = refund::decide(&change.order, &refund_of(1, AMOUNT), &failed).expect("allowed").expect("changes");
-    assert_eq!(decided.change.order.state, State::Closed, "late money that did not go back is still late money");
+    assert_eq!(order_of(&decided).state, State::Closed, "late money that did not go back is still late money");
     assert_eq!(closed.posted("serial"), Err(Rule::NotPaid));
     assert_eq!(refund::accept(&closed, &refund_of(1, 1)), Err(Rule::NotPaid));
 }
@@ -139,12 +143,12 @@ fn what_is_left_after_a_partial_refund_can_be_posted() {
     assert_eq!(refund::accept(&accepted, &refund_of(2, 15_001)), Err(exceeds));
     let done = Decision::Succeeded { channel_refund: "cr".into(), at: at(9) };
     let decided = refund::decide(&accepted, &refund_of(1, 5_000), &done).expect("allowed").expect("changes");
-    assert_eq!((decided.change.order.state, decided.refund.state), (State::Paid, RefundState::Succeeded));
-    assert_eq!(refund::decide(&decided.change.order, &decided.refund, &done), Ok(None));
+    assert_eq!((order_of(&decided).state, decided.refund.state), (State::Paid, RefundState::Succeeded));
+    assert_eq!(refund::decide(order_of(&decided), &decided.refund, &done), Ok(None));
     let failed = Decision::Failed { code: "CLOSED".into() };
-    let turned = refund::decide(&decided.change.order, &decided.refund, &failed);
+    let turned = refund::decide(order_of(&decided), &decided.refund, &failed);
     assert_eq!(turned, Err(Rule::Differs("refund status")));
-    let posted = decided.change.order.posted("a").expect("allowed").expect("changes").order;
+    let posted = order_of(&decided).posted("a").expect("allowed").expect("changes").order;
     assert_eq!(posted.tally.posted, 15_000);
 }
 
@@ -261,7 +265,7 @@ impl World {
                     Decision::Failed { code: "CLOSED".into() }
                 };
                 if let Ok(Some(decided)) = refund::decide(&self.order, refund, &decision) {
-                    self.take(Some(decided.change));
+                    self.take(decided.change);
                     self.refunds[*which] = decided.refund;
                 }
             }

@@ -1,57 +1,104 @@
 //! Refunds.
 
+use std::collections::BTreeMap;
+
 use contracts::ids::RefundId;
-use store::{Read, Row, Tx, params};
+use store::{Kind, Many, Read, Row, Tx, params};
 
 use super::{money, word};
 use crate::domain::refund::Refund;
 
-const INSERT: &str =
-    "INSERT INTO refunds (refund_id, order_id, caller, request_id, amount_minor, currency, reason, created_at,
-    version, state, is_sent, channel_refund, success_at, refusal)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+static INSERT_ALL: Many = Many::new(
+    &[
+        ("refund_id", Kind::Text),
+        ("order_id", Kind::Text),
+        ("caller", Kind::Text),
+        ("request_id", Kind::Text),
+        ("amount_minor", Kind::Int),
+        ("currency", Kind::Text),
+        ("reason", Kind::Text),
+        ("created_at", Kind::Int),
+        ("version", Kind::Int),
+        ("state", Kind::Text),
+        ("is_sent", Kind::Bool),
+    ],
+    "INSERT INTO refunds (refund_id, order_id, caller, request_id, amount_minor, currency, reason, created_at, version,
+    state, is_sent) SELECT refund_id, order_id, caller, request_id, amount_minor, currency, reason, created_at, version,
+    state, is_sent FROM {rows}",
+);
 
-const UPDATE: &str =
-    "UPDATE refunds SET version = version + 1, state = $3, is_sent = $4, channel_refund = $5, success_at = $6,
-    refusal = $7 WHERE refund_id = $1 AND version = $2";
+static UPDATE_ALL: Many = Many::new(
+    &[
+        ("refund_id", Kind::Text),
+        ("seen_version", Kind::Int),
+        ("version", Kind::Int),
+        ("state", Kind::Text),
+        ("is_sent", Kind::Bool),
+        ("channel_refund", Kind::Text),
+        ("success_at", Kind::Int),
+        ("refusal", Kind::Text),
+    ],
+    "UPDATE refunds SET version = r.version, state = r.state, is_sent = r.is_sent, channel_refund = r.channel_refund,
+    success_at = r.success_at, refusal = r.refusal FROM {rows}
+    WHERE refunds.refund_id = r.refund_id AND refunds.version = r.seen_version",
+);
+
+static LOCK_ALL: Many = Many::new(
+    &[("refund_id", Kind::Text)],
+    "SELECT * FROM refunds WHERE refund_id IN (SELECT refund_id FROM {rows}) ORDER BY refund_id {lock}",
+);
 
 const GET: &str = "SELECT * FROM refunds WHERE refund_id = $1";
 
 const OF_ORDERS: &str = "SELECT * FROM refunds WHERE order_id > $1 AND order_id <= $2 ORDER BY order_id, refund_id";
 
-/// Keeps a new refund.
-pub(crate) async fn insert(tx: &mut Tx, refund: &Refund) -> Result<(), store::Error> {
-    let values = params![
-        refund.id.to_string(),
-        refund.order.to_string(),
-        refund.caller,
-        refund.request_id,
-        refund.amount.amount_minor(),
-        refund.amount.currency().as_str(),
-        refund.reason,
-        refund.created_at,
-        refund.version,
-        refund.state.to_string(),
-        refund.is_sent,
-        refund.channel_refund,
-        refund.success_at,
-        refund.refusal,
-    ];
-    tx.execute(INSERT, values).await.map(|_| ())
+/// Keeps new refunds.
+pub(crate) async fn insert_all(tx: &mut Tx, refunds: &[Refund]) -> Result<(), store::Error> {
+    let row = |refund: &Refund| {
+        params![
+            refund.id.to_string(),
+            refund.order.to_string(),
+            refund.caller,
+            refund.request_id,
+            refund.amount.amount_minor(),
+            refund.amount.currency().as_str(),
+            refund.reason,
+            refund.created_at,
+            refund.version,
+            refund.state.to_string(),
+            refund.is_sent,
+        ]
+        .to_vec()
+    };
+    tx.execute_many(&INSERT_ALL, &refunds.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
 }
 
-/// Keeps a changed refund; false when it was changed by another since it was read.
-pub(crate) async fn update(tx: &mut Tx, refund: &Refund) -> Result<bool, store::Error> {
-    let values = params![
-        refund.id.to_string(),
-        refund.version,
-        refund.state.to_string(),
-        refund.is_sent,
-        refund.channel_refund,
-        refund.success_at,
-        refund.refusal,
-    ];
-    Ok(tx.execute(UPDATE, values).await? == 1)
+/// Keeps changed refunds, each with the version that it was read with; how many nobody had changed since.
+pub(crate) async fn update_all(tx: &mut Tx, refunds: &[(i64, &Refund)]) -> Result<u64, store::Error> {
+    let row = |(seen, refund): &(i64, &Refund)| {
+        params![
+            refund.id.to_string(),
+            *seen,
+            refund.version,
+            refund.state.to_string(),
+            refund.is_sent,
+            refund.channel_refund,
+            refund.success_at,
+            refund.refusal,
+        ]
+        .to_vec()
+    };
+    tx.execute_many(&UPDATE_ALL, &refunds.iter().map(row).collect::<Vec<_>>()).await
+}
+
+/// Finds refunds by their ids, to be changed: nobody else changes them until the transaction ends.
+pub(crate) async fn lock_all(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = RefundId>,
+) -> Result<BTreeMap<RefundId, Refund>, store::Error> {
+    let rows: Vec<_> = ids.map(|id| params![id.to_string()].to_vec()).collect();
+    let rows = tx.fetch_many(&LOCK_ALL, &rows).await?;
+    rows.iter().map(|row| read(row).map(|refund| (refund.id, refund))).collect()
 }
 
 /// Finds a refund by its id.

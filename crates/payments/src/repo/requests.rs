@@ -5,9 +5,6 @@ use std::collections::BTreeMap;
 use runtime::Timestamp;
 use store::{Kind, Many, Read, Row, Tx, params};
 
-const INSERT: &str = "INSERT INTO requests (caller, method, request_id, digest, subject, answer, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (request_id, method, caller) DO NOTHING";
-
 const GET: &str = "SELECT digest, subject, answer FROM requests WHERE request_id = $1 AND method = $2 AND caller = $3";
 
 /// The first answer stays.
@@ -94,18 +91,6 @@ impl Known {
         let Claim { key, subject, answer } = claim;
         Self { subject: subject.clone(), answer: answer.clone(), digest: key.digest.to_vec() }
     }
-}
-
-/// Claims a key; false when it is known already.
-pub(crate) async fn claim(
-    tx: &mut Tx,
-    key: &Key,
-    subject: &str,
-    answer: Option<&[u8]>,
-    now: Timestamp,
-) -> Result<bool, store::Error> {
-    let values = params![key.caller, key.method.as_str(), key.request_id, key.digest, subject, answer, now];
-    Ok(tx.execute(INSERT, values).await? == 1)
 }
 
 /// Finds what is known under a key.

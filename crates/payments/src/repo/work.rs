@@ -9,8 +9,7 @@ use store::{Kind, Many, Read, Tx, params};
 /// The leased table.
 pub(crate) const SPEC: Spec = Spec { table: "work", key: "subject" };
 
-const INSERT: &str = "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence) VALUES ($1, $2, $3, $4, $5)";
-static INSERT_HELD: Many = Many::new(
+static INSERT_ALL: Many = Many::new(
     &[
         ("subject", Kind::Text),
         ("due_at", Kind::Int),
@@ -21,7 +20,6 @@ static INSERT_HELD: Many = Many::new(
     "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence)
     SELECT subject, due_at, lease_owner, lease_until, fence FROM {rows}",
 );
-const DONE: &str = "DELETE FROM work WHERE subject = $1";
 const WAKE: &str = "UPDATE work SET due_at = $2 WHERE subject = $1 AND due_at > $2";
 static DONE_ALL: Many =
     Many::new(&[("subject", Kind::Text)], "DELETE FROM work WHERE subject IN (SELECT subject FROM {rows})");
@@ -33,20 +31,32 @@ static FOLLOW_ALL: Many = Many::new(
 const LOOKED: &str = "UPDATE work SET attempts = attempts + 1 WHERE subject = $1 AND fence = $2 RETURNING attempts";
 const IS_DUE: &str = "SELECT subject FROM work WHERE due_at <= $1 AND lease_until <= $1 LIMIT 1";
 
-/// Notes work that is due.
-pub(crate) async fn insert(tx: &mut Tx, subject: &str, due_at: Timestamp) -> Result<(), store::Error> {
-    tx.execute(INSERT, params![subject, due_at, None::<&str>, 0_i64, 0_i64]).await.map(|_| ())
+/// New work.
+pub(crate) struct New {
+    subject: String,
+    due_at: Option<Timestamp>,
+    owner: Option<String>,
+    until: Timestamp,
+    fence: i64,
 }
 
-/// Notes work that its maker has in hand from the start.
-pub(crate) async fn insert_held(tx: &mut Tx, leases: &[Lease]) -> Result<(), store::Error> {
-    let row = |lease: &Lease| params![lease.key, lease.due_at, lease.owner, lease.until, lease.fence].to_vec();
-    tx.execute_many(&INSERT_HELD, &leases.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
+impl New {
+    /// Work that its maker has in hand from the start.
+    pub(crate) fn held(lease: &Lease) -> Self {
+        let Lease { key, owner, fence, due_at, until } = lease.clone();
+        Self { subject: key, due_at, owner: Some(owner), until, fence }
+    }
+
+    /// Work that is due then, for whoever takes it.
+    pub(crate) fn due(subject: String, due_at: Timestamp) -> Self {
+        Self { subject, due_at: Some(due_at), owner: None, until: Timestamp::default(), fence: 0 }
+    }
 }
 
-/// Takes work that is done off the list, whoever holds it.
-pub(crate) async fn done(tx: &mut Tx, subject: &str) -> Result<(), store::Error> {
-    tx.execute(DONE, params![subject]).await.map(|_| ())
+/// Notes new work.
+pub(crate) async fn insert_all(tx: &mut Tx, new: &[New]) -> Result<(), store::Error> {
+    let row = |new: &New| params![new.subject, new.due_at, new.owner, new.until, new.fence].to_vec();
+    tx.execute_many(&INSERT_ALL, &new.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
 }
 
 /// Makes work due now, if it is open.
@@ -54,7 +64,7 @@ pub(crate) async fn wake(tx: &mut Tx, subject: &str, now: Timestamp) -> Result<(
     tx.execute(WAKE, params![subject, now]).await.map(|_| ())
 }
 
-/// Takes all of these off the list, as [`done`] does.
+/// Takes work that is done off the list, whoever holds it.
 pub(crate) async fn done_all(tx: &mut Tx, subjects: &BTreeSet<String>) -> Result<(), store::Error> {
     let rows: Vec<_> = subjects.iter().map(|subject| params![subject].to_vec()).collect();
     tx.execute_many(&DONE_ALL, &rows).await.map(|_| ())

@@ -10,7 +10,7 @@ use rpc::Effect;
 use runtime::crash;
 use store::Tx;
 
-use super::{AMEND_TRIES_MAX, Till};
+use super::Till;
 use crate::convert;
 use crate::domain::order::{Order, State};
 use crate::error::Error;
@@ -68,31 +68,9 @@ impl Till {
 
     /// Claims the key and notes on the order that it is to be closed.
     async fn ask_to_close(&self, key: &Key, id: OrderId) -> Result<Order, Error> {
-        for _ in 0..AMEND_TRIES_MAX {
-            let asked = self
-                .db
-                .transact(async |mut tx: Tx| {
-                    let order = self.order(&mut tx, id).await?;
-                    let is_new = self.known(&mut tx, key).await?.is_none();
-                    let now = tx.now()?;
-                    if is_new && !requests::claim(&mut tx, key, &id.to_string(), None, now).await? {
-                        return Err(Error::Raced);
-                    }
-                    let Some(change) = order.close_asked() else { return Ok(order) };
-                    let order = self.book(&mut tx, &order, &change, None).await?;
-                    crash::point("payments.close.before_commit");
-                    Ok(order)
-                })
-                .await;
-            match asked {
-                Err(Error::Raced) => {}
-                asked => {
-                    crash::point("payments.close.after_commit");
-                    return asked;
-                }
-            }
-        }
-        Err(Error::Raced)
+        let dealt = self.teller.change(id, Some((key.clone(), None)), |order| Ok(order.close_asked())).await?;
+        crash::point("payments.close.after_commit");
+        Ok(dealt.order)
     }
 
     /// Keeps the final answer, or hands back the one that was kept first.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use contracts::ids::OrderId;
+use contracts::payments::v1 as pb;
 use futures::FutureExt;
+use prost::Message;
 use rpc::Effect;
 use runtime::{Timestamp, crash};
 use store::lease::Lease;
@@ -12,9 +14,9 @@ use tokio::time::Instant;
 use super::notice::number_of;
 use super::{Till, subject};
 use crate::channel::{Capabilities, ChannelError};
-use crate::convert::CreateAsk;
+use crate::convert::{self, CreateAsk};
 use crate::domain::ledger::Merchant;
-use crate::domain::order::{Order, Terms};
+use crate::domain::order::{Order, State, Terms};
 use crate::error::Error;
 use crate::repo::requests::Key;
 
@@ -22,8 +24,13 @@ use crate::repo::requests::Key;
 enum Made {
     /// There was one already under this key.
     Known,
-    /// It was made, and the channel called; the error is the channel's.
-    Called(Option<ChannelError>),
+    /// It was made, and the channel called.
+    Called {
+        /// As it stands.
+        order: Box<Order>,
+        /// What the channel did not answer.
+        failed: Option<ChannelError>,
+    },
 }
 
 impl Till {
@@ -31,46 +38,50 @@ impl Till {
     pub(crate) async fn create(self: &Arc<Self>, ask: CreateAsk) -> Result<Vec<u8>, Error> {
         crash::point("payments.create.before_claim");
         let key = ask.key.clone();
-        let is_known = self.known(&mut self.db.read().await?, &key).await?.is_some();
-        let made = if is_known {
-            Made::Known
-        } else {
-            let till = Arc::clone(self);
-            self.to_end("payments.create", async move { till.make(ask).await }.boxed()).await?
+        let made = match self.new_order(&ask) {
+            Ok(order) => {
+                let till = Arc::clone(self);
+                self.to_end("payments.create", async move { till.make(ask.key, order).await }.boxed()).await?
+            }
+            // What could not be made today may have been made under this key before.
+            Err(_) if self.known(&mut self.db.read().await?, &key).await?.is_some() => Made::Known,
+            Err(error) => return Err(error),
         };
-        let deadline = match made {
-            Made::Known => self.deadline(),
+        let (deadline, failed) = match made {
+            Made::Known => (self.deadline(), None),
+            Made::Called { order, .. } if order.state == State::Waiting => {
+                crash::point("payments.create.before_answer");
+                return creation_answer(&order);
+            }
             // What an attempt did not bring is not waited for: the caller asks again.
-            Made::Called(_) => Instant::now(),
+            Made::Called { failed, .. } => (Instant::now(), failed),
         };
         let answer = self.creation(&key, deadline).await.map_err(Error::possible);
         crash::point("payments.create.before_answer");
-        match (answer, made) {
-            (Err(Error::ChannelUnavailable { effect, .. }), Made::Called(source)) => {
+        match (answer, failed) {
+            (Err(Error::ChannelUnavailable { effect, .. }), source @ Some(_)) => {
                 Err(Error::ChannelUnavailable { effect, source })
             }
             (answer, _) => answer,
         }
     }
 
-    async fn make(self: Arc<Self>, ask: CreateAsk) -> Result<Made, Error> {
-        let order = self.new_order(&ask)?;
+    async fn make(self: Arc<Self>, key: Key, order: Order) -> Result<Made, Error> {
         let now = order.terms.created_at;
-        let id = order.terms.id.to_string();
         let lease = Lease {
-            key: id.clone(),
+            key: order.terms.id.to_string(),
             owner: self.owner.clone(),
             fence: 1,
             due_at: Some(now),
             until: now.plus(self.config.worker.lease.get()),
         };
-        let claimed = self.teller.open(ask.key, order.clone(), lease.clone()).await?;
-        if !claimed {
+        let is_new = self.teller.open(key, order.clone(), lease.clone()).await?;
+        if !is_new {
             return Ok(Made::Known);
         }
         crash::point("payments.create.after_commit");
-        let looked = self.look_order(&lease, order, true).await;
-        looked.map(Made::Called).map_err(Error::possible)
+        let (order, failed) = self.look_order(&lease, order, true).await.map_err(Error::possible)?;
+        Ok(Made::Called { order: Box::new(order), failed })
     }
 
     /// Makes an order of what was asked, under the settings of now.
@@ -141,6 +152,11 @@ impl Till {
             self.wait(&mut changes, deadline).await;
         }
     }
+}
+
+/// The answer to a creation, as it is kept when the order comes to exist; it says the same as long as the order waits.
+pub(super) fn creation_answer(order: &Order) -> Result<Vec<u8>, Error> {
+    Ok(pb::CreateOrderResponse { order: Some(convert::order(order)?) }.encode_to_vec())
 }
 
 fn check_limits(ask: &CreateAsk, capabilities: &Capabilities, now: Timestamp) -> Result<(), Error> {

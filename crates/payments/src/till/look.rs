@@ -10,7 +10,7 @@ use crate::channel::{ChannelError, OrderStatus, RefundStatus};
 use crate::convert;
 use crate::domain::order::{Order, Rule, State};
 use crate::domain::plan::{self, OrderStep, RefundStep};
-use crate::domain::refund::{self, Decision, Refund};
+use crate::domain::refund::{self, Decided, Decision, Refund};
 use crate::error::{Error, Thing};
 use crate::repo::{refunds, work};
 
@@ -51,13 +51,13 @@ impl Till {
 
     /// Takes an order further, as far as it goes now, and puts it back. `is_first`: nothing was sent for it before.
     ///
-    /// Shape: what the channel did not answer is handed back and is no failure of the look.
+    /// Shape: the order as it stands then; what the channel did not answer is handed back and is no failure of the look.
     pub(super) async fn look_order(
         &self,
         lease: &Lease,
         order: Order,
         is_first: bool,
-    ) -> Result<Option<ChannelError>, Error> {
+    ) -> Result<(Order, Option<ChannelError>), Error> {
         let was = order.state;
         let mut order = order;
         let mut is_first = is_first;
@@ -84,7 +84,7 @@ impl Till {
             self.put_back(lease, |attempts, now| plan::next_look(&order, attempts, now, self.config.worker.pace()))
                 .await?;
         }
-        Ok(failed)
+        Ok((order, failed))
     }
 
     async fn move_order(&self, order: &Order, is_first: bool) -> Result<Moved, Error> {
@@ -243,10 +243,10 @@ impl Till {
         };
         let is_done = match told {
             None => true,
-            Some(Ok(RefundStatus::Decided(decision))) => self.decide(id, &decision).await?,
+            Some(Ok(RefundStatus::Decided(decision))) => self.decide(&refund, decision).await?,
             Some(Ok(RefundStatus::Processing { channel_refund })) => {
                 let number = Some(channel_refund);
-                self.amend_refund(id, |refund| refund.processing(number.clone())).await?;
+                self.amend_refund(&refund, move |refund| refund.processing(number.clone())).await?;
                 false
             }
             Some(Err(error)) => {
@@ -269,7 +269,7 @@ impl Till {
         is_first: bool,
     ) -> Result<Result<RefundStatus, ChannelError>, Error> {
         if !refund.is_sent {
-            self.amend_refund(refund.id, Refund::sending).await?;
+            self.amend_refund(refund, Refund::sending).await?;
         }
         let channel = self.channel(&order.terms.merchant.channel)?;
         crash::point("payments.refund.before_call");
@@ -283,7 +283,7 @@ impl Till {
             Err(ChannelError::NotKnown) => "NOT_KNOWN".to_owned(),
             Err(error @ (ChannelError::NotNow { .. } | ChannelError::NoAnswer { .. })) => {
                 if is_first && error.had_no_effect() {
-                    self.amend_refund(refund.id, Refund::unsent).await?;
+                    self.amend_refund(refund, Refund::unsent).await?;
                 }
                 return Ok(Err(error));
             }
@@ -304,63 +304,31 @@ impl Till {
         }
     }
 
-    /// Changes a refund alone, as often as it takes.
+    /// Changes a refund alone.
     async fn amend_refund(
         &self,
-        id: RefundId,
-        step: impl Fn(&Refund) -> Option<Refund> + Send + Sync,
+        refund: &Refund,
+        step: impl Fn(&Refund) -> Option<Refund> + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        for _ in 0..super::AMEND_TRIES_MAX {
-            let amended = self
-                .db
-                .transact(async |mut tx: Tx| {
-                    let refund = refunds::get(&mut tx, id).await?;
-                    let Some(next) = refund.as_ref().and_then(&step) else { return Ok(()) };
-                    if refunds::update(&mut tx, &next).await? { Ok(()) } else { Err(Error::Raced) }
-                })
-                .await;
-            if !matches!(amended, Err(Error::Raced)) {
-                return amended;
-            }
-        }
-        Err(Error::Raced)
+        let step = move |_: &Order, refund: &Refund| Ok(step(refund).map(|refund| Decided { refund, change: None }));
+        self.teller.follow(refund, step).await.map(|_| ())
     }
 
     /// Books the channel's verdict on a refund; false when the channel contradicts itself and nothing was booked.
-    async fn decide(&self, id: RefundId, decision: &Decision) -> Result<bool, Error> {
-        for _ in 0..super::AMEND_TRIES_MAX {
-            match self.try_decide(id, decision).await {
-                Ok(Some((order, before))) => {
-                    crash::point("payments.refund.after_decision");
-                    self.changed(&order, before);
-                    return Ok(true);
+    async fn decide(&self, refund: &Refund, decision: Decision) -> Result<bool, Error> {
+        match self.teller.follow(refund, move |order, refund| refund::decide(order, refund, &decision)).await {
+            Ok(dealt) => {
+                crash::point("payments.refund.after_decision");
+                if let Some(before) = dealt.before {
+                    self.changed(&dealt.order, before);
                 }
-                Ok(None) => return Ok(true),
-                Err(Error::Raced) => {}
-                Err(Error::Rule(Rule::Differs(what))) => {
-                    tracing::error!(refund_id = %id, what, "the channel contradicts itself about a refund");
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+                Ok(true)
             }
+            Err(Error::Rule(Rule::Differs(what))) => {
+                tracing::error!(refund_id = %refund.id, what, "the channel contradicts itself about a refund");
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
-        Err(Error::Raced)
-    }
-
-    async fn try_decide(&self, id: RefundId, decision: &Decision) -> Result<Option<(Order, State)>, Error> {
-        self.db
-            .transact(async |mut tx: Tx| {
-                let refund = refunds::get(&mut tx, id).await?;
-                let refund = refund.ok_or_else(|| Error::NotFound { what: Thing::Refund, name: id.to_string() })?;
-                let order = self.order(&mut tx, refund.order).await?;
-                let Some(decided) = refund::decide(&order, &refund, decision)? else { return Ok(None) };
-                if !refunds::update(&mut tx, &decided.refund).await? {
-                    return Err(Error::Raced);
-                }
-                work::done(&mut tx, &id.to_string()).await?;
-                let after = self.book(&mut tx, &order, &decided.change, Some(id)).await?;
-                Ok(Some((after, order.state)))
-            })
-            .await
     }
 }

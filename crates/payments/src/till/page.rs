@@ -3,30 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::ids::{OrderId, RefundId};
-use contracts::payments::v1 as pb;
-use prost::Message;
 use runtime::{Timestamp, crash};
 use store::lease::Lease;
 use store::{Tx, outbox};
 
 use super::STREAM;
+use super::create::creation_answer;
 use crate::convert;
 use crate::domain::ledger::Entry;
 use crate::domain::order::{Change, Order, State};
 use crate::domain::plan::{self, Pace};
+use crate::domain::refund::Refund;
 use crate::error::Error;
 use crate::repo::requests::{Claim, Known, Method, Name};
-use crate::repo::{ledger, orders, requests, work};
+use crate::repo::{ledger, orders, refunds, requests, work};
 
 /// A page of the books that is being filled.
 pub(super) struct Page {
     now: Timestamp,
     pace: Pace,
-    /// New orders, and who has them in hand.
+    /// New orders, and new refunds.
     opened: Vec<Order>,
-    held: Vec<Lease>,
+    accepted: Vec<Refund>,
+    /// New work.
+    begun: Vec<work::New>,
     /// Changed orders as they will stand, with the version that each was read with.
     orders: BTreeMap<OrderId, (i64, Order)>,
+    refunds: BTreeMap<RefundId, (i64, Refund)>,
     entries: Vec<Entry>,
     answers: Vec<(Name, Vec<u8>)>,
     claims: Vec<Claim>,
@@ -42,8 +45,10 @@ impl Page {
             now,
             pace,
             opened: Vec::new(),
-            held: Vec::new(),
+            accepted: Vec::new(),
+            begun: Vec::new(),
             orders: BTreeMap::new(),
+            refunds: BTreeMap::new(),
             entries: Vec::new(),
             answers: Vec::new(),
             claims: Vec::new(),
@@ -59,7 +64,7 @@ impl Page {
         let terms = &after.terms;
         let subject = terms.id.to_string();
         if before.state == State::Creating && !matches!(after.state, State::Creating | State::Refused) {
-            let answer = pb::CreateOrderResponse { order: Some(convert::order(&after)?) }.encode_to_vec();
+            let answer = creation_answer(&after)?;
             self.answers.push((Method::CreateOrder.name(&terms.caller, &terms.request_id), answer));
         }
         if before.is_open() && !after.is_open() {
@@ -85,18 +90,39 @@ impl Page {
     /// Enters a new order, which its maker has in hand.
     pub(super) fn open(&mut self, order: &Order, lease: &Lease) {
         self.opened.push(order.clone());
-        self.held.push(lease.clone());
+        self.begun.push(work::New::held(lease));
+    }
+
+    /// Enters a new refund, for the worker.
+    pub(super) fn refund(&mut self, refund: &Refund) {
+        self.accepted.push(refund.clone());
+        self.begun.push(work::New::due(refund.id.to_string(), self.now));
+    }
+
+    /// Enters a change of a refund as it was read, or as an earlier change on this page left it; hands back how it will stand.
+    pub(super) fn follow(&mut self, before: &Refund, after: &Refund) -> Refund {
+        let after = Refund { version: before.version.saturating_add(1), ..after.clone() };
+        if before.is_open() && !after.is_open() {
+            self.done.insert(after.id.to_string());
+        }
+        self.refunds.entry(after.id).or_insert_with(|| (before.version, after.clone())).1 = after.clone();
+        after
     }
 
     /// Writes all of it, in the caller's transaction.
     ///
     /// Errors: Raced when an order was changed, or a key claimed, since it was read; what the ledger refuses.
-    pub(super) async fn write(self, tx: &mut Tx) -> Result<(), Error> {
+    pub(super) async fn write(mut self, tx: &mut Tx) -> Result<(), Error> {
+        // In one order for all replicas, so that two of them cannot wait for each other in a ring.
+        self.claims.sort_by_key(|claim| claim.key.name());
         all(requests::claim_all(tx, &self.claims, self.now).await?, self.claims.len())?;
         if !self.opened.is_empty() {
             crash::point("payments.create.after_claim");
             orders::insert_all(tx, &self.opened).await?;
-            work::insert_held(tx, &self.held).await?;
+        }
+        refunds::insert_all(tx, &self.accepted).await?;
+        work::insert_all(tx, &self.begun).await?;
+        if !self.opened.is_empty() {
             crash::point("payments.create.before_commit");
         }
         let changed: Vec<_> = self.orders.values().map(|(seen, order)| (*seen, order)).collect();
@@ -104,6 +130,8 @@ impl Page {
             all(orders::update_all(tx, &changed).await?, changed.len())?;
             crash::point("payments.book.after_order");
         }
+        let followed: Vec<_> = self.refunds.values().map(|(seen, refund)| (*seen, refund)).collect();
+        all(refunds::update_all(tx, &followed).await?, followed.len())?;
         if !self.entries.is_empty() {
             ledger::book(tx, &self.entries, self.now).await?;
             crash::point("payments.book.after_balances");
@@ -117,6 +145,9 @@ impl Page {
         }
         if !changed.is_empty() {
             crash::point("payments.book.before_commit");
+        }
+        if !self.accepted.is_empty() {
+            crash::point("payments.refund.before_commit");
         }
         Ok(())
     }

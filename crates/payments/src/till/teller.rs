@@ -6,27 +6,37 @@
 
 use std::collections::BTreeMap;
 
-use contracts::ids::OrderId;
+use contracts::ids::{OrderId, RefundId};
+use contracts::payments::v1 as pb;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use prost::Message;
+use runtime::Timestamp;
 use store::lease::Lease;
 use store::{Db, Tx};
 use tokio::sync::{mpsc, oneshot};
 
 use super::page::Page;
+use crate::convert;
 use crate::domain::order::{Change, Order, Rule, State};
 use crate::domain::plan::Pace;
+use crate::domain::refund::{self, Decided, Refund};
 use crate::error::{Error, Thing};
 use crate::repo::requests::{Claim, Key, Known, Name};
-use crate::repo::{orders, requests};
+use crate::repo::{orders, refunds, requests};
 
 /// Deals written together at most.
 const BATCH_MAX: usize = 256;
 /// Deals that wait at most; further callers wait for a place.
 const QUEUE_MAX: usize = 1_024;
+/// How often a lone deal is tried anew when other replicas keep changing what it is about.
+const LONE_TRIES_MAX: u32 = 8;
 
 /// What a call wants changed, by the rules.
 type Step = Box<dyn Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync>;
+
+/// The same of a refund, and of its order where that changes too.
+type RefundStep = Box<dyn Fn(&Order, &Refund) -> Result<Option<Decided>, Rule> + Send + Sync>;
 
 /// What one call asks for.
 struct Deal {
@@ -37,11 +47,18 @@ struct Deal {
 enum Ask {
     /// A new order, under the key of the call that asks for it.
     Open { key: Key, order: Box<Order>, lease: Lease },
-    /// A change of an order; perhaps under a key, with how its answer is written.
-    Change { order: OrderId, step: Step, keyed: Option<(Key, Answer)> },
+    /// A change of an order; perhaps under a key.
+    Change { order: OrderId, step: Step, keyed: Option<Keyed> },
+    /// A new refund, under the key of the call that asks for it.
+    Refund { key: Key, refund: Box<Refund> },
+    /// A change of a refund.
+    Follow { order: OrderId, refund: RefundId, step: RefundStep },
 }
 
-/// How the answer to a keyed call is made of the order as it then stands.
+/// The key of a call, and how its answer is made of the order as it then stands; without that the key is claimed and the answer follows.
+pub(super) type Keyed = (Key, Option<Answer>);
+
+/// Writes an answer.
 pub(super) type Answer = fn(&Order) -> Result<Vec<u8>, Error>;
 
 /// What became of a deal. It is durable.
@@ -92,10 +109,32 @@ impl Teller {
     pub(super) async fn change(
         &self,
         order: OrderId,
-        keyed: Option<(Key, Answer)>,
+        keyed: Option<Keyed>,
         step: impl Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync + 'static,
     ) -> Result<Dealt, Error> {
-        match self.ask(Ask::Change { order, step: Box::new(step), keyed }).await? {
+        self.dealt(Ask::Change { order, step: Box::new(step), keyed }).await
+    }
+
+    /// Accepts a refund; returns when it is kept, or refused.
+    ///
+    /// Errors: as [`Teller::change`].
+    pub(super) async fn refund(&self, key: Key, refund: Refund) -> Result<Dealt, Error> {
+        self.dealt(Ask::Refund { key, refund: Box::new(refund) }).await
+    }
+
+    /// Changes a refund by the rules, and its order with it; returns when that is kept, or refused.
+    ///
+    /// Errors: as [`Teller::change`].
+    pub(super) async fn follow(
+        &self,
+        refund: &Refund,
+        step: impl Fn(&Order, &Refund) -> Result<Option<Decided>, Rule> + Send + Sync + 'static,
+    ) -> Result<Dealt, Error> {
+        self.dealt(Ask::Follow { order: refund.order, refund: refund.id, step: Box::new(step) }).await
+    }
+
+    async fn dealt(&self, ask: Ask) -> Result<Dealt, Error> {
+        match self.ask(ask).await? {
             Told::Changed(dealt) => Ok(*dealt),
             Told::Opened { .. } => Err(MIXED_UP),
         }
@@ -132,7 +171,15 @@ impl Counter {
     /// Keeps deals, all in one transaction where nothing stands against it; a verdict for each, in their order.
     fn keep<'a>(&'a self, deals: &'a [Deal]) -> BoxFuture<'a, Vec<Result<Told, Error>>> {
         async move {
-            let kept = self.db.transact(async |mut tx: Tx| self.write(&mut tx, deals).await).await;
+            let mut kept = self.try_keep(deals).await;
+            if let [_] = deals {
+                for _ in 1..LONE_TRIES_MAX {
+                    if !matches!(kept, Err(Error::Raced)) {
+                        break;
+                    }
+                    kept = self.try_keep(deals).await;
+                }
+            }
             match (kept, deals) {
                 (Ok(told), _) => told,
                 (Err(error), [_, _, ..]) if is_of_one(&error) => {
@@ -148,10 +195,16 @@ impl Counter {
         .boxed()
     }
 
+    async fn try_keep(&self, deals: &[Deal]) -> Result<Vec<Result<Told, Error>>, Error> {
+        self.db.transact(async |mut tx: Tx| self.write(&mut tx, deals).await).await
+    }
+
     async fn write(&self, tx: &mut Tx, deals: &[Deal]) -> Result<Vec<Result<Told, Error>>, Error> {
         let known = requests::get_all(tx, deals.iter().filter_map(Deal::key)).await?;
-        let orders = orders::lock_all(tx, deals.iter().filter_map(Deal::changes)).await?;
-        let mut batch = Batch { page: Page::new(tx.now()?, self.pace), orders, known };
+        let orders = orders::lock_all(tx, deals.iter().filter_map(Deal::order)).await?;
+        let refunds = refunds::lock_all(tx, deals.iter().filter_map(Deal::refund)).await?;
+        let now = tx.now()?;
+        let mut batch = Batch { page: Page::new(now, self.pace), now, orders, refunds, known };
         let told = deals.iter().map(|deal| batch.enter(&deal.ask)).collect();
         batch.page.write(tx).await?;
         Ok(told)
@@ -161,15 +214,23 @@ impl Counter {
 impl Deal {
     fn key(&self) -> Option<&Key> {
         match &self.ask {
-            Ask::Open { key, .. } | Ask::Change { keyed: Some((key, _)), .. } => Some(key),
-            Ask::Change { keyed: None, .. } => None,
+            Ask::Open { key, .. } | Ask::Refund { key, .. } | Ask::Change { keyed: Some((key, _)), .. } => Some(key),
+            Ask::Change { keyed: None, .. } | Ask::Follow { .. } => None,
         }
     }
 
-    fn changes(&self) -> Option<OrderId> {
+    fn order(&self) -> Option<OrderId> {
         match &self.ask {
             Ask::Open { .. } => None,
-            Ask::Change { order, .. } => Some(*order),
+            Ask::Refund { refund, .. } => Some(refund.order),
+            Ask::Change { order, .. } | Ask::Follow { order, .. } => Some(*order),
+        }
+    }
+
+    fn refund(&self) -> Option<RefundId> {
+        match &self.ask {
+            Ask::Follow { refund, .. } => Some(*refund),
+            Ask::Open { .. } | Ask::Refund { .. } | Ask::Change { .. } => None,
         }
     }
 }
@@ -177,7 +238,9 @@ impl Deal {
 /// A batch that is being entered: each deal sees what those before it will have done.
 struct Batch {
     page: Page,
+    now: Timestamp,
     orders: BTreeMap<OrderId, Order>,
+    refunds: BTreeMap<RefundId, Refund>,
     known: BTreeMap<Name, Known>,
 }
 
@@ -188,7 +251,7 @@ impl Batch {
                 if self.known(key)?.is_some() {
                     return Ok(Told::Opened { is_new: false });
                 }
-                self.claim(key, order, None);
+                self.claim(key, order.terms.id.to_string(), None);
                 self.page.open(order, lease);
                 self.orders.insert(order.terms.id, (**order).clone());
                 Ok(Told::Opened { is_new: true })
@@ -196,13 +259,17 @@ impl Batch {
             Ask::Change { order, step, keyed } => {
                 self.change(*order, step, keyed.as_ref()).map(|dealt| Told::Changed(Box::new(dealt)))
             }
+            Ask::Refund { key, refund } => self.refund(key, refund).map(|dealt| Told::Changed(Box::new(dealt))),
+            Ask::Follow { order, refund, step } => {
+                self.follow(*order, *refund, step).map(|dealt| Told::Changed(Box::new(dealt)))
+            }
         }
     }
 
-    fn change(&mut self, id: OrderId, step: &Step, keyed: Option<&(Key, Answer)>) -> Result<Dealt, Error> {
+    fn change(&mut self, id: OrderId, step: &Step, keyed: Option<&Keyed>) -> Result<Dealt, Error> {
         let known = keyed.map_or(Ok(None), |(key, _)| self.known(key))?;
-        let order = self.orders.get(&id).cloned();
-        let order = order.ok_or_else(|| Error::NotFound { what: Thing::Order, name: id.to_string() })?;
+        let is_known = known.is_some();
+        let order = self.order(id)?;
         if let Some(answer) = known.and_then(|known| known.answer) {
             return Ok(Dealt { order, before: None, answer });
         }
@@ -210,13 +277,52 @@ impl Batch {
             None => (order, None),
             Some(change) => (self.page.change(&order, &change, None)?, Some(order.state)),
         };
-        let mut answer = Vec::new();
-        if let Some((key, write)) = keyed {
-            answer = write(&order)?;
-            self.claim(key, &order, Some(answer.clone()));
+        let mut answer = None;
+        if let Some((key, write)) = keyed.filter(|_| !is_known) {
+            answer = write.map(|write| write(&order)).transpose()?;
+            self.claim(key, id.to_string(), answer.clone());
         }
         self.orders.insert(id, order.clone());
-        Ok(Dealt { order, before, answer })
+        Ok(Dealt { order, before, answer: answer.unwrap_or_default() })
+    }
+
+    fn refund(&mut self, key: &Key, refund: &Refund) -> Result<Dealt, Error> {
+        let known = self.known(key)?;
+        let order = self.order(refund.order)?;
+        if let Some(answer) = known.and_then(|known| known.answer) {
+            return Ok(Dealt { order, before: None, answer });
+        }
+        let refund = Refund { created_at: self.now, ..refund.clone() };
+        let change = refund::accept(&order, &refund)?;
+        let after = self.page.change(&order, &change, Some(refund.id))?;
+        self.page.refund(&refund);
+        let answer = pb::RefundResponse { refund: Some(convert::refund_record(&refund)) }.encode_to_vec();
+        self.claim(key, refund.id.to_string(), Some(answer.clone()));
+        self.refunds.insert(refund.id, refund);
+        self.orders.insert(after.terms.id, after.clone());
+        Ok(Dealt { order: after, before: Some(order.state), answer })
+    }
+
+    fn follow(&mut self, order: OrderId, id: RefundId, step: &RefundStep) -> Result<Dealt, Error> {
+        let order = self.order(order)?;
+        let refund = self.refunds.get(&id).cloned();
+        let refund = refund.ok_or_else(|| Error::NotFound { what: Thing::Refund, name: id.to_string() })?;
+        let Some(decided) = step(&order, &refund)? else {
+            return Ok(Dealt { order, before: None, answer: Vec::new() });
+        };
+        let after = match &decided.change {
+            None => order.clone(),
+            Some(change) => self.page.change(&order, change, Some(id))?,
+        };
+        let next = self.page.follow(&refund, &decided.refund);
+        self.refunds.insert(id, next);
+        self.orders.insert(after.terms.id, after.clone());
+        Ok(Dealt { order: after, before: Some(order.state), answer: Vec::new() })
+    }
+
+    fn order(&self, id: OrderId) -> Result<Order, Error> {
+        let order = self.orders.get(&id).cloned();
+        order.ok_or_else(|| Error::NotFound { what: Thing::Order, name: id.to_string() })
     }
 
     fn known(&self, key: &Key) -> Result<Option<Known>, Error> {
@@ -226,8 +332,8 @@ impl Batch {
         }
     }
 
-    fn claim(&mut self, key: &Key, order: &Order, answer: Option<Vec<u8>>) {
-        let claim = Claim { key: key.clone(), subject: order.terms.id.to_string(), answer };
+    fn claim(&mut self, key: &Key, subject: String, answer: Option<Vec<u8>>) {
+        let claim = Claim { key: key.clone(), subject, answer };
         let known = self.page.claim(claim);
         self.known.insert(key.name(), known);
     }
