@@ -56,7 +56,6 @@ pub const CRASH_POINTS: &[&str] = &[
     "payments.create.after_call",
     "payments.create.before_answer",
     "payments.query.after_call",
-    "payments.close.before_commit",
     "payments.close.after_commit",
     "payments.close.before_call",
     "payments.close.after_call",

@@ -49,7 +49,7 @@ pub(crate) async fn values_come_back_as_they_went_in(db: &Db) {
         params!["low", 0_i64, Some(&bytes[..]), false, Some("")].to_vec(),
         params!["high", i64::MAX, Some(&b""[..]), true, Some("㐂𠮷 'quoted' \"twice\" \\ {rows} $1 ? \u{1}")].to_vec(),
         params!["NULL", 1_i64, None::<Vec<u8>>, false, Some("NULL")].to_vec(),
-        params!["{a,b}", i64::MIN + i64::MAX, None::<Vec<u8>>, false, Some("{},\n\t \\\\x00")].to_vec(),
+        params!["{a,b}", 2_i64, None::<Vec<u8>>, false, Some("{},\n\t \\\\x00")].to_vec(),
         params!["null", None::<i64>, None::<Vec<u8>>, true, None::<&str>].to_vec(),
     ];
     let inserted = db.transact(async |mut tx: Tx| tx.execute_many(&INSERT, &rows).await).await.expect("inserts");
