@@ -259,6 +259,7 @@ impl Peers {
             order_id: order_id(file)?,
             amount: Some(file.case.amount.into()),
             reason: REFUND_REASON.to_owned(),
+            after_settlement: false,
         };
         let answer = self.pay(key, self.payments().refund(request)).await;
         Ok(refund(answer.map(|answer| answer.refund)))

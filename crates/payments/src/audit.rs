@@ -209,7 +209,7 @@ impl Audit {
         let refunds_in = |state| refunds.iter().filter(|refund| refund.state == state).count();
         want(EventKind::OrderPaid, usize::from(order.tally.captured > 0 && !order.is_late));
         want(EventKind::LateMoney, usize::from(order.is_late));
-        want(EventKind::OrderPosted, usize::from(order.state == State::Posted));
+        want(EventKind::OrderPosted, usize::from(order.is_posted()));
         want(EventKind::RefundSucceeded, refunds_in(RefundState::Succeeded));
         want(EventKind::RefundFailed, refunds_in(RefundState::Failed));
     }
@@ -296,7 +296,7 @@ fn suspense_of(order: &str) -> String {
 fn entry(transfer: &Transfer, standing: Standing) -> Option<Entry> {
     match standing {
         Standing::Posted => Some(Entry::Post(transfer.clone())),
-        Standing::Pending => Some(Entry::Reserve(transfer.clone())),
+        Standing::Pending => Some(Entry::Reserve(transfer.clone(), Timestamp::default())),
         Standing::Voided => None,
     }
 }

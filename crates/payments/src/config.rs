@@ -109,6 +109,9 @@ pub struct Worker {
     pub longest_pause: Duration,
     /// How long after an order's end the channel may still be taking in what was sent before.
     pub quiet: Duration,
+    /// How long it is tried to bring an accepted refund to the channel. One that never reached it by then has failed, and its money is
+    /// where it was before.
+    pub refund_send_timeout: Duration,
 }
 
 impl Default for Config {
@@ -133,6 +136,7 @@ impl Default for Worker {
             first_look: Duration::from_secs(2),
             longest_pause: Duration::from_secs(60),
             quiet: Duration::from_secs(120),
+            refund_send_timeout: Duration::from_secs(3 * 24 * 3_600),
         }
     }
 }
@@ -149,6 +153,7 @@ impl Worker {
             ("first_look", self.first_look),
             ("longest_pause", self.longest_pause),
             ("quiet", self.quiet),
+            ("refund_send_timeout", self.refund_send_timeout),
         ] {
             if span.get().is_zero() {
                 problems.push(Problem::new(format!("{path}.{key}"), "must be more than zero"));

@@ -50,6 +50,7 @@ pub(crate) struct RefundAsk {
     pub(crate) order: OrderId,
     pub(crate) amount: Money,
     pub(crate) reason: String,
+    pub(crate) is_after_settlement: bool,
 }
 
 /// By id or by the request that made it.
@@ -197,9 +198,10 @@ pub(crate) fn refund(caller: &str, request: pb::RefundRequest) -> Result<RefundA
     let key = check.key(caller, Method::Refund, &request.request_id, digest);
     let order = check.parse("order_id", &request.order_id);
     let amount = check.amount(request.amount.as_ref());
+    let is_after_settlement = request.after_settlement;
     let reason = request.reason;
     check.demand("reason", is_line(&reason, REASON_CHARS_MAX), "must be text of at most 80 characters");
-    check.done(order.zip(amount).map(|(order, amount)| RefundAsk { key, order, amount, reason }))
+    check.done(order.zip(amount).map(|(order, amount)| RefundAsk { key, order, amount, reason, is_after_settlement }))
 }
 
 /// Reads GetOrder.
@@ -335,6 +337,8 @@ pub(crate) fn refund_record(refund: &Refund) -> pb::RefundRecord {
         state: state.into(),
         channel_refund: refund.channel_refund.clone().unwrap_or_default(),
         success_time: refund.success_at.map(time::to_proto),
+        after_settlement: refund.is_after_settlement,
+        send_by_time: Some(time::to_proto(refund.send_by)),
     }
 }
 
@@ -391,6 +395,7 @@ pub(crate) fn transfer(booked: &Booked) -> pb::Transfer {
         state: booked.standing.as_str().to_owned(),
         order_id: transfer.order.to_string(),
         commit_time: Some(time::to_proto(booked.at)),
+        expire_time: booked.expires_at.map(time::to_proto),
     }
 }
 

@@ -24,6 +24,7 @@ pub const REASONS: ReasonTable = ReasonTable {
         ReasonSpec::new("ORDER_REFUNDING", Kind::RuleBroken),
         ReasonSpec::new("REFUND_EXCEEDS_CAPTURE", Kind::RuleBroken).with(&["capturedMinor", "refundedMinor"]),
         ReasonSpec::new("ORDER_POSTED", Kind::RuleBroken),
+        ReasonSpec::new("ORDER_NOT_POSTED", Kind::RuleBroken),
         ReasonSpec::new("ACCOUNT_NOT_FOUND", Kind::NotFound),
     ],
 };
@@ -164,9 +165,9 @@ impl Fault for Error {
             | Self::RequestIdReused => Kind::RuleBroken,
             Self::ChannelUnavailable { .. } | Self::Raced => Kind::Unavailable,
             Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Ledger(_) | Self::Internal(_) => Kind::Internal,
-            Self::Rule(Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::ExceedsCapture { .. }) => {
-                Kind::RuleBroken
-            }
+            Self::Rule(
+                Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::NotPosted | Rule::ExceedsCapture { .. },
+            ) => Kind::RuleBroken,
             Self::Store { source, .. } if is_outage(source) => Kind::Unavailable,
             Self::Store { .. } => Kind::Internal,
         }
@@ -186,6 +187,7 @@ impl Fault for Error {
             Self::Rule(Rule::NotPaid) => "ORDER_NOT_PAID",
             Self::Rule(Rule::Refunding) => "ORDER_REFUNDING",
             Self::Rule(Rule::Posted) => "ORDER_POSTED",
+            Self::Rule(Rule::NotPosted) => "ORDER_NOT_POSTED",
             Self::Rule(Rule::ExceedsCapture { .. }) => "REFUND_EXCEEDS_CAPTURE",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::Raced => "STORE_UNAVAILABLE",
@@ -225,7 +227,9 @@ impl Fault for Error {
             | Self::ChannelRefused { .. }
             | Self::RequestIdReused
             | Self::Raced
-            | Self::Rule(Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::ExceedsCapture { .. }) => Effect::None,
+            | Self::Rule(
+                Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::NotPosted | Rule::ExceedsCapture { .. },
+            ) => Effect::None,
             Self::ChannelUnavailable { effect, .. } => *effect,
             Self::Store { effect, source } if is_outage(source) => *effect,
             // A bug proves nothing.
@@ -305,6 +309,7 @@ mod tests {
             Error::Rule(Rule::NotPaid),
             Error::Rule(Rule::Refunding),
             Error::Rule(Rule::Posted),
+            Error::Rule(Rule::NotPosted),
             Error::Rule(Rule::ExceedsCapture { captured: 2, refunded: 1 }),
             Error::Rule(Rule::Differs("amount")),
             Error::Rule(Rule::Sums),

@@ -36,6 +36,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0002_room.sql"),
         postgres: include_str!("../migrations/postgres/0002_room.sql"),
     },
+    Migration {
+        version: 3,
+        name: "timeouts",
+        sqlite: include_str!("../migrations/sqlite/0003_timeouts.sql"),
+        postgres: include_str!("../migrations/postgres/0003_timeouts.sql"),
+    },
 ];
 
 /// Reads a column that holds one of our own words or ids.

@@ -89,6 +89,12 @@ pub struct RefundRecord {
     /// When the money went back, UTC; set once SUCCEEDED.
     #[prost(message, optional, tag = "7")]
     pub success_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The money was the payee's, who gives it back.
+    #[prost(bool, tag = "8")]
+    pub after_settlement: bool,
+    /// Until when it can be sent to the channel for the first time, UTC; one that never was by then is FAILED.
+    #[prost(message, optional, tag = "9")]
+    pub send_by_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Creates an order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -216,6 +222,10 @@ pub struct RefundRequest {
     /// Why, 1 to 80 characters without control characters, no identifiers. Required.
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
+    /// The money is the payee's already, and the payee gives it back: what it is owed becomes less. Such a refund of an order that is
+    /// not posted is refused, and so is any other of one that is.
+    #[prost(bool, tag = "5")]
+    pub after_settlement: bool,
 }
 /// A refund.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -307,6 +317,9 @@ pub struct Transfer {
     /// When it was committed, UTC.
     #[prost(message, optional, tag = "7")]
     pub commit_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When a pending one ends by itself, unless what it waits for was begun, UTC; set for those that were reserved.
+    #[prost(message, optional, tag = "8")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Asks for transfers; at least one of the two filters.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -642,10 +655,12 @@ pub enum ErrorReason {
     OrderRefunding = 9,
     /// More would go back than came in; metadata `capturedMinor`, `refundedMinor`.
     RefundExceedsCapture = 10,
-    /// The money went to the payee already; a refund after settlement is not served yet.
+    /// The money went to the payee already: only a refund after settlement can bring it back.
     OrderPosted = 11,
     /// No such account.
     AccountNotFound = 12,
+    /// The money has not gone to the payee: an ordinary refund brings it back.
+    OrderNotPosted = 13,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -667,6 +682,7 @@ impl ErrorReason {
             Self::RefundExceedsCapture => "ERROR_REASON_REFUND_EXCEEDS_CAPTURE",
             Self::OrderPosted => "ERROR_REASON_ORDER_POSTED",
             Self::AccountNotFound => "ERROR_REASON_ACCOUNT_NOT_FOUND",
+            Self::OrderNotPosted => "ERROR_REASON_ORDER_NOT_POSTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -685,6 +701,7 @@ impl ErrorReason {
             "ERROR_REASON_REFUND_EXCEEDS_CAPTURE" => Some(Self::RefundExceedsCapture),
             "ERROR_REASON_ORDER_POSTED" => Some(Self::OrderPosted),
             "ERROR_REASON_ACCOUNT_NOT_FOUND" => Some(Self::AccountNotFound),
+            "ERROR_REASON_ORDER_NOT_POSTED" => Some(Self::OrderNotPosted),
             _ => None,
         }
     }
@@ -929,8 +946,9 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Refunds captured money. Idempotent by request_id for ever. Never more than was captured under any interleaving.
-        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_POSTED, REFUND_EXCEEDS_CAPTURE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        /// Refunds captured money, before or after it was posted. Idempotent by request_id for ever. Never more than was captured
+        /// under any interleaving.
+        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_POSTED, ORDER_NOT_POSTED, REFUND_EXCEEDS_CAPTURE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn refund(
             &mut self,
             request: impl tonic::IntoRequest<super::RefundRequest>,
@@ -1218,8 +1236,9 @@ pub mod payment_service_server {
             tonic::Response<super::PostOrderResponse>,
             tonic::Status,
         >;
-        /// Refunds captured money. Idempotent by request_id for ever. Never more than was captured under any interleaving.
-        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_POSTED, REFUND_EXCEEDS_CAPTURE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        /// Refunds captured money, before or after it was posted. Idempotent by request_id for ever. Never more than was captured
+        /// under any interleaving.
+        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_POSTED, ORDER_NOT_POSTED, REFUND_EXCEEDS_CAPTURE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn refund(
             &self,
             request: tonic::Request<super::RefundRequest>,

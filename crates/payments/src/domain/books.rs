@@ -15,7 +15,9 @@ pub fn expected(order: &Order, refunds: &[Refund]) -> Vec<(Transfer, Standing)> 
     let receivable = Account::Receivable(order.terms.merchant.clone());
     let payee = Account::Payee(order.terms.payee_id.clone());
     let capture = of(TransferId::capture(order.terms.id), receivable, order.suspense(), order.tally.captured);
-    let post = of(TransferId::post(order.terms.id), order.suspense(), payee, order.tally.posted);
+    let given_back = refunds.iter().filter(|refund| refund.is_after_settlement && refund.state != RefundState::Failed);
+    let went = given_back.fold(order.tally.posted, |sum, refund| sum.saturating_add(refund.amount.amount_minor()));
+    let post = of(TransferId::post(order.terms.id), order.suspense(), payee, went);
     let mut transfers: Vec<_> = capture.into_iter().chain(post).collect();
     for refund in refunds {
         let standing = match refund.state {
@@ -45,8 +47,8 @@ pub fn contradictions(order: &Order, refunds: &[Refund]) -> Vec<&'static str> {
     let is_state_right = match order.state {
         State::Creating | State::Waiting | State::Refused => !has_money,
         State::Closed => has_money == order.is_late && tally.refunding == 0,
-        State::Paid => has_money && tally.refunding == 0 && tally.refunded < tally.captured,
-        State::Posted => has_money && tally.refunding == 0 && tally.posted > 0,
+        State::Paid => has_money && tally.refunding == 0 && tally.refunded < tally.captured && !order.is_posted(),
+        State::Posted => has_money && tally.refunding == 0 && order.is_posted() && tally.posted > 0,
         State::Refunding => tally.refunding > 0,
         State::Refunded => has_money && tally.refunded == tally.captured,
     };
@@ -57,7 +59,11 @@ pub fn contradictions(order: &Order, refunds: &[Refund]) -> Vec<&'static str> {
         ("another amount was captured", !has_money || tally.captured == order.terms.amount.amount_minor()),
         ("captured without the channel's number", has_money == order.channel_transaction.is_some()),
         ("captured without a time", has_money == order.paid_at.is_some()),
-        ("posted without a proof", (tally.posted > 0) == order.proof_serial.is_some()),
+        ("posted without a proof", tally.posted == 0 || order.is_posted()),
+        (
+            "given back by a payee that never had it",
+            order.is_posted() || refunds.iter().all(|it| !it.is_after_settlement),
+        ),
         ("the payer is still kept", order.state == State::Creating || order.payer_sealed.is_none()),
         ("the state does not fit the sums", is_state_right),
     ];

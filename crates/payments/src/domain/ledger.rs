@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use contracts::ids::{OrderId, RefundId};
 use contracts::money::{Currency, Money};
+use runtime::Timestamp;
 
 pub use account::{Account, BadAccount, Merchant, is_part};
 
@@ -71,8 +72,8 @@ pub struct Transfer {
 pub enum Entry {
     /// A transfer that counts at once.
     Post(Transfer),
-    /// A transfer that reserves its amount until it is decided.
-    Reserve(Transfer),
+    /// A transfer that reserves its amount until it is decided, and when it ends by itself.
+    Reserve(Transfer, Timestamp),
     /// The decision on a reserved transfer.
     Decide(Transfer, Verdict),
 }
@@ -161,7 +162,7 @@ impl Entry {
     /// The transfer that the entry is about.
     pub fn transfer(&self) -> &Transfer {
         match self {
-            Self::Post(transfer) | Self::Reserve(transfer) | Self::Decide(transfer, _) => transfer,
+            Self::Post(transfer) | Self::Reserve(transfer, _) | Self::Decide(transfer, _) => transfer,
         }
     }
 
@@ -176,7 +177,9 @@ impl Entry {
         let zero = Balance::default();
         Ok(match self {
             Self::Post(_) => (Balance { debit_posted: amount, ..zero }, Balance { credit_posted: amount, ..zero }),
-            Self::Reserve(_) => (Balance { debit_pending: amount, ..zero }, Balance { credit_pending: amount, ..zero }),
+            Self::Reserve(..) => {
+                (Balance { debit_pending: amount, ..zero }, Balance { credit_pending: amount, ..zero })
+            }
             Self::Decide(_, Verdict::Posted) => (
                 Balance { debit_posted: amount, debit_pending: back, ..zero },
                 Balance { credit_posted: amount, credit_pending: back, ..zero },
@@ -270,11 +273,11 @@ impl Ledger {
         let transfer = entry.transfer();
         let standing = match entry {
             Entry::Post(_) => Standing::Posted,
-            Entry::Reserve(_) => Standing::Pending,
+            Entry::Reserve(..) => Standing::Pending,
             Entry::Decide(_, verdict) => Standing::from(*verdict),
         };
         match (entry, self.transfers.get(&transfer.id)) {
-            (Entry::Post(_) | Entry::Reserve(_), None) => {}
+            (Entry::Post(_) | Entry::Reserve(..), None) => {}
             (Entry::Decide(..), Some((booked, Standing::Pending))) if booked == transfer => {}
             (Entry::Decide(..), None | Some((_, Standing::Pending))) => return Err(LedgerError::NotReserved),
             _ => return Err(LedgerError::Exists),

@@ -167,7 +167,7 @@ pub struct Tally {
     pub refunding: i64,
     /// Refunds that succeeded.
     pub refunded: i64,
-    /// What went to the payee.
+    /// What is the payee's: what went to it, without what it gives back.
     pub posted: i64,
 }
 
@@ -235,6 +235,9 @@ pub enum Rule {
     /// The money is the payee's.
     #[error("the money went to the payee already")]
     Posted,
+    /// The money is not the payee's.
+    #[error("the money has not gone to the payee")]
+    NotPosted,
     /// More would go back than came in.
     #[error("more would go back than came in")]
     ExceedsCapture {
@@ -371,9 +374,11 @@ impl Order {
     ///
     /// Errors: NotPaid, Refunding; Posted when it was posted on another proof.
     pub fn posted(&self, proof_serial: &str) -> Result<Option<Change>, Rule> {
+        if let Some(known) = &self.proof_serial {
+            return if known == proof_serial { Ok(None) } else { Err(Rule::Posted) };
+        }
         match self.state {
             State::Paid => {}
-            State::Posted if self.proof_serial.as_deref() == Some(proof_serial) => return Ok(None),
             State::Posted => return Err(Rule::Posted),
             State::Refunding | State::Refunded => return Err(Rule::Refunding),
             State::Creating | State::Waiting | State::Closed | State::Refused => return Err(Rule::NotPaid),
@@ -396,6 +401,11 @@ impl Order {
         Ok(Some(next.with(vec![entry], vec![Happening::Posted])))
     }
 
+    /// Whether its money was given to the payee, whatever went back since.
+    pub fn is_posted(&self) -> bool {
+        self.proof_serial.is_some()
+    }
+
     /// Where a paid order stands by its sums.
     pub(super) fn resting(&self, tally: Tally) -> State {
         if tally.refunding > 0 {
@@ -404,6 +414,8 @@ impl Order {
             State::Refunded
         } else if self.is_late {
             State::Closed
+        } else if self.is_posted() {
+            State::Posted
         } else {
             State::Paid
         }

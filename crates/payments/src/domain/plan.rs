@@ -29,6 +29,8 @@ pub enum RefundStep {
     Send,
     /// Ask how it stands; send it again unchanged when the channel does not know it.
     Query,
+    /// Its time ended and the channel never heard of it: give the money free.
+    Expire,
     /// Nothing is open.
     Rest,
 }
@@ -69,8 +71,11 @@ pub fn is_gone(order: &Order, now: Timestamp, pace: Pace) -> bool {
 }
 
 /// Chooses the next step of a refund.
-pub fn refund_step(refund: &Refund) -> RefundStep {
+///
+/// A refund that may be at the channel never expires: only the channel's own answer ends it.
+pub fn refund_step(refund: &Refund, now: Timestamp) -> RefundStep {
     match refund.state {
+        RefundState::Requested if !refund.is_sent && now >= refund.send_by => RefundStep::Expire,
         RefundState::Requested if !refund.is_sent => RefundStep::Send,
         RefundState::Requested | RefundState::Processing => RefundStep::Query,
         RefundState::Succeeded | RefundState::Failed => RefundStep::Rest,

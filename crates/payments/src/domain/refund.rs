@@ -1,7 +1,8 @@
 //! A refund: captured money on its way back.
 //!
-//! Accepting one reserves its amount out of the order's suspense account, so that no interleaving of refunds and postings can give
-//! more back than came in. The channel's verdict posts or voids the reservation.
+//! Accepting one reserves its amount, out of the order's suspense account or, after settlement, out of what is the payee's, so that no
+//! interleaving of refunds and postings can give more back than came in. The channel's verdict posts or voids the reservation; one that
+//! has not reached the channel by its end is voided.
 
 use std::fmt;
 use std::str::FromStr;
@@ -65,6 +66,10 @@ pub struct Refund {
     pub reason: String,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// Until when it can be sent for the first time.
+    pub send_by: Timestamp,
+    /// The money was the payee's already, who gives it back.
+    pub is_after_settlement: bool,
     /// Counts the changes.
     pub version: i64,
     /// Where it stands.
@@ -135,7 +140,11 @@ impl Refund {
         Transfer {
             id: TransferId::refund(self.id),
             order: self.order,
-            debit: order.suspense(),
+            debit: if self.is_after_settlement {
+                Account::Payee(order.terms.payee_id.clone())
+            } else {
+                order.suspense()
+            },
             credit: Account::Refunds(order.terms.merchant.clone()),
             amount: self.amount,
         }
@@ -154,28 +163,36 @@ impl Refund {
 
 /// Accepts a refund.
 ///
-/// Errors: NotPaid; Posted; ExceedsCapture; Differs when the currency is another.
+/// Errors: NotPaid; Posted when the money is the payee's and the refund is not one after settlement, NotPosted in the reverse case;
+/// ExceedsCapture; Differs when the currency is another.
 pub fn accept(order: &Order, refund: &Refund) -> Result<Change, Rule> {
     if refund.amount.currency() != order.terms.amount.currency() {
         return Err(Rule::Differs("currency"));
     }
     match order.state {
-        OrderState::Paid | OrderState::Refunding | OrderState::Refunded => {}
+        OrderState::Paid | OrderState::Posted | OrderState::Refunding | OrderState::Refunded => {}
         OrderState::Closed if order.is_late => {}
-        OrderState::Posted => return Err(Rule::Posted),
         OrderState::Creating | OrderState::Waiting | OrderState::Closed | OrderState::Refused => {
             return Err(Rule::NotPaid);
         }
     }
+    match (order.is_posted(), refund.is_after_settlement) {
+        (true, false) => return Err(Rule::Posted),
+        (false, true) => return Err(Rule::NotPosted),
+        (true, true) | (false, false) => {}
+    }
     let amount = refund.amount.amount_minor();
     let free = order.tally.free().ok_or(Rule::Sums)?;
-    if amount <= 0 || amount > free {
+    let most = if refund.is_after_settlement { order.tally.posted } else { free };
+    if amount <= 0 || amount > most {
         return Err(Rule::ExceedsCapture { captured: order.tally.captured, refunded: order.tally.given_back() });
     }
+    let posted = if refund.is_after_settlement { most.checked_sub(amount) } else { Some(order.tally.posted) };
+    let posted = posted.ok_or(Rule::Sums)?;
     let refunding = order.tally.refunding.checked_add(amount).ok_or(Rule::Sums)?;
-    let tally = Tally { refunding, ..order.tally };
+    let tally = Tally { refunding, posted, ..order.tally };
     let next = Order { state: order.resting(tally), tally, ..order.clone() };
-    Ok(next.with(vec![Entry::Reserve(refund.reservation(order))], vec![]))
+    Ok(next.with(vec![Entry::Reserve(refund.reservation(order), refund.send_by)], vec![]))
 }
 
 /// Books the channel's verdict; None when it was booked before.
@@ -205,6 +222,9 @@ pub fn decide(order: &Order, refund: &Refund, decision: &Decision) -> Result<Opt
             (refund, entries, Happening::RefundSucceeded)
         }
         Decision::Failed { code } => {
+            if refund.is_after_settlement {
+                tally.posted = tally.posted.checked_add(amount).ok_or(Rule::Sums)?;
+            }
             let refund = Refund { state: State::Failed, refusal: Some(code.clone()), ..refund.clone() };
             (refund, vec![Entry::Decide(reservation, Verdict::Voided)], Happening::RefundFailed)
         }

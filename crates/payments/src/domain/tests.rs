@@ -1,5 +1,6 @@
 //! The state machines against the ledger, step by step and in every order that proptest thinks of.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contracts::ids::{OrderId, RefundId};
@@ -7,6 +8,7 @@ use contracts::money::{Currency, Money};
 use proptest::prelude::*;
 use runtime::Timestamp;
 
+use super::books;
 use super::ledger::{Account, Ledger, Merchant};
 use super::order::{Capture, Change, Happening, Order, Rule, State, Terms, TradeType};
 use super::plan::{self, OrderStep, Pace, RefundStep};
@@ -55,6 +57,8 @@ fn refund_of(number: u128, amount: i64) -> Refund {
         amount: fen(amount),
         reason: "rejected".into(),
         created_at: at(0),
+        send_by: at(500),
+        is_after_settlement: false,
         version: 1,
         state: RefundState::Requested,
         is_sent: false,
@@ -135,6 +139,31 @@ fn posting_needs_money_and_one_proof() {
     assert_eq!(refund::accept(&posted, &refund_of(1, 1)), Err(Rule::Posted));
 }
 
+fn given_back(number: u128, amount: i64) -> Refund {
+    Refund { is_after_settlement: true, ..refund_of(number, amount) }
+}
+
+#[test]
+fn a_payee_gives_back_what_it_got_and_no_more() {
+    assert_eq!(refund::accept(&paid(), &given_back(1, 1)), Err(Rule::NotPosted));
+    let posted = paid().posted("a").expect("allowed").expect("changes").order;
+    let exceeds = Rule::ExceedsCapture { captured: AMOUNT, refunded: 0 };
+    assert_eq!(refund::accept(&posted, &given_back(1, AMOUNT + 1)), Err(exceeds));
+    let part = refund::accept(&posted, &given_back(1, 5_000)).expect("accepted").order;
+    assert_eq!((part.state, part.tally.posted), (State::Refunding, AMOUNT - 5_000));
+    assert_eq!(part.posted("a"), Ok(None), "it was posted, whatever goes back");
+    let failed = Decision::Failed { code: "CLOSED".into() };
+    let failed = refund::decide(&part, &given_back(1, 5_000), &failed).expect("allowed").expect("changes");
+    assert_eq!((order_of(&failed).state, order_of(&failed).tally), (State::Posted, posted.tally));
+    let done = Decision::Succeeded { channel_refund: "cr".into(), at: at(9) };
+    let done = refund::decide(&part, &given_back(1, 5_000), &done).expect("allowed").expect("changes");
+    assert_eq!(order_of(&done).state, State::Posted);
+    let rest = refund::accept(order_of(&done), &given_back(2, AMOUNT - 5_000)).expect("accepted").order;
+    let all = Decision::Succeeded { channel_refund: "cr2".into(), at: at(9) };
+    let all = refund::decide(&rest, &given_back(2, AMOUNT - 5_000), &all).expect("allowed").expect("changes");
+    assert_eq!((order_of(&all).state, order_of(&all).tally.posted), (State::Refunded, 0));
+}
+
 #[test]
 fn what_is_left_after_a_partial_refund_can_be_posted() {
     let accepted = refund::accept(&paid(), &refund_of(1, 5_000)).expect("accepted").order;
@@ -178,11 +207,13 @@ fn the_plan_forgets_only_what_the_channel_cannot_have() {
 #[test]
 fn a_refund_that_may_be_there_is_asked_for_first() {
     let mut refund = refund_of(1, 5);
-    assert_eq!(plan::refund_step(&refund), RefundStep::Send);
+    assert_eq!(plan::refund_step(&refund, at(5)), RefundStep::Send);
+    assert_eq!(plan::refund_step(&refund, at(500)), RefundStep::Expire, "the channel never heard of it");
     refund.is_sent = true;
-    assert_eq!(plan::refund_step(&refund), RefundStep::Query);
+    assert_eq!(plan::refund_step(&refund, at(5)), RefundStep::Query);
+    assert_eq!(plan::refund_step(&refund, at(9_999)), RefundStep::Query, "only the channel ends what it may have");
     refund.state = RefundState::Failed;
-    assert_eq!(plan::refund_step(&refund), RefundStep::Rest);
+    assert_eq!(plan::refund_step(&refund, at(5)), RefundStep::Rest);
 }
 
 #[test]
@@ -202,7 +233,7 @@ enum Act {
     Closed,
     Captured { amount_off: bool, transaction: u8 },
     Posted(u8),
-    RefundAsked(i64),
+    RefundAsked(i64, bool),
     RefundDecided { which: usize, succeeded: bool },
 }
 
@@ -213,7 +244,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::Closed),
         3 => (prop::bool::weighted(0.1), 0..2_u8).prop_map(|(amount_off, transaction)| Act::Captured { amount_off, transaction }),
         2 => (0..2_u8).prop_map(Act::Posted),
-        4 => prop_oneof![1..AMOUNT / 2, AMOUNT - 1..AMOUNT + 2].prop_map(Act::RefundAsked),
+        4 => (prop_oneof![1..AMOUNT / 2, AMOUNT - 1..AMOUNT + 2], any::<bool>()).prop_map(|(amount, after)| Act::RefundAsked(amount, after)),
         4 => (0..6_usize, any::<bool>()).prop_map(|(which, succeeded)| Act::RefundDecided { which, succeeded }),
     ];
     prop::collection::vec(act, 1..60)
@@ -250,8 +281,9 @@ impl World {
                     self.take(change);
                 }
             }
-            Act::RefundAsked(amount) => {
+            Act::RefundAsked(amount, after) => {
                 let refund = refund_of(self.refunds.len() as u128, *amount);
+                let refund = Refund { is_after_settlement: *after, ..refund };
                 if let Ok(change) = refund::accept(&self.order, &refund) {
                     self.take(Some(change));
                     self.refunds.push(refund);
@@ -289,13 +321,21 @@ impl World {
         let suspense = self.ledger.balance(&self.order.suspense());
         prop_assert_eq!(suspense.available(), tally.free());
         let payee = self.ledger.balance(&Account::Payee(self.order.terms.payee_id.clone()));
-        prop_assert_eq!(payee.credit_posted, tally.posted);
+        prop_assert_eq!(payee.credit_posted - payee.debit_posted - payee.debit_pending, tally.posted);
         let at_channel = self.ledger.balance(&Account::Receivable(self.order.terms.merchant.clone()));
         prop_assert_eq!(at_channel.debit_posted - at_channel.credit_posted, tally.captured - tally.refunded);
 
         let has_money = tally.captured > 0;
         prop_assert_eq!(has_money, self.order.channel_transaction.is_some());
-        prop_assert_eq!(self.order.state == State::Posted, tally.posted > 0);
+        prop_assert!(self.order.is_posted() || tally.posted == 0);
+        prop_assert!(self.order.state != State::Posted || tally.posted > 0);
+        let transfers: BTreeMap<_, _> =
+            self.ledger.transfers().map(|(it, standing)| (it.id.clone(), (it.clone(), standing))).collect();
+        let expected = books::expected(&self.order, &self.refunds)
+            .into_iter()
+            .map(|(it, standing)| (it.id.clone(), (it, standing)));
+        prop_assert_eq!(expected.collect::<BTreeMap<_, _>>(), transfers);
+        prop_assert_eq!(books::contradictions(&self.order, &self.refunds), Vec::<&str>::new());
         prop_assert!(!has_money || !self.order.is_open());
         prop_assert!(self.order.state == State::Creating || self.order.payer_sealed.is_none());
         Ok(())

@@ -18,13 +18,14 @@ const TRANSFER: &[(&str, Kind)] = &[
     ("amount_minor", Kind::Int),
     ("currency", Kind::Text),
     ("is_reserved", Kind::Bool),
+    ("expires_at", Kind::Int),
     ("booked_at", Kind::Int),
 ];
 static INSERT: Many = Many::new(
     TRANSFER,
     "INSERT INTO transfers (transfer_id, order_id, debit_account, credit_account, amount_minor, currency, is_reserved,
-    booked_at) SELECT transfer_id, order_id, debit_account, credit_account, amount_minor, currency, is_reserved, booked_at
-    FROM {rows} WHERE true ON CONFLICT (transfer_id) DO NOTHING",
+    expires_at, booked_at) SELECT transfer_id, order_id, debit_account, credit_account, amount_minor, currency, is_reserved,
+    expires_at, booked_at FROM {rows} WHERE true ON CONFLICT (transfer_id) DO NOTHING",
 );
 
 /// Only a reserved transfer, unchanged, can be decided, and only once.
@@ -127,6 +128,8 @@ pub(crate) enum BookError {
 pub(crate) struct Booked {
     pub(crate) transfer: Transfer,
     pub(crate) standing: Standing,
+    /// When a pending one ends by itself.
+    pub(crate) expires_at: Option<Timestamp>,
     pub(crate) at: Timestamp,
 }
 
@@ -160,10 +163,21 @@ pub(crate) async fn book(tx: &mut Tx, entries: &[Entry], now: Timestamp) -> Resu
 
 fn transfer(entry: &Entry, now: Timestamp) -> Vec<Value> {
     let Transfer { id, order, debit, credit, amount } = entry.transfer();
-    let is_reserved = matches!(entry, Entry::Reserve(_));
+    let expires_at = if let Entry::Reserve(_, until) = entry { Some(*until) } else { None };
+    let is_reserved = matches!(entry, Entry::Reserve(..));
     let (minor, currency) = (amount.amount_minor(), amount.currency().to_string());
-    params![id.as_str(), order.to_string(), debit.to_string(), credit.to_string(), minor, currency, is_reserved, now]
-        .to_vec()
+    params![
+        id.as_str(),
+        order.to_string(),
+        debit.to_string(),
+        credit.to_string(),
+        minor,
+        currency,
+        is_reserved,
+        expires_at,
+        now
+    ]
+    .to_vec()
 }
 
 fn decision(entry: &Entry, now: Timestamp) -> Option<Vec<Value>> {
@@ -295,7 +309,7 @@ fn read(row: &Row) -> Result<Booked, store::Error> {
         credit: word(row, "credit_account")?,
         amount: money(row)?,
     };
-    Ok(Booked { transfer, standing, at: row.get("booked_at")? })
+    Ok(Booked { transfer, standing, expires_at: row.get("expires_at")?, at: row.get("booked_at")? })
 }
 
 fn balance(row: &Row) -> Result<Balance, store::Error> {

@@ -14,6 +14,8 @@ use crate::domain::refund::{self, Decided, Decision, Refund};
 use crate::error::{Error, Thing};
 use crate::repo::{refunds, work};
 
+/// Why a refund failed that could not be brought to the channel.
+const NOT_SENT_IN_TIME: &str = "NOT_SENT_IN_TIME";
 /// Steps of one look: create, close, ask.
 const MOVES_MAX: u32 = 3;
 
@@ -236,8 +238,11 @@ impl Till {
             let refund = refund.ok_or_else(|| Error::NotFound { what: Thing::Refund, name: id.to_string() })?;
             (self.order(&mut reader, refund.order).await?, refund)
         };
-        let told = match plan::refund_step(&refund) {
+        let told = match plan::refund_step(&refund, self.now()) {
             RefundStep::Rest => None,
+            RefundStep::Expire => {
+                Some(Ok(RefundStatus::Decided(Decision::Failed { code: NOT_SENT_IN_TIME.to_owned() })))
+            }
             RefundStep::Send => Some(self.send_refund(&order, &refund, true).await?),
             RefundStep::Query => Some(self.ask_refund(&order, &refund).await?),
         };

@@ -28,6 +28,7 @@ impl Till {
 
     /// Accepts a refund and hands back the encoded answer. The worker takes it to the channel.
     pub(crate) async fn refund(&self, ask: &RefundAsk) -> Result<Vec<u8>, Error> {
+        let now = self.now();
         let refund = Refund {
             id: RefundId::new(self.context.ids.uuid().as_u128()),
             order: ask.order,
@@ -35,7 +36,9 @@ impl Till {
             request_id: ask.key.request_id.clone(),
             amount: ask.amount,
             reason: ask.reason.clone(),
-            created_at: self.now(),
+            created_at: now,
+            send_by: now.plus(self.config.worker.refund_send_timeout.get()),
+            is_after_settlement: ask.is_after_settlement,
             version: 1,
             state: RefundState::Requested,
             is_sent: false,

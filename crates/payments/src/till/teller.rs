@@ -11,7 +11,6 @@ use contracts::payments::v1 as pb;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use prost::Message;
-use runtime::Timestamp;
 use store::lease::Lease;
 use store::{Db, Tx};
 use tokio::sync::{mpsc, oneshot};
@@ -203,8 +202,7 @@ impl Counter {
         let known = requests::get_all(tx, deals.iter().filter_map(Deal::key)).await?;
         let orders = orders::lock_all(tx, deals.iter().filter_map(Deal::order)).await?;
         let refunds = refunds::lock_all(tx, deals.iter().filter_map(Deal::refund)).await?;
-        let now = tx.now()?;
-        let mut batch = Batch { page: Page::new(now, self.pace), now, orders, refunds, known };
+        let mut batch = Batch { page: Page::new(tx.now()?, self.pace), orders, refunds, known };
         let told = deals.iter().map(|deal| batch.enter(&deal.ask)).collect();
         batch.page.write(tx).await?;
         Ok(told)
@@ -238,7 +236,6 @@ impl Deal {
 /// A batch that is being entered: each deal sees what those before it will have done.
 struct Batch {
     page: Page,
-    now: Timestamp,
     orders: BTreeMap<OrderId, Order>,
     refunds: BTreeMap<RefundId, Refund>,
     known: BTreeMap<Name, Known>,
@@ -292,13 +289,12 @@ impl Batch {
         if let Some(answer) = known.and_then(|known| known.answer) {
             return Ok(Dealt { order, before: None, answer });
         }
-        let refund = Refund { created_at: self.now, ..refund.clone() };
-        let change = refund::accept(&order, &refund)?;
+        let change = refund::accept(&order, refund)?;
         let after = self.page.change(&order, &change, Some(refund.id))?;
-        self.page.refund(&refund);
-        let answer = pb::RefundResponse { refund: Some(convert::refund_record(&refund)) }.encode_to_vec();
+        self.page.refund(refund);
+        let answer = pb::RefundResponse { refund: Some(convert::refund_record(refund)) }.encode_to_vec();
         self.claim(key, refund.id.to_string(), Some(answer.clone()));
-        self.refunds.insert(refund.id, refund);
+        self.refunds.insert(refund.id, refund.clone());
         self.orders.insert(after.terms.id, after.clone());
         Ok(Dealt { order: after, before: Some(order.state), answer })
     }

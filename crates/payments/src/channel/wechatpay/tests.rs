@@ -229,6 +229,8 @@ fn refunds_are_read_and_held_against_ours() {
         amount: Money::new(500, Currency::CNY).expect("in range"),
         reason: "rejected".into(),
         created_at: now(),
+        send_by: now(),
+        is_after_settlement: false,
         version: 1,
         state: State::Requested,
         is_sent: true,

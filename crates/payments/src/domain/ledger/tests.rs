@@ -43,7 +43,7 @@ fn one_order_books_on_one_shard_of_each_account() {
     assert_eq!(Account::Suspense(order).shard(order), 0);
     assert_eq!(Account::Payee("p".into()).shard(order), 0x2b % SHARDS);
     let rows = deltas(&[
-        Entry::Reserve(transfer("a", 5, Currency::CNY)),
+        Entry::Reserve(transfer("a", 5, Currency::CNY), Timestamp::default()),
         Entry::Decide(transfer("a", 5, Currency::CNY), Verdict::Posted),
     ]);
     let rows = rows.expect("folds");
@@ -68,8 +68,8 @@ fn an_id_books_once_and_is_decided_once() {
     let mut ledger = Ledger::default();
     let one = transfer("a", 5, Currency::CNY);
     assert_eq!(ledger.book(&[Entry::Decide(one.clone(), Verdict::Posted)]), Err(LedgerError::NotReserved));
-    ledger.book(&[Entry::Reserve(one.clone())]).expect("reserves");
-    assert_eq!(ledger.book(&[Entry::Reserve(one.clone())]), Err(LedgerError::Exists));
+    ledger.book(&[Entry::Reserve(one.clone(), Timestamp::default())]).expect("reserves");
+    assert_eq!(ledger.book(&[Entry::Reserve(one.clone(), Timestamp::default())]), Err(LedgerError::Exists));
     let other = transfer("a", 6, Currency::CNY);
     assert_eq!(ledger.book(&[Entry::Decide(other, Verdict::Posted)]), Err(LedgerError::NotReserved));
     ledger.book(&[Entry::Decide(one.clone(), Verdict::Voided)]).expect("voids");
@@ -93,7 +93,7 @@ fn what_is_not_there_cannot_leave() {
     ledger.book(&[Entry::Post(transfer("in", 5, Currency::CNY))]).expect("books");
     let mut out = transfer("out", 3, Currency::CNY);
     std::mem::swap(&mut out.debit, &mut out.credit);
-    ledger.book(&[Entry::Reserve(out.clone())]).expect("reserves");
+    ledger.book(&[Entry::Reserve(out.clone(), Timestamp::default())]).expect("reserves");
     let again = Transfer { id: TransferId::stored("again".into()), ..out };
     assert_eq!(ledger.book(&[Entry::Post(again)]), Err(LedgerError::Floor));
 }
