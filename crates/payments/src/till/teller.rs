@@ -88,7 +88,7 @@ impl Teller {
     /// Opens the counter.
     pub(super) fn new(db: &Db, tasks: &runtime::Tasks, pace: Pace) -> Self {
         let (queue, deals) = mpsc::channel(QUEUE_MAX);
-        tasks.spawn("payments.teller", serve(Counter { db: db.clone(), pace }, deals));
+        tasks.attend("payments.teller", serve(Counter { db: db.clone(), pace }, deals));
         Self(queue)
     }
 

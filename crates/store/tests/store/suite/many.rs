@@ -48,17 +48,17 @@ pub(crate) async fn values_come_back_as_they_went_in(db: &Db) {
     let rows = [
         params!["low", 0_i64, Some(&bytes[..]), false, Some("")].to_vec(),
         params!["high", i64::MAX, Some(&b""[..]), true, Some("㐂𠮷 'quoted' \"twice\" \\ {rows} $1 ? \u{1}")].to_vec(),
-        params!["NULL", 1_i64, None::<Vec<u8>>, false, Some("NULL")].to_vec(),
-        params!["{a,b}", 2_i64, None::<Vec<u8>>, false, Some("{},\n\t \\\\x00")].to_vec(),
+        params!["odd", 1_i64, None::<Vec<u8>>, false, Some("NULL")].to_vec(),
+        params!["zero, \"{a,b}\"", 2_i64, None::<Vec<u8>>, false, Some("{},\n\t \\\\x00")].to_vec(),
         params!["null", None::<i64>, None::<Vec<u8>>, true, None::<&str>].to_vec(),
     ];
     let inserted = db.transact(async |mut tx: Tx| tx.execute_many(&INSERT, &rows).await).await.expect("inserts");
-    assert_eq!(inserted, 3);
-    let ids = [["low"], ["high"], ["null"], ["nobody"]].map(|[id]| params![id].to_vec());
+    assert_eq!(inserted, 5);
+    let ids = [["low"], ["high"], ["null"], ["odd"], ["zero, \"{a,b}\""], ["nobody"]].map(|[id]| params![id].to_vec());
     let read = db.transact(async |mut tx: Tx| tx.fetch_many(&READ, &ids).await).await.expect("reads");
-    assert_eq!(read.len(), 3);
-    // In the query's own order: null, low, high.
-    for (row, put) in read.iter().zip([&rows[2], &rows[0], &rows[1]]) {
+    assert_eq!(read.len(), 5);
+    // In the query's own order: zero, odd, null, low, high.
+    for (row, put) in read.iter().zip([&rows[3], &rows[2], &rows[4], &rows[0], &rows[1]]) {
         let got = [
             Value::Text(row.get("id").expect("id")),
             Value::Int(row.get("coins").expect("coins")),
