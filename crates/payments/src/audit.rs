@@ -9,12 +9,13 @@ use std::ops::ControlFlow;
 use contracts::ids::OrderId;
 use contracts::money::Currency;
 use contracts::payments::v1::EventKind;
+use runtime::Timestamp;
 use store::{Db, Reader, outbox};
 
 use crate::convert;
 use crate::domain::books;
 use crate::domain::ledger::{Account, Balance, Entry, Standing, Transfer, deltas};
-use crate::domain::order::{Order, State};
+use crate::domain::order::Order;
 use crate::domain::refund::{Refund, State as RefundState};
 use crate::repo::ledger::{self, Booked};
 use crate::repo::{orders, refunds};

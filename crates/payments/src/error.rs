@@ -24,8 +24,8 @@ pub const REASONS: ReasonTable = ReasonTable {
         ReasonSpec::new("ORDER_REFUNDING", Kind::RuleBroken),
         ReasonSpec::new("REFUND_EXCEEDS_CAPTURE", Kind::RuleBroken).with(&["capturedMinor", "refundedMinor"]),
         ReasonSpec::new("ORDER_POSTED", Kind::RuleBroken),
-        ReasonSpec::new("ORDER_NOT_POSTED", Kind::RuleBroken),
         ReasonSpec::new("ACCOUNT_NOT_FOUND", Kind::NotFound),
+        ReasonSpec::new("ORDER_NOT_POSTED", Kind::RuleBroken),
     ],
 };
 

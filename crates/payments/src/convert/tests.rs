@@ -103,8 +103,9 @@ fn things_are_asked_for_by_exactly_one_name() {
 fn other_requests_are_held_to_their_bounds() {
     let money = |amount_minor| Some(common::Money { amount_minor, currency: "CNY".into() });
     let ask = |amount, reason: &str| {
+        let (request_id, order_id) = ("r".into(), ORDER.into());
         let request =
-            pb::RefundRequest { request_id: "r".into(), order_id: ORDER.into(), amount, reason: reason.into() };
+            pb::RefundRequest { request_id, order_id, amount, reason: reason.into(), after_settlement: false };
         refund("cases", request)
     };
     assert!(ask(money(1), &"退".repeat(80)).is_ok());
@@ -137,6 +138,7 @@ fn a_page_token_leads_back_to_its_place_and_list() {
     let first = ask("payee/traffic-430100", "").expect("reads");
     let amount = Money::new(1, contracts::money::Currency::CNY).expect("in range");
     let last = Booked {
+        expires_at: None,
         transfer: crate::domain::ledger::Transfer {
             id: crate::domain::ledger::TransferId::stored("ord_1/post".into()),
             order: OrderId::new(1),

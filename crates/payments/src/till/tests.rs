@@ -49,6 +49,7 @@ fn config() -> Config {
         ..Config::default()
     };
     config.worker.interval = Span::from_millis(50);
+    config.worker.refund_send_timeout = Span::from_secs(3_600);
     config
 }
 
@@ -129,5 +130,11 @@ fn create_ask(request_id: &str, expire_at: Timestamp) -> CreateAsk {
 }
 
 fn refund_ask(request_id: &str, order: contracts::ids::OrderId, amount: i64) -> RefundAsk {
-    RefundAsk { key: key(Method::Refund, request_id), order, amount: fen(amount), reason: "rejected".into() }
+    RefundAsk {
+        key: key(Method::Refund, request_id),
+        order,
+        amount: fen(amount),
+        reason: "rejected".into(),
+        is_after_settlement: false,
+    }
 }

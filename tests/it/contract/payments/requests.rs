@@ -14,6 +14,7 @@ use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, STRANGER, code, in_seconds, jsap
 on_each_engine!(
     fifty_at_once_have_one_effect,
     what_competes_never_gives_out_more_than_came_in,
+    after_settlement_the_payee_gives_back,
     a_key_is_not_reused,
     what_is_wrong_is_refused_with_its_reason,
     a_store_that_fails_says_what_may_have_happened,
@@ -71,6 +72,33 @@ async fn what_competes_never_gives_out_more_than_came_in(engine: Engine) {
         assert_eq!(suspense, (if is_posted { AMOUNT } else { taken }, AMOUNT));
         rig.assert_sound().await;
     }
+}
+
+/// What went to the payee comes back at its cost: in parts, never more than it got, and the channel sends it to the citizen.
+async fn after_settlement_the_payee_gives_back(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    let given_back = |request_id: &str, order: &pb::Order, amount: i64| pb::RefundRequest {
+        after_settlement: true,
+        ..refund(request_id, order, amount)
+    };
+    let order = rig.paid(jsapi("r")).await;
+    let early = rig.refund(given_back("early", &order, 1)).await.expect_err("not posted");
+    assert_eq!(early.reason(), "ORDER_NOT_POSTED");
+    rig.post("p", &order.order_id).await.expect("posts");
+    let part = rig.refund(given_back("part", &order, AMOUNT / 4)).await.expect("accepts");
+    assert!(part.after_settlement && part.send_by_time.is_some());
+    let more = rig.refund(given_back("more", &order, AMOUNT)).await.expect_err("too much");
+    assert_eq!(more.reason(), "REFUND_EXCEEDS_CAPTURE");
+    rig.refund_in_state(&part.refund_id, pb::RefundState::Succeeded).await;
+    rig.in_state(&order.order_id, OrderState::Posted).await;
+    assert_eq!(rig.balance("payee/traffic-430100").await, (AMOUNT / 4, AMOUNT));
+    rig.post("p", &order.order_id).await.expect("the same answer");
+    let rest = rig.refund(given_back("rest", &order, AMOUNT - AMOUNT / 4)).await.expect("accepts");
+    rig.refund_in_state(&rest.refund_id, pb::RefundState::Succeeded).await;
+    rig.in_state(&order.order_id, OrderState::Refunded).await;
+    assert_eq!(rig.balance("payee/traffic-430100").await, (AMOUNT, AMOUNT));
+    assert_eq!(rig.journalled("refund_created"), 2);
+    assert_eq!(rig.assert_sound().await, 0);
 }
 
 async fn a_key_is_not_reused(engine: Engine) {

@@ -302,6 +302,7 @@ pub(crate) fn refund(request_id: &str, order: &pb::Order, amount: i64) -> pb::Re
         order_id: order.order_id.clone(),
         amount: money(amount),
         reason: "处罚决定已撤销".into(),
+        after_settlement: false,
     }
 }
 

@@ -95,8 +95,9 @@ impl World {
 
     async fn refund(&self, id: OrderId) {
         let amount = self.pick(&[1, AMOUNT / 4, AMOUNT / 2, AMOUNT]).expect("not empty");
-        let name = format!("refund-{id}-{amount}-{}", self.roll(3));
-        let ask = refund_ask(&name, id, amount);
+        let is_after_settlement = self.roll(2) == 0;
+        let name = format!("refund-{id}-{amount}-{is_after_settlement}-{}", self.roll(3));
+        let ask = RefundAsk { is_after_settlement, ..refund_ask(&name, id, amount) };
         self.asks(Some(Deed::Refund), &name, self.stage.till.refund(&ask)).await;
     }
 

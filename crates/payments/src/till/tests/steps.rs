@@ -377,6 +377,28 @@ async fn a_refund_that_fails_gives_the_money_back_to_the_order() {
     stage.assert_sound().await;
 }
 
+/// A reservation ends at its time when the channel never heard of the refund, and only then.
+#[tokio::test(start_paused = true)]
+async fn a_refund_that_never_reaches_the_channel_ends_by_itself() {
+    for (mishap, expected) in [(Mishap::Busy, RefundState::Failed), (Mishap::LostBefore, RefundState::Requested)] {
+        let stage = Stage::new().await;
+        let id = stage.paid("r1").await;
+        for _ in 0..1_000 {
+            stage.played.mishap(Call::Refund, mishap);
+        }
+        stage.till.refund(&refund_ask("f1", id, AMOUNT)).await.expect("accepts");
+        stage.pass(Duration::from_secs(3_500)).await;
+        assert_eq!(stage.refund_state("f1").await, RefundState::Requested);
+        assert_eq!(stage.order(&id.to_string()).await.state, State::Refunding);
+        stage.pass(Duration::from_secs(200)).await;
+        assert_eq!(stage.refund_state("f1").await, expected, "{mishap:?}");
+        if expected == RefundState::Failed {
+            stage.till.post(&key(Method::PostOrder, "p1"), id, "s").await.expect("the money is free again");
+            stage.assert_sound().await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_commit_is_no_lost_order() {
     for at in [At::BeforeCommit, At::AfterCommit] {
