@@ -166,7 +166,7 @@ async fn the_ends_of_the_channels_certificates_are_told() {
     // Another account's key opens nothing of this one's.
     let other = keys.with_file_name("1900140100").join("apiv3_key.txt");
     let merchant = config.payments.merchants.first_mut().expect("is there");
-    let Credentials::Wechatpay(credentials) = &mut merchant.credentials;
+    let Credentials::Wechatpay(credentials) = &mut merchant.credentials else { panic!("it is WeChat Pay's") };
     (credentials.api_v3_key_file, credentials.certificate_file) = (other, None);
     let findings = look(&config).await;
     let finding = of(&findings, platform);

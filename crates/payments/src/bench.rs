@@ -18,7 +18,8 @@ use store::Db;
 use tokio::time::Instant;
 
 use crate::channel::{
-    CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus, Refusal, wechatpay,
+    CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
+    wechatpay,
 };
 use crate::config::{Config, Credentials, Merchant, Payee};
 use crate::convert::CreateAsk;
@@ -171,6 +172,7 @@ impl Channel for AtOnce {
             description_bytes_max: 127,
             order_life_max: LIFE.saturating_mul(2),
             sheet_life: LIFE,
+            known: Known::OnceCreated,
         };
         &CAPABILITIES
     }

@@ -4,9 +4,9 @@
 //! refused before any I/O. Its answers never guess: a status that it does not know is pending, and an error says whether the channel
 //! may have acted.
 
+pub mod alipay;
 pub mod wechatpay;
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the drivers take it up next"))]
 mod keyfiles;
 mod keys;
 
@@ -24,6 +24,7 @@ use runtime::http::Effect;
 use runtime::secret::Pii;
 
 use crate::domain::order::{Capture, Terms, TradeType};
+pub use crate::domain::plan::Known;
 use crate::domain::refund::{Decision, Refund};
 
 /// What a channel offers.
@@ -43,6 +44,8 @@ pub struct Capabilities {
     pub order_life_max: Duration,
     /// How long a pay sheet works.
     pub sheet_life: Duration,
+    /// From when on it knows an order.
+    pub known: Known,
 }
 
 /// What the citizen's client needs to pay.
@@ -248,4 +251,13 @@ pub trait Channel: Send + Sync {
 
     /// Answers a callback: without a refusal it is acknowledged, and the channel need not send it again.
     fn reply(&self, refusal: Option<&Refusal>) -> Response<Bytes>;
+}
+
+/// Whether a text is an address to which paths can be added.
+fn is_base_url(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && uri.query().is_none()
+        && !text.contains('#')
 }

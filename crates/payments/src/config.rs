@@ -7,7 +7,7 @@ use runtime::config::{Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::wechatpay;
+use crate::channel::{alipay, wechatpay};
 use crate::domain::ledger::is_part;
 use crate::domain::plan::Pace;
 
@@ -67,6 +67,8 @@ pub struct Merchant {
 pub enum Credentials {
     /// WeChat Pay.
     Wechatpay(wechatpay::Credentials),
+    /// Alipay.
+    Alipay(alipay::Credentials),
 }
 
 impl Merchant {
@@ -74,6 +76,7 @@ impl Merchant {
     pub fn channel(&self) -> &'static str {
         match self.credentials {
             Credentials::Wechatpay(_) => wechatpay::NAME,
+            Credentials::Alipay(_) => alipay::NAME,
         }
     }
 }
@@ -84,17 +87,22 @@ impl Merchant {
 pub struct Channels {
     /// WeChat Pay.
     pub wechatpay: wechatpay::Config,
+    /// Alipay.
+    pub alipay: alipay::Config,
 }
 
 impl Channels {
     /// Every channel that is served, with where it is reached; none where it is not offered.
-    pub fn addresses(&self) -> [(&'static str, Option<&str>); 1] {
-        [(wechatpay::NAME, self.wechatpay.is_offered().then_some(self.wechatpay.base_url.as_str()))]
+    pub fn addresses(&self) -> [(&'static str, Option<&str>); 2] {
+        [
+            (wechatpay::NAME, self.wechatpay.is_offered().then_some(self.wechatpay.base_url.as_str())),
+            (alipay::NAME, self.alipay.is_offered().then_some(self.alipay.base_url.as_str())),
+        ]
     }
 
     /// The longest that a call to one of them takes.
     fn call_timeout(&self) -> Duration {
-        self.wechatpay.call_timeout
+        self.wechatpay.call_timeout.max(self.alipay.call_timeout)
     }
 
     /// Whether anything can be paid.
@@ -196,6 +204,7 @@ impl Config {
     /// Notes everything that is wrong, each under its dotted path below `path`.
     pub fn validate(&self, path: &str, problems: &mut Vec<Problem>) {
         self.channels.wechatpay.validate(&format!("{path}.channels.wechatpay"), problems);
+        self.channels.alipay.validate(&format!("{path}.channels.alipay"), problems);
         self.worker.validate(&format!("{path}.worker"), self.channels.call_timeout(), problems);
         if self.payer_key_file.as_os_str().is_empty() && !self.merchants.is_empty() {
             problems.push(Problem::new(format!("{path}.payer_key_file"), "is required where there are merchants"));
@@ -238,8 +247,14 @@ impl Config {
             }
             match &merchant.credentials {
                 Credentials::Wechatpay(credentials) => credentials.validate(&merchant.mch_id, &mut note),
+                Credentials::Alipay(credentials) => credentials.validate(&merchant.mch_id, &mut note),
             }
-            let account = (merchant.channel(), &merchant.mch_id);
+            // At Alipay each app has keys of its own; at WeChat Pay a merchant has one key for all.
+            let app_id = match &merchant.credentials {
+                Credentials::Wechatpay(_) => None,
+                Credentials::Alipay(_) => Some(&merchant.app_id),
+            };
+            let account = (merchant.channel(), &merchant.mch_id, app_id);
             if *keys.entry(account).or_insert(&merchant.credentials) != &merchant.credentials {
                 note("mch_id", "the same merchant account stands elsewhere with other keys");
             }
@@ -317,8 +332,9 @@ mod tests {
         config.worker.lease = Duration::from_secs(10);
         let mut other = config.merchants[0].clone();
         let with_serial = |merchant: &mut Merchant, serial: &str| {
-            let Credentials::Wechatpay(credentials) = &mut merchant.credentials;
-            credentials.serial = serial.into();
+            if let Credentials::Wechatpay(credentials) = &mut merchant.credentials {
+                credentials.serial = serial.into();
+            }
         };
         (other.payee_id, other.app_id, other.mch_id) = ("nobody".into(), String::new(), "19".into());
         with_serial(&mut other, "XY");

@@ -21,6 +21,8 @@ use runtime::config::{Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::is_base_url;
+
 pub use driver::WechatPay;
 pub use trust::PlatformCertificate;
 
@@ -140,12 +142,4 @@ impl Config {
             problems.push(Problem::new(format!("{path}.certificates_refresh"), "must be at least 1m"));
         }
     }
-}
-
-pub(super) fn is_base_url(text: &str) -> bool {
-    let Ok(uri) = text.parse::<http::Uri>() else { return false };
-    matches!(uri.scheme_str(), Some("http" | "https"))
-        && uri.host().is_some_and(|host| !host.is_empty())
-        && uri.query().is_none()
-        && !text.contains('#')
 }

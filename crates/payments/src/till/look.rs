@@ -131,7 +131,8 @@ impl Till {
                 return Ok(Moved::Failed(error));
             }
         };
-        // It cannot be created (again). How it stands decides; if an earlier call made it, there is no pay sheet, so it must end.
+        // It cannot be created (again). How it stands decides; if an earlier call made it, there is no pay sheet, so it must end. Without a
+        // sheet nobody can open it either, so "not known" is final here for every channel.
         match channel.query(&order.terms).await {
             Err(ChannelError::NotKnown) => {
                 self.amend(id, move |order| Ok(order.refused(code.clone()))).await.map(Moved::to)
@@ -160,12 +161,18 @@ impl Till {
                 self.close_there(order).await
             }
             Ok(status) => self.take(order, status).await,
-            Err(ChannelError::NotKnown) if plan::is_gone(order, self.now(), self.config.worker.pace()) => {
-                self.amend(order.terms.id, |order| Ok(order.closed())).await.map(Moved::to)
-            }
-            Err(ChannelError::NotKnown) => Ok(Moved::Nothing),
+            Err(ChannelError::NotKnown) => self.not_known(order).await,
             Err(error) => Ok(Moved::Failed(error)),
         }
+    }
+
+    /// The channel does not know an order: closes it here once that is final.
+    async fn not_known(&self, order: &Order) -> Result<Moved, Error> {
+        let known = self.channel(&order.terms.merchant.channel)?.capabilities().known;
+        if plan::is_gone(order, known, self.now(), self.config.worker.pace()) {
+            return self.amend(order.terms.id, |order| Ok(order.closed())).await.map(Moved::to);
+        }
+        Ok(Moved::Nothing)
     }
 
     fn is_over(&self, order: &Order) -> bool {
@@ -187,7 +194,7 @@ impl Till {
         }
         match channel.query(&order.terms).await {
             Ok(status) => self.take(order, status).await,
-            Err(ChannelError::NotKnown) => Ok(Moved::Nothing),
+            Err(ChannelError::NotKnown) => self.not_known(order).await,
             Err(error) => Ok(Moved::Failed(error)),
         }
     }

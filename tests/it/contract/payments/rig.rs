@@ -416,6 +416,7 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
                 call_timeout: Span::from_secs(2),
                 ..wechatpay::Config::default()
             },
+            ..Channels::default()
         },
         payer_key_file: dir.join("payer.key"),
         key_files: KeyFiles::default(),

@@ -22,7 +22,7 @@ use super::trust::{self, Keys, PlatformCertificate, Trust};
 use super::{Config, NAME, wire};
 use crate::channel::keys::{KeyError, public_roots};
 use crate::channel::{
-    CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
+    CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
 };
 use crate::config::{Credentials, Merchant};
 use crate::domain::order::{Terms, TradeType};
@@ -80,6 +80,7 @@ impl WechatPay {
                 description_bytes_max: DESCRIPTION_BYTES_MAX,
                 order_life_max: ORDER_LIFE_MAX,
                 sheet_life: SHEET_LIFE,
+                known: Known::OnceCreated,
             },
         })
     }

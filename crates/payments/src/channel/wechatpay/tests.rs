@@ -466,8 +466,9 @@ fn keys_that_cannot_be_used_are_named() {
     let good = merchant(dir.path());
     let refused = |change: fn(&mut Credentials)| {
         let mut merchant = good.clone();
-        let config::Credentials::Wechatpay(credentials) = &mut merchant.credentials;
-        change(credentials);
+        if let config::Credentials::Wechatpay(credentials) = &mut merchant.credentials {
+            change(credentials);
+        }
         let driver = WechatPay::new(Config::default(), &[merchant], Context::system());
         driver.err().map(|error| error.to_string()).unwrap_or_default()
     };
