@@ -13,7 +13,7 @@ use rpc::{Violation, call, page, time};
 use runtime::Timestamp;
 use runtime::secret::Pii;
 
-use crate::channel::PaySheet;
+use crate::channel::{Known, PaySheet};
 use crate::domain::ledger::{Account, Balance, is_part};
 use crate::domain::order::{Happening, Order, State, TradeType};
 use crate::domain::refund::{Refund, State as RefundState};
@@ -340,7 +340,7 @@ pub(crate) fn refund_record(refund: &Refund) -> pb::RefundRecord {
 }
 
 /// Writes a pay sheet as it is kept: the contract's message.
-pub(crate) fn sheet(sheet: PaySheet) -> Vec<u8> {
+pub(crate) fn sheet(sheet: PaySheet, known: Known) -> Vec<u8> {
     let trade_type = match sheet.trade_type {
         TradeType::Jsapi => pb::TradeType::Jsapi,
         TradeType::Native => pb::TradeType::Native,
@@ -355,6 +355,7 @@ pub(crate) fn sheet(sheet: PaySheet) -> Vec<u8> {
         expire_time: Some(time::to_proto(sheet.expire_at)),
         page_url: sheet.page_url,
         order_string: sheet.order_string,
+        works_until_end: known == Known::OnceOpened,
     };
     sheet.encode_to_vec()
 }

@@ -26,6 +26,10 @@ pub struct PaySheet {
     /// APP of Alipay: the signed string that its SDK takes, at most 8 KiB.
     #[prost(string, tag = "6")]
     pub order_string: ::prost::alloc::string::String,
+    /// Whether the order can be paid with it until the order's end even after closing was asked for: the channel knows an order
+    /// only once the payer has opened it, and closes no other. Throw the sheet away when the citizen cancels.
+    #[prost(bool, tag = "7")]
+    pub works_until_end: bool,
 }
 /// An order.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::channel::PaySheet;
+use crate::channel::{Known, PaySheet};
 use rpc::Fault;
 
 const CASE: &str = "case_0192000000007000800000000000002a";
@@ -46,8 +46,9 @@ fn every_trade_type_is_read_and_written_and_only_jsapi_names_a_payer() {
         };
         assert_eq!(create("cases", request("")).expect("reads").trade_type, ours);
         assert_eq!(fields(create("cases", request("oUpF8"))), ["payer_reference"], "{theirs:?}");
-        let written = sheet(PaySheet::empty(ours, Timestamp::from_micros(0)));
-        assert_eq!(answer::<pb::PaySheet>(&written).expect("reads").trade_type(), theirs);
+        let written = sheet(PaySheet::empty(ours, Timestamp::from_micros(0)), Known::OnceOpened);
+        let written = answer::<pb::PaySheet>(&written).expect("reads");
+        assert_eq!((written.trade_type(), written.works_until_end), (theirs, true));
         assert_eq!(ours.to_string().parse(), Ok(ours));
     }
 }
@@ -171,6 +172,7 @@ fn a_page_token_leads_back_to_its_place_and_list() {
 #[test]
 fn kept_bytes_do_not_change() {
     let empty = |trade_type| PaySheet::empty(trade_type, Timestamp::from_micros(1_700_000_000_000_001));
+    let sheet = |filled| sheet(filled, Known::OnceCreated);
     let kept = sheet(PaySheet {
         jsapi: [("appId".to_owned(), "wx0".to_owned()), ("package".to_owned(), "prepay_id=1".to_owned())].into(),
         ..empty(TradeType::Jsapi)

@@ -116,7 +116,7 @@ impl Till {
         crash::point("payments.create.after_call");
         let code = match told {
             Ok(sheet) => {
-                let sheet = convert::sheet(sheet);
+                let sheet = convert::sheet(sheet, channel.capabilities().known);
                 return self.amend(id, move |order| Ok(order.created(sheet.clone()))).await.map(Moved::to);
             }
             Err(ChannelError::Refused { code }) if is_first => {

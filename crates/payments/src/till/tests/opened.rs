@@ -29,6 +29,7 @@ impl Waiting {
         let answer = stage.till.create(create_ask("r1", stage.till.now().plus(LIFE))).await.expect("creates");
         let answer = pb::CreateOrderResponse::decode(answer.as_slice()).expect("an answer").order.expect("an order");
         assert_eq!(answer.state(), OrderState::Waiting);
+        assert!(answer.pay_sheet.as_ref().is_some_and(|sheet| sheet.works_until_end), "the caller is told");
         let id = answer.order_id.parse().expect("an id");
         Self { stage, id, number: answer.channel_order_no }
     }
