@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use adapter::Endpoint;
 use anyhow::Context as _;
 use payments::config::{Merchant, Payee, Verification};
-use sandbox::Keys;
+use sandbox::{AlipayKeys, Keys};
 
 use crate::Config;
 use crate::config::At;
@@ -40,6 +40,7 @@ pub(crate) fn at(addresses: &sandbox::Addresses) -> At {
     At {
         control: addresses.control.to_string(),
         wechatpay: addresses.wechatpay.to_string(),
+        alipay: addresses.alipay.to_string(),
         police_430100: addresses.police_430100.to_string(),
         police_140100: addresses.police_140100.to_string(),
     }
@@ -105,12 +106,15 @@ pub(crate) fn wire_adapter(config: &mut adapter::Config, at: &At) {
     }
 }
 
-/// Makes the keys of the simulated WeChat Pay, for processes that start apart from it; what is there stays.
-pub(crate) fn make_keys(config: &Config, context: &runtime::Context) -> anyhow::Result<PathBuf> {
-    let config = config.placed();
-    let directory = config.sandbox.systems.keys_dir();
-    let mchids: Vec<String> =
-        config.sandbox.systems.wechatpay.merchants.iter().map(|merchant| merchant.mchid.clone()).collect();
-    Keys::load_or_create(&directory, &mchids, &context.ids, context.clock.now())?;
-    Ok(directory)
+/// Makes the keys of the simulated payment channels, for processes that start apart from them; what is there stays. Returns where they
+/// are.
+pub(crate) fn make_keys(config: &Config, context: &runtime::Context) -> anyhow::Result<[PathBuf; 2]> {
+    let systems = config.placed().sandbox.systems;
+    let (wechatpay, alipay) = (systems.keys_dir(), systems.alipay_keys_dir());
+    let (ids, now) = (&context.ids, context.clock.now());
+    let mchids: Vec<String> = systems.wechatpay.merchants.into_iter().map(|merchant| merchant.mchid).collect();
+    Keys::load_or_create(&wechatpay, &mchids, ids, now)?;
+    let apps: Vec<String> = systems.alipay.apps.into_iter().map(|app| app.app_id).collect();
+    AlipayKeys::load_or_create(&alipay, &apps, ids, now)?;
+    Ok([wechatpay, alipay])
 }

@@ -72,6 +72,7 @@ pub(super) fn simulated(config: &Config) -> At {
     At {
         control: or(&at.control, &systems.control.listen),
         wechatpay: or(&at.wechatpay, &systems.wechatpay.listen),
+        alipay: or(&at.alipay, &systems.alipay.listen),
         police_430100: or(&at.police_430100, &systems.police_430100.listen),
         police_140100: or(&at.police_140100, &systems.police_140100.listen),
     }

@@ -357,6 +357,7 @@ fn sandbox_config(data_dir: &Path) -> sandbox::Config {
     config.police_430100.listen = "127.0.0.1:0".into();
     config.police_140100.listen = "127.0.0.1:0".into();
     config.wechatpay.listen = "127.0.0.1:0".into();
+    config.alipay.listen = "127.0.0.1:0".into();
     config.wechatpay.refund_after = Span::from_millis(100);
     config.wechatpay.notify_second = Span::from_millis(20);
     config.wechatpay.merchants = vec![merchant(CHANGSHA, SignedBy::PublicKey), merchant(OTHERS, SignedBy::Certificate)];
