@@ -217,9 +217,11 @@ async fn serve(host: Host, routes: tonic::service::Routes, context: &Context) ->
 async fn sandbox(ground: &Ground, context: &Context) -> anyhow::Result<()> {
     let mut config = sandbox::Config::default();
     config.wechatpay.keys_dir = Some(ground.wechat_keys.to_path_buf());
+    config.alipay.keys_dir = Some(ground.wechat_keys.join("alipay"));
     for listen in [
         &mut config.control.listen,
         &mut config.wechatpay.listen,
+        &mut config.alipay.listen,
         &mut config.police_430100.listen,
         &mut config.police_140100.listen,
     ] {

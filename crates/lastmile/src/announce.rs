@@ -34,8 +34,8 @@ pub(crate) fn print(
         line(
             "",
             &format_args!(
-                "{} WeChat Pay, {} police 430100, {} police 140100",
-                sandbox.wechatpay, sandbox.police_430100, sandbox.police_140100
+                "{} WeChat Pay, {} Alipay, {} police 430100, {} police 140100",
+                sandbox.wechatpay, sandbox.alipay, sandbox.police_430100, sandbox.police_140100
             ),
         )?;
     }

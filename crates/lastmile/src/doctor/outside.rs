@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use payments::channel::wechatpay;
+use payments::channel::{alipay, wechatpay};
 use runtime::Context;
 
 use super::{Finding, storage::chain};
@@ -73,6 +73,7 @@ pub(super) fn simulated(config: &Config) -> At {
     At {
         control: or(&at.control, &systems.control.listen),
         wechatpay: or(&at.wechatpay, &systems.wechatpay.listen),
+        alipay: or(&at.alipay, &systems.alipay.listen),
         police_430100: or(&at.police_430100, &systems.police_430100.listen),
         police_140100: or(&at.police_140100, &systems.police_140100.listen),
     }
@@ -89,6 +90,9 @@ async fn channels(config: &Config, context: &Context) -> Vec<Finding> {
             (Some(address), _) => findings.push(answers(context, &subject, address, false).await),
             (None, wechatpay::NAME) if config.sandbox.enabled => {
                 findings.push(answers(context, &subject, &simulated.wechatpay, is_here).await);
+            }
+            (None, alipay::NAME) if config.sandbox.enabled => {
+                findings.push(answers(context, &subject, &simulated.alipay, is_here).await);
             }
             (None, _) => {}
         }
