@@ -24,6 +24,7 @@ now_ms() { echo $(($(date +%s%N) / 1000000)); }
 
 ports=(--set listen.public=127.0.0.1:17443 --set listen.callbacks=127.0.0.1:17444 --set listen.operations=127.0.0.1:17445
     --set sandbox.systems.control.listen=127.0.0.1:17500 --set sandbox.systems.wechatpay.listen=127.0.0.1:17501
+    --set sandbox.systems.alipay.listen=127.0.0.1:17502
     --set sandbox.systems.police_430100.listen=127.0.0.1:17511 --set sandbox.systems.police_140100.listen=127.0.0.1:17512)
 begun=$(now_ms)
 "$binary" serve --sandbox --data "$work/var" --log warn "${ports[@]}" >"$work/out" 2>"$work/err" &

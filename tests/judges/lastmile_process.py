@@ -30,7 +30,7 @@ class Lastmile:
 
     LISTENERS = [
         "listen.public", "listen.callbacks", "listen.operations", "sandbox.systems.control.listen", "sandbox.systems.wechatpay.listen",
-        "sandbox.systems.police_430100.listen", "sandbox.systems.police_140100.listen",
+        "sandbox.systems.alipay.listen", "sandbox.systems.police_430100.listen", "sandbox.systems.police_140100.listen",
     ]
 
     def __init__(self, directory, config=None):
@@ -74,7 +74,7 @@ class Split:
     """Every role as a process of its own, by `serve --role`, over mutual TLS; each with a store of its own in its own directory."""
 
     ROLES = ["sandbox", "identity", "catalog", "payments", "adapter", "cases", "gateway"]
-    SYSTEMS = ["control", "wechatpay", "police_430100", "police_140100"]
+    SYSTEMS = ["control", "wechatpay", "alipay", "police_430100", "police_140100"]
 
     def __init__(self, directory, settings):
         """`settings`: TOML that every process reads."""

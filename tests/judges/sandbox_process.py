@@ -15,12 +15,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 class Sandbox:
     """The sandbox alone, started from the example binary that `cargo build --all-targets` makes."""
 
-    def __init__(self, directory, **wechatpay):
+    def __init__(self, directory, alipay=None, **wechatpay):
         self.directory = pathlib.Path(directory)
         config = {
             "data_dir": str(self.directory),
             "control": {"listen": "127.0.0.1:0"},
             "wechatpay": {"listen": "127.0.0.1:0", "notify_second": "20ms", "refund_after": "50ms", **wechatpay},
+            "alipay": {"listen": "127.0.0.1:0", "notify_second": "1ms", **(alipay or {})},
             "police_430100": {"listen": "127.0.0.1:0"},
             "police_140100": {"listen": "127.0.0.1:0"},
         }

@@ -132,11 +132,15 @@ fn wechat_keys(place: &Path) -> PathBuf {
     place.join("wechatpay")
 }
 
-/// Makes the keys of the simulated WeChat Pay, which every run shares.
+/// Makes the keys of the simulated payment channels, which every run shares.
 fn make_keys(place: &Path) {
     let merchants = hosts::MERCHANTS.map(|(number, _)| number.to_owned());
     let (clock, _) = Clock::manual(EPOCH);
-    sandbox::Keys::load_or_create(&wechat_keys(place), &merchants, &Ids::seeded(clock, 1), EPOCH).expect("keys");
+    sandbox::Keys::load_or_create(&wechat_keys(place), &merchants, &Ids::seeded(clock.clone(), 1), EPOCH)
+        .expect("keys");
+    let apps: Vec<String> = sandbox::Config::default().alipay.apps.into_iter().map(|app| app.app_id).collect();
+    let directory = wechat_keys(place).join("alipay");
+    sandbox::AlipayKeys::load_or_create(&directory, &apps, &Ids::seeded(clock, 1), EPOCH).expect("keys");
 }
 
 fn random() -> u64 {

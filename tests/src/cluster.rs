@@ -99,6 +99,7 @@ impl Builder {
         for listen in [
             &mut systems.control.listen,
             &mut systems.wechatpay.listen,
+            &mut systems.alipay.listen,
             &mut systems.police_430100.listen,
             &mut systems.police_140100.listen,
         ] {
@@ -129,6 +130,7 @@ impl Builder {
             base.sandbox.at = At {
                 control: outside.control.to_string(),
                 wechatpay: outside.wechatpay.to_string(),
+                alipay: outside.alipay.to_string(),
                 police_430100: outside.police_430100.to_string(),
                 police_140100: outside.police_140100.to_string(),
             };
@@ -274,7 +276,7 @@ impl Cluster {
             }
         };
         let data = DataDir::open(&config.data.directory)?;
-        let app = App::build(&config, context.clone(), data, listeners).await?;
+        let app = Box::pin(App::build(&config, context.clone(), data, listeners)).await?;
         self.nodes.push(Node { roles, app, context, config });
         Ok(())
     }

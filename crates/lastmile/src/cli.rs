@@ -272,7 +272,8 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
             return Ok(if all { End::Done } else { End::No });
         }
         Command::Sandbox { verb: SandboxVerb::Keys } => {
-            writeln!(stdout, "{}", sandbox::make_keys(config, &context)?.display())?;
+            let directories = sandbox::make_keys(config, &context)?;
+            directories.iter().try_for_each(|directory| writeln!(stdout, "{}", directory.display()))?;
         }
         Command::Ca { verb } => authority(verb, config, &context, &mut stdout)?,
     }

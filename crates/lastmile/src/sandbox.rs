@@ -8,20 +8,22 @@ use std::path::{Path, PathBuf};
 
 use adapter::Endpoint;
 use anyhow::Context as _;
-use payments::config::{Merchant, Payee, Verification};
-use sandbox::Keys;
+use payments::channel::{alipay, wechatpay};
+use payments::config::{Credentials, Merchant, Payee};
+use sandbox::{AlipayKeys, Keys};
 
 use crate::Config;
 use crate::config::At;
 
-/// The super app of the sandbox's merchants, and the channel.
-const ENTRY_POINT: &str = "wechat";
-const CHANNEL: &str = "wechatpay";
+/// The super apps of the sandbox's merchants, one for each channel.
+const BY_WECHATPAY: &str = "wechat";
+const BY_ALIPAY: &str = "alipay";
 
-/// Who is paid in the sandbox, as the catalogue names them, each with a merchant number at the simulated WeChat Pay.
-const PAYEES: [(&str, &str, &str); 2] = [
-    ("treasury-430100-traffic", "长沙市交通罚款（演示）", "1900430100"),
-    ("treasury-140100-traffic", "太原市交通罚款（演示）", "1900140100"),
+/// Who is paid in the sandbox, as the catalogue names them, each with a merchant number at the simulated WeChat Pay and an app at the
+/// simulated Alipay.
+const PAYEES: [(&str, &str, &str, &str); 2] = [
+    ("treasury-430100-traffic", "长沙市交通罚款（演示）", "1900430100", "2021000000430100"),
+    ("treasury-140100-traffic", "太原市交通罚款（演示）", "1900140100", "2021000000140100"),
 ];
 
 /// The address of the sandbox's control port.
@@ -40,58 +42,83 @@ pub(crate) fn at(addresses: &sandbox::Addresses) -> At {
     At {
         control: addresses.control.to_string(),
         wechatpay: addresses.wechatpay.to_string(),
+        alipay: addresses.alipay.to_string(),
         police_430100: addresses.police_430100.to_string(),
         police_140100: addresses.police_140100.to_string(),
     }
 }
 
-/// Lets payments collect through the simulated WeChat Pay, with the keys that the sandbox made.
+/// Lets payments collect through the simulated channels, with the keys that the sandbox made.
 ///
 /// Errors: a key file of the sandbox that is not there or cannot be read.
 pub(crate) fn wire_payments(config: &Config, callbacks_at: SocketAddr) -> anyhow::Result<payments::Config> {
     let mut wired = config.payments.clone();
-    let wechatpay = &mut wired.channels.wechatpay;
-    if wechatpay.is_offered() {
-        return Ok(wired);
-    }
-    let directory = config.sandbox.systems.keys_dir();
-    wechatpay.base_url = format!("http://{}", config.sandbox.at.wechatpay);
-    if wechatpay.notify_base_url.is_empty() {
-        wechatpay.notify_base_url = format!("http://{}", crate::health::reachable_text(&callbacks_at.to_string()));
-    }
-    for (payee_id, name, mchid) in PAYEES {
-        if !wired.payees.iter().any(|payee| payee.payee_id == payee_id) {
+    let (channels, systems, at) = (&mut wired.channels, &config.sandbox.systems, &config.sandbox.at);
+    let [by_wechatpay, by_alipay] = [
+        (&mut channels.wechatpay.base_url, &mut channels.wechatpay.notify_base_url, &at.wechatpay),
+        (&mut channels.alipay.base_url, &mut channels.alipay.notify_base_url, &at.alipay),
+    ]
+    .map(|(base_url, notify_base_url, at)| {
+        let is_simulated = base_url.is_empty();
+        if is_simulated {
+            *base_url = format!("http://{at}");
+            if notify_base_url.is_empty() {
+                *notify_base_url = format!("http://{}", crate::health::reachable_text(&callbacks_at.to_string()));
+            }
+        }
+        is_simulated
+    });
+    for (payee_id, name, mchid, app_id) in PAYEES {
+        if (by_wechatpay || by_alipay) && !wired.payees.iter().any(|payee| payee.payee_id == payee_id) {
             wired.payees.push(Payee { payee_id: payee_id.to_owned(), name: name.to_owned() });
         }
-        let known = config.sandbox.systems.wechatpay.merchants.iter().find(|merchant| merchant.mchid == mchid);
-        let app_id = known.and_then(|merchant| merchant.appids.first());
-        if let Some(app_id) = app_id {
-            wired.merchants.push(merchant(&directory, payee_id, mchid, app_id)?);
+        let merchant = systems.wechatpay.merchants.iter().find(|merchant| by_wechatpay && merchant.mchid == mchid);
+        if let Some(appid) = merchant.and_then(|merchant| merchant.appids.first()) {
+            wired.merchants.push(at_wechatpay(&systems.keys_dir(), payee_id, mchid, appid)?);
+        }
+        if let Some(app) = systems.alipay.apps.iter().find(|app| by_alipay && app.app_id == app_id) {
+            wired.merchants.push(at_alipay(&systems.alipay_keys_dir(), payee_id, app));
         }
     }
     Ok(wired)
 }
 
-fn merchant(directory: &Path, payee_id: &str, mchid: &str, app_id: &str) -> anyhow::Result<Merchant> {
+fn at_alipay(directory: &Path, payee_id: &str, app: &sandbox::App) -> Merchant {
+    Merchant {
+        entry_point: BY_ALIPAY.to_owned(),
+        payee_id: payee_id.to_owned(),
+        app_id: app.app_id.clone(),
+        mch_id: app.pid.clone(),
+        credentials: Credentials::Alipay(alipay::Credentials {
+            api: alipay::Api::V2,
+            private_key_file: directory.join(&app.app_id).join("app_private_key.pem"),
+            alipay_public_key_file: directory.join("alipay_public_key.pem"),
+            return_url: String::new(),
+        }),
+    }
+}
+
+fn at_wechatpay(directory: &Path, payee_id: &str, mchid: &str, app_id: &str) -> anyhow::Result<Merchant> {
     let text = |file: PathBuf| {
         let text = std::fs::read_to_string(&file);
         text.map(|text| text.trim().to_owned()).with_context(|| format!("the sandbox's {}", file.display()))
     };
     let (own, platform) = (directory.join(mchid), directory.join("platform"));
     Ok(Merchant {
-        entry_point: ENTRY_POINT.to_owned(),
-        channel: CHANNEL.to_owned(),
+        entry_point: BY_WECHATPAY.to_owned(),
         payee_id: payee_id.to_owned(),
         app_id: app_id.to_owned(),
         mch_id: mchid.to_owned(),
-        serial: text(own.join("serial_no.txt"))?,
-        private_key_file: own.join("private_key.pem"),
-        certificate_file: Some(own.join("certificate.pem")),
-        api_v3_key_file: own.join("apiv3_key.txt"),
-        verification: Verification::PublicKey {
-            id: text(platform.join("public_key_id.txt"))?,
-            file: platform.join("public_key.pem"),
-        },
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: text(own.join("serial_no.txt"))?,
+            private_key_file: own.join("private_key.pem"),
+            certificate_file: Some(own.join("certificate.pem")),
+            api_v3_key_file: own.join("apiv3_key.txt"),
+            verification: wechatpay::Verification::PublicKey {
+                id: text(platform.join("public_key_id.txt"))?,
+                file: platform.join("public_key.pem"),
+            },
+        }),
     })
 }
 
@@ -105,12 +132,15 @@ pub(crate) fn wire_adapter(config: &mut adapter::Config, at: &At) {
     }
 }
 
-/// Makes the keys of the simulated WeChat Pay, for processes that start apart from it; what is there stays.
-pub(crate) fn make_keys(config: &Config, context: &runtime::Context) -> anyhow::Result<PathBuf> {
-    let config = config.placed();
-    let directory = config.sandbox.systems.keys_dir();
-    let mchids: Vec<String> =
-        config.sandbox.systems.wechatpay.merchants.iter().map(|merchant| merchant.mchid.clone()).collect();
-    Keys::load_or_create(&directory, &mchids, &context.ids, context.clock.now())?;
-    Ok(directory)
+/// Makes the keys of the simulated payment channels, for processes that start apart from them; what is there stays. Returns where they
+/// are.
+pub(crate) fn make_keys(config: &Config, context: &runtime::Context) -> anyhow::Result<[PathBuf; 2]> {
+    let systems = config.placed().sandbox.systems;
+    let (wechatpay, alipay) = (systems.keys_dir(), systems.alipay_keys_dir());
+    let (ids, now) = (&context.ids, context.clock.now());
+    let mchids: Vec<String> = systems.wechatpay.merchants.into_iter().map(|merchant| merchant.mchid).collect();
+    Keys::load_or_create(&wechatpay, &mchids, ids, now)?;
+    let apps: Vec<String> = systems.alipay.apps.into_iter().map(|app| app.app_id).collect();
+    AlipayKeys::load_or_create(&alipay, &apps, ids, now)?;
+    Ok([wechatpay, alipay])
 }

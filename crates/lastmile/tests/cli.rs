@@ -157,7 +157,7 @@ fn a_process_serves_is_asked_and_stops_in_peace() {
     let mut serving = serve(place.path(), &[]);
     let asked = format!("--set=listen.operations={}", serving.at("operations"));
     let lacks = serving.line("Not configured yet").expect("nobody can be served").join(" ");
-    for key in ["identity.entry_points", "adapter.profiles", "payments.channels.wechatpay"] {
+    for key in ["identity.entry_points", "adapter.profiles", "payments.channels"] {
         assert!(lacks.contains(key), "{lacks}");
     }
     assert!(serving.line("serve --sandbox").is_some(), "what else could be typed: {:?}", serving.told);
@@ -203,7 +203,7 @@ fn the_doctor_says_what_is_in_the_way() {
 #[test]
 fn what_is_printed_first_can_be_done_first() {
     let place = tempfile::tempdir().expect("a directory");
-    let systems = ["control", "wechatpay", "police_430100", "police_140100"];
+    let systems = ["control", "wechatpay", "alipay", "police_430100", "police_140100"];
     let systems = systems.map(|name| format!("--set=sandbox.systems.{name}.listen=127.0.0.1:0"));
     let mut sandbox: Vec<&str> = systems.iter().map(String::as_str).collect();
     sandbox.push("--sandbox");
@@ -253,6 +253,7 @@ fn what_is_printed_first_speaks_tls_where_the_public_port_does() {
         "--sandbox",
         "--set=sandbox.systems.control.listen=127.0.0.1:0",
         "--set=sandbox.systems.wechatpay.listen=127.0.0.1:0",
+        "--set=sandbox.systems.alipay.listen=127.0.0.1:0",
         "--set=sandbox.systems.police_430100.listen=127.0.0.1:0",
         "--set=sandbox.systems.police_140100.listen=127.0.0.1:0",
     ];
@@ -312,5 +313,7 @@ fn what_the_split_topology_needs_before_it_starts_is_made_once() {
     assert_eq!(stdout(&run(place.path(), &["ca", "ensure"])), "", "nothing is missing");
     let keys = run(place.path(), &["sandbox", "keys"]);
     assert_eq!(keys.status.code(), Some(0), "{}", stderr(&keys));
-    assert!(place.path().join("var/sandbox/wechatpay/platform/public_key.pem").exists());
+    for made in ["wechatpay/platform/public_key.pem", "alipay/alipay_public_key.pem"] {
+        assert!(place.path().join("var/sandbox").join(made).exists(), "{made}: {}", stdout(&keys));
+    }
 }

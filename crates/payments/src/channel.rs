@@ -4,7 +4,13 @@
 //! refused before any I/O. Its answers never guess: a status that it does not know is pending, and an error says whether the channel
 //! may have acted.
 
+pub mod alipay;
 pub mod wechatpay;
+
+mod keyfiles;
+mod keys;
+
+pub use keys::{BadKey, KeyError};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,12 +18,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use contracts::money::Currency;
 use futures::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, Response, StatusCode};
 use runtime::Timestamp;
 use runtime::http::Effect;
 use runtime::secret::Pii;
 
 use crate::domain::order::{Capture, Terms, TradeType};
+pub use crate::domain::plan::Known;
 use crate::domain::refund::{Decision, Refund};
 
 /// What a channel offers.
@@ -37,6 +44,8 @@ pub struct Capabilities {
     pub order_life_max: Duration,
     /// How long a pay sheet works.
     pub sheet_life: Duration,
+    /// From when on it knows an order.
+    pub known: Known,
 }
 
 /// What the citizen's client needs to pay.
@@ -44,12 +53,30 @@ pub struct Capabilities {
 pub struct PaySheet {
     /// How.
     pub trade_type: TradeType,
-    /// Parameters of the super app's pay call, by its own names.
+    /// Parameters of the pay call, by its own names.
     pub jsapi: BTreeMap<String, String>,
     /// Content of the QR code.
     pub code_url: String,
+    /// Address that the browser opens.
+    pub page_url: String,
+    /// Signed string for the channel's SDK.
+    pub order_string: String,
     /// When it stops working.
     pub expire_at: Timestamp,
+}
+
+impl PaySheet {
+    /// A sheet that a driver still has to fill in.
+    pub fn empty(trade_type: TradeType, expire_at: Timestamp) -> Self {
+        Self {
+            trade_type,
+            jsapi: BTreeMap::new(),
+            code_url: String::new(),
+            page_url: String::new(),
+            order_string: String::new(),
+            expire_at,
+        }
+    }
 }
 
 /// What the channel says of an order.
@@ -172,10 +199,24 @@ pub enum CallbackError {
     Key(#[source] ChannelError),
 }
 
+/// Why a callback is not acknowledged; each channel hears it in its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// As HTTP has it.
+    pub status: StatusCode,
+    /// A code of ours.
+    pub code: &'static str,
+    /// For people.
+    pub message: &'static str,
+}
+
 /// One channel.
 pub trait Channel: Send + Sync {
     /// What it offers.
     fn capabilities(&self) -> &Capabilities;
+
+    /// Where it reports what became of a merchant's orders.
+    fn notify_url(&self, merchant: &str) -> String;
 
     /// Creates an order, or repeats its creation unchanged: the channel knows it by its number and has it once.
     fn create<'a>(
@@ -207,4 +248,16 @@ pub trait Channel: Send + Sync {
         headers: &'a HeaderMap,
         body: &'a Bytes,
     ) -> BoxFuture<'a, Result<Notice, CallbackError>>;
+
+    /// Answers a callback: without a refusal it is acknowledged, and the channel need not send it again.
+    fn reply(&self, refusal: Option<&Refusal>) -> Response<Bytes>;
+}
+
+/// Whether a text is an address to which paths can be added.
+fn is_base_url(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && uri.query().is_none()
+        && !text.contains('#')
 }

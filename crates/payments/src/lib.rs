@@ -41,8 +41,9 @@ pub use error::{Error, REASONS};
 pub use repo::MIGRATIONS;
 pub use service::Service;
 
-use channel::wechatpay::{KeyError, PlatformCertificate, WechatPay};
-use channel::{Channel, ChannelError};
+use channel::alipay::Alipay;
+use channel::wechatpay::{PlatformCertificate, WechatPay};
+use channel::{Channel, ChannelError, KeyError};
 use till::Till;
 use vault::{Vault, VaultError};
 
@@ -123,9 +124,7 @@ pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
 ///
 /// Errors: the first file that cannot be used.
 pub fn check_keys(config: &Config, context: &Context) -> Result<(), BuildError> {
-    if config.channels.wechatpay.is_offered() {
-        WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
-    }
+    channels(config, context)?;
     Ok(())
 }
 
@@ -144,14 +143,24 @@ pub async fn platform_certificates(
     Ok(driver.platform_certificates().await)
 }
 
+/// The drivers of the channels that are offered: the one place that names them all.
+fn channels(config: &Config, context: &Context) -> Result<Vec<Arc<dyn Channel>>, KeyError> {
+    let (offered, merchants) = (&config.channels, &config.merchants);
+    let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
+    if offered.wechatpay.is_offered() {
+        channels.push(Arc::new(WechatPay::new(offered.wechatpay.clone(), merchants, context.clone())?));
+    }
+    if offered.alipay.is_offered() {
+        let driver = Alipay::new(offered.alipay.clone(), config.key_files, merchants, context.clone())?;
+        channels.push(Arc::new(driver));
+    }
+    Ok(channels)
+}
+
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {
     let Deps { context, db, mesh: _ } = deps;
     db.migrate(MIGRATIONS).await?;
-    let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
-    if config.channels.wechatpay.is_offered() {
-        let driver = WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
-        channels.push(Arc::new(driver));
-    }
+    let channels = channels(&config, &context)?;
     let vault = match &config.merchants[..] {
         [] => None,
         _ => Some(Vault::open(&config.payer_key_file, context.ids.clone())?),

@@ -26,15 +26,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         std::process::exit(64);
     }
     let context = Context::system();
-    let keys_dir = config.keys_dir();
+    let (keys_dir, alipay_keys_dir) = (config.keys_dir(), config.alipay_keys_dir());
     let running = sandbox::start(config, context.clone()).await?;
     let at = running.addresses;
     let line = serde_json::json!({
             "control": at.control,
             "wechatpay": at.wechatpay,
+            "alipay": at.alipay,
             "police_430100": at.police_430100,
             "police_140100": at.police_140100,
             "keys_dir": keys_dir,
+            "alipay_keys_dir": alipay_keys_dir,
     });
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;

@@ -18,6 +18,8 @@ pub struct Config {
     pub control: Control,
     /// The sandbox's WeChat Pay.
     pub wechatpay: WechatPay,
+    /// The sandbox's Alipay.
+    pub alipay: Alipay,
     /// The traffic police of Changsha.
     pub police_430100: PoliceSoap,
     /// The traffic police of Taiyuan.
@@ -76,6 +78,38 @@ pub enum SignedBy {
     Certificate,
 }
 
+/// The sandbox's Alipay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alipay {
+    /// `ip:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Where the keys are; `<data_dir>/sandbox/alipay` when absent.
+    pub keys_dir: Option<PathBuf>,
+    /// The apps that it knows.
+    pub apps: Vec<App>,
+    /// How long a notice waits for the merchant's answer.
+    pub notify_timeout: Duration,
+    /// How long one second of Alipay's schedule of notices (4 min, 10 min, 10 min, 1 h …) takes here.
+    pub notify_second: Duration,
+    /// How long a refund is in process; zero: it is done with the answer.
+    pub refund_after: Duration,
+    /// Whether a bill is there only from 10:00 of the next day on, as Alipay's; otherwise it is there at once, as far as the day went.
+    pub bills_wait: bool,
+    /// When set, every order that Alipay has heard of is paid by itself after this long.
+    pub autopay: Option<Duration>,
+}
+
+/// An app of a merchant of the sandbox's Alipay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Its number, 16 digits.
+    pub app_id: String,
+    /// The merchant that it belongs to (PID), 16 digits that begin with 2088.
+    pub pid: String,
+}
+
 /// A police system that speaks SOAP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -106,6 +140,7 @@ impl Default for Config {
             data_dir: ".".into(),
             control: Control::default(),
             wechatpay: WechatPay::default(),
+            alipay: Alipay::default(),
             police_430100: PoliceSoap::default(),
             police_140100: PoliceTcp::default(),
         }
@@ -137,6 +172,22 @@ impl Default for WechatPay {
     }
 }
 
+impl Default for Alipay {
+    fn default() -> Self {
+        let app = |app_id: &str, pid: &str| App { app_id: app_id.into(), pid: pid.into() };
+        Self {
+            listen: "127.0.0.1:7502".into(),
+            keys_dir: None,
+            apps: vec![app("2021000000430100", "2088000000430100"), app("2021000000140100", "2088000000140100")],
+            notify_timeout: Duration::from_secs(5),
+            notify_second: Duration::from_millis(100),
+            refund_after: Duration::from_millis(0),
+            bills_wait: false,
+            autopay: None,
+        }
+    }
+}
+
 impl Default for PoliceSoap {
     fn default() -> Self {
         Self { listen: "127.0.0.1:7511".into(), interface_serial: "CSJJ-SANDBOX-0001".into(), hours: None }
@@ -160,12 +211,18 @@ impl Config {
         self.wechatpay.keys_dir.clone().unwrap_or_else(|| self.journal_dir().join("wechatpay"))
     }
 
+    /// Returns the directory of Alipay's keys.
+    pub fn alipay_keys_dir(&self) -> PathBuf {
+        self.alipay.keys_dir.clone().unwrap_or_else(|| self.journal_dir().join("alipay"))
+    }
+
     /// Notes everything that is wrong, each under its dotted path below `path`.
     pub fn validate(&self, path: &str, problems: &mut Vec<Problem>) {
         let mut note = |key: &str, message: &str| problems.push(Problem::new(format!("{path}.{key}"), message));
         for (key, listen) in [
             ("control.listen", &self.control.listen),
             ("wechatpay.listen", &self.wechatpay.listen),
+            ("alipay.listen", &self.alipay.listen),
             ("police_430100.listen", &self.police_430100.listen),
             ("police_140100.listen", &self.police_140100.listen),
         ] {
@@ -186,6 +243,21 @@ impl Config {
         }
         if self.wechatpay.notify_timeout.get().is_zero() {
             note("wechatpay.notify_timeout", "must be more than zero");
+        }
+        if self.alipay.notify_timeout.get().is_zero() {
+            note("alipay.notify_timeout", "must be more than zero");
+        }
+        for (index, app) in self.alipay.apps.iter().enumerate() {
+            let is_number = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit());
+            if !is_number(&app.app_id) {
+                note(&format!("alipay.apps.{index}.app_id"), "must be 16 digits");
+            }
+            if self.alipay.apps.iter().filter(|other| other.app_id == app.app_id).count() > 1 {
+                note(&format!("alipay.apps.{index}.app_id"), "is there twice");
+            }
+            if !is_number(&app.pid) || !app.pid.starts_with("2088") {
+                note(&format!("alipay.apps.{index}.pid"), "must be 16 digits that begin with 2088");
+            }
         }
         for (index, merchant) in self.wechatpay.merchants.iter().enumerate() {
             let mchid = &merchant.mchid;
@@ -221,7 +293,10 @@ mod tests {
         config.wechatpay.notify_timeout = Duration::from_millis(0);
         config.wechatpay.merchants[1].mchid = "1900430100".into();
         config.wechatpay.merchants[0].appids.clear();
-        assert_eq!(problems(&config), 8);
+        config.alipay.listen = "7502".into();
+        config.alipay.notify_timeout = Duration::from_millis(0);
+        config.alipay.apps[1] = App { app_id: config.alipay.apps[0].app_id.clone(), pid: "1234".into() };
+        assert_eq!(problems(&config), 13, "an app that is there twice is named twice");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
+use crate::alipay;
 use crate::faults::{Faults, Staged};
 use crate::journal::Journal;
 use crate::police::event::Edit;
@@ -25,8 +26,10 @@ pub(crate) struct Control {
     pub faults: Faults,
     /// The police systems.
     pub offices: [Arc<Office>; 2],
-    /// The payment channel.
+    /// WeChat Pay.
     pub desk: Arc<Desk>,
+    /// Alipay.
+    pub alipay: Arc<alipay::Desk>,
 }
 
 /// An answer that says no.
@@ -66,6 +69,9 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/wechatpay/pay", post(pay))
         .route("/wechatpay/payments/{transaction_id}", get(statement))
         .route("/wechatpay/callbacks", get(callbacks))
+        .route("/alipay/{act}", post(act_alipay))
+        .route("/alipay/payments/{trade_no}", get(statement_alipay))
+        .route("/alipay/notices", get(notices))
         .with_state(control)
 }
 
@@ -150,11 +156,48 @@ async fn callbacks(State(control): State<Arc<Control>>) -> Json<Value> {
     Json(json!(control.desk.callbacks()))
 }
 
+async fn act_alipay(
+    State(control): State<Arc<Control>>,
+    Path(act): Path<String>,
+    pay: Result<Json<alipay::Pay>, JsonRejection>,
+) -> Answer<Json<Value>> {
+    let Json(pay) = pay?;
+    let acted = match act.as_str() {
+        "open" => control.alipay.scan(&pay).await,
+        "pay" => control.alipay.pay(&pay).await,
+        "close" => control.alipay.give_up(&pay).await,
+        "finish" => control.alipay.finish(&pay).await,
+        _ => return Err(not_found("open, pay, close or finish")),
+    };
+    let trade_no = acted.map_err(|error| {
+        let status = match error {
+            alipay::PayError::Order => StatusCode::NOT_FOUND,
+            alipay::PayError::State(_) => StatusCode::CONFLICT,
+            alipay::PayError::NotNow => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Refused(status, error.to_string())
+    })?;
+    Ok(Json(json!({ "trade_no": trade_no })))
+}
+
+async fn statement_alipay(State(control): State<Arc<Control>>, Path(trade_no): Path<String>) -> Answer<Json<Value>> {
+    let statement = control.alipay.statement(&trade_no);
+    let (paid_minor, refunded_minor) = statement.ok_or_else(|| not_found("no such payment"))?;
+    Ok(Json(json!({ "paid_minor": paid_minor, "refunded_minor": refunded_minor })))
+}
+
+async fn notices(State(control): State<Arc<Control>>) -> Json<Value> {
+    Json(json!(control.alipay.notices()))
+}
+
 impl Control {
     fn journal_of(&self, system: &str) -> Option<&Journal> {
         let office = self.offices.iter().find(|office| office.city().system == system);
-        let desk = (system == crate::wechatpay::SYSTEM).then(|| self.desk.journal());
-        office.map(|office| office.journal()).or(desk)
+        match system {
+            crate::wechatpay::SYSTEM => Some(self.desk.journal()),
+            alipay::SYSTEM => Some(self.alipay.journal()),
+            _ => office.map(|office| office.journal()),
+        }
     }
 
     async fn citizen(&self, id: PersonId) -> Answer<Option<Value>> {

@@ -30,19 +30,23 @@ pub enum Operation {
     Inquire,
     /// Police: a driver's points.
     Points,
-    /// WeChat Pay: make an order.
+    /// A payment channel: make an order.
     Order,
-    /// WeChat Pay: ask for an order.
+    /// A payment channel: ask for an order.
     Query,
-    /// WeChat Pay: close an order.
+    /// A payment channel: close an order.
     Close,
-    /// WeChat Pay: refund.
+    /// A payment channel: refund.
     Refund,
-    /// WeChat Pay: ask for a refund.
+    /// A payment channel: ask for a refund.
     RefundQuery,
     /// WeChat Pay: platform certificates.
     Certificates,
-    /// WeChat Pay: the callback.
+    /// A payment channel: a bill.
+    Bill,
+    /// A payment channel: the file of a bill.
+    Download,
+    /// A payment channel: the callback.
     Notify,
     /// Any call of the system.
     #[serde(rename = "*")]
@@ -52,7 +56,7 @@ pub enum Operation {
 /// What goes wrong. The pages say what each looks like on each wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "each is described in docs/sandbox/README.md and docs/sandbox/wechatpay.md")]
+#[expect(missing_docs, reason = "each is described in docs/sandbox")]
 pub enum Fault {
     ErrorAfter,
     ErrorBefore,
@@ -73,6 +77,7 @@ pub enum Fault {
     Unsigned,
     BadSignature,
     Abnormal,
+    Stuck,
     Lost,
     Doubled,
     Forged,
@@ -83,7 +88,7 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Staged {
-    /// The system: `police-430100`, `police-140100`, `wechatpay`.
+    /// The system: `police-430100`, `police-140100`, `wechatpay`, `alipay`.
     pub system: String,
     /// Which call.
     pub operation: Operation,
@@ -182,8 +187,12 @@ fn check(staged: &Staged) -> Result<(), NotStaged> {
     let police = match staged.system.as_str() {
         "police-430100" | "police-140100" => true,
         "wechatpay" => false,
+        "alipay" => return if for_alipay(staged) { Ok(()) } else { Err(NotStaged::Combination) },
         _ => return Err(NotStaged::System),
     };
+    if matches!(staged.operation, O::Bill | O::Download) || staged.fault == Fault::Stuck {
+        return Err(NotStaged::Combination);
+    }
     let of_police =
         matches!(staged.operation, O::List | O::Detail | O::Lock | O::Release | O::Pay | O::Inquire | O::Points);
     let fits = match staged.operation {
@@ -207,7 +216,22 @@ fn for_wechatpay(fault: Fault) -> bool {
         F::ErrorAfter | F::ErrorBefore | F::Busy | F::Slow | F::Late | F::Hang | F::DropAfter | F::DropBefore => true,
         F::GarbleValue | F::GarbleCut | F::TooLong | F::Unsigned | F::BadSignature => true,
         F::Closed | F::GarbleUnmappable | F::GarbleDoctype | F::Duplicate | F::Fault | F::Abnormal => false,
-        F::Lost | F::Doubled | F::Forged | F::Probe => false,
+        F::Stuck | F::Lost | F::Doubled | F::Forged | F::Probe => false,
+    }
+}
+
+fn for_alipay(staged: &Staged) -> bool {
+    use Operation as O;
+    let of_a_call = for_wechatpay(staged.fault) || staged.fault == Fault::Fault;
+    match staged.operation {
+        O::Any | O::Order | O::Query | O::Close | O::RefundQuery | O::Bill => of_a_call,
+        O::Refund => of_a_call || staged.fault == Fault::Stuck,
+        O::Download => matches!(
+            staged.fault,
+            Fault::ErrorBefore | Fault::DropBefore | Fault::Slow | Fault::Hang | Fault::GarbleCut
+        ),
+        O::Notify => for_notify(staged.fault) && staged.fault != Fault::Probe,
+        O::List | O::Detail | O::Lock | O::Release | O::Pay | O::Inquire | O::Points | O::Certificates => false,
     }
 }
 
@@ -254,9 +278,16 @@ mod tests {
         assert_eq!(refused("police-430100", Operation::Pay, Fault::Lost, 1), NotStaged::Combination);
         assert_eq!(refused("wechatpay", Operation::Notify, Fault::Busy, 1), NotStaged::Combination);
         assert_eq!(refused("wechatpay", Operation::Notify, Fault::Lost, 0), NotStaged::Count);
+        assert_eq!(refused("wechatpay", Operation::Refund, Fault::Stuck, 1), NotStaged::Combination);
+        assert_eq!(refused("alipay", Operation::Pay, Fault::Busy, 1), NotStaged::Combination);
+        assert_eq!(refused("alipay", Operation::Notify, Fault::Probe, 1), NotStaged::Combination);
+        assert_eq!(refused("alipay", Operation::Download, Fault::BadSignature, 1), NotStaged::Combination);
+        assert_eq!(refused("alipay", Operation::Query, Fault::Stuck, 1), NotStaged::Combination);
+        faults.stage(staged("alipay", Operation::Refund, Fault::Stuck, 1)).expect("staged");
+        faults.stage(staged("alipay", Operation::Any, Fault::Fault, 1)).expect("staged");
         faults.stage(staged("wechatpay", Operation::Any, Fault::Busy, 1)).expect("staged");
         faults.stage(staged("police-140100", Operation::Any, Fault::Closed, 1)).expect("staged");
-        assert_eq!(faults.staged().len(), 2);
+        assert_eq!(faults.staged().len(), 4);
         faults.clear();
         assert!(faults.staged().is_empty());
     }

@@ -10,10 +10,11 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::faults::Faults;
 use crate::journal::{OpenError, Place};
+use crate::key_files::KeyError;
 use crate::police::office::Office;
 use crate::police::registry::{CHANGSHA, TAIYUAN};
-use crate::wechatpay::{Desk, KeyError, Keys, Pay, PayError};
-use crate::{changsha, taiyuan, wechatpay};
+use crate::wechatpay::{Desk, Keys, Pay, PayError};
+use crate::{alipay, changsha, taiyuan, wechatpay};
 
 /// Longer than the longest fault keeps a caller waiting.
 const REQUEST_SECONDS: u64 = 150;
@@ -27,6 +28,8 @@ pub struct Addresses {
     pub control: SocketAddr,
     /// WeChat Pay, HTTP.
     pub wechatpay: SocketAddr,
+    /// Alipay, HTTP.
+    pub alipay: SocketAddr,
     /// Changsha's traffic police, SOAP over HTTP.
     pub police_430100: SocketAddr,
     /// Taiyuan's traffic police, TCP.
@@ -55,8 +58,8 @@ pub enum Error {
     /// A journal cannot be opened.
     #[error("a journal of the sandbox cannot be opened")]
     Journal(#[from] OpenError),
-    /// WeChat Pay's keys cannot be used.
-    #[error("the keys of the sandbox's WeChat Pay cannot be used")]
+    /// The keys of a payment channel cannot be used.
+    #[error("the keys of a payment channel of the sandbox cannot be used")]
     Keys(#[from] KeyError),
 }
 
@@ -73,29 +76,37 @@ pub async fn start_in(config: Config, context: Context, place: Place) -> Result<
     let listeners = [
         bind(&context, &config.control.listen).await?,
         bind(&context, &config.wechatpay.listen).await?,
+        bind(&context, &config.alipay.listen).await?,
         bind(&context, &config.police_430100.listen).await?,
         bind(&context, &config.police_140100.listen).await?,
     ];
-    let [control_at, wechatpay_at, soap_at, tcp_at] = listeners;
+    let [control_at, wechatpay_at, alipay_at, soap_at, tcp_at] = listeners;
     let addresses = Addresses {
         control: control_at.1,
         wechatpay: wechatpay_at.1,
+        alipay: alipay_at.1,
         police_430100: soap_at.1,
         police_140100: tcp_at.1,
     };
     let mchids: Vec<String> = config.wechatpay.merchants.iter().map(|merchant| merchant.mchid.clone()).collect();
     let keys = Keys::load_or_create(&config.keys_dir(), &mchids, &context.ids, context.clock.now())?;
+    let apps: Vec<String> = config.alipay.apps.iter().map(|app| app.app_id.clone()).collect();
+    let alipay_dir = config.alipay_keys_dir();
+    let alipay_keys = alipay::Keys::load_or_create(&alipay_dir, &apps, &context.ids, context.clock.now())?;
     let faults = Faults::default();
     let office = |city, hours| Office::open(city, &place, context.clone(), faults.clone(), hours);
     let changsha = office(CHANGSHA, config.police_430100.hours)?;
     let taiyuan = office(TAIYUAN, config.police_140100.hours)?;
     let desk = Desk::open(config.wechatpay, keys, &place, context.clone(), faults.clone())?;
-    let control = Arc::new(Control { faults, offices: [changsha.clone(), taiyuan.clone()], desk: desk.clone() });
+    let alipay = alipay::Desk::open(config.alipay, alipay_keys, &place, context.clone(), faults.clone())?;
+    let offices = [changsha.clone(), taiyuan.clone()];
+    let control = Arc::new(Control { faults, offices, desk: desk.clone(), alipay: alipay.clone() });
 
     let soap =
         changsha::Service { office: changsha, serial: config.police_430100.interface_serial, context: context.clone() };
     serve(&context, "sandbox control", control_at.0, control::router(control.clone()));
     serve(&context, "sandbox wechatpay", wechatpay_at.0, wechatpay::router(desk));
+    serve(&context, "sandbox alipay", alipay_at.0, alipay::router(alipay));
     serve(&context, "sandbox police 430100", soap_at.0, changsha::router(Arc::new(soap)));
     let tcp = taiyuan::Service { office: taiyuan, institution: config.police_140100.institution };
     let running = taiyuan::serve(tcp_at.0, Arc::new(tcp), context.clone());
@@ -107,6 +118,11 @@ impl Running {
     /// Pays an order at the sandbox's WeChat Pay as the citizen would; returns WeChat's number of the payment.
     pub async fn pay(&self, pay: &Pay) -> Result<String, PayError> {
         self.control.desk.pay(pay).await
+    }
+
+    /// Pays an order at the sandbox's Alipay as the citizen would; returns Alipay's number of the trade.
+    pub async fn pay_alipay(&self, pay: &alipay::Pay) -> Result<String, alipay::PayError> {
+        self.control.alipay.pay(pay).await
     }
 
     /// Returns the board of staged faults.

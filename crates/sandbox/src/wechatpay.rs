@@ -13,4 +13,4 @@ mod outcome;
 pub(crate) use api::router;
 pub(crate) use desk::{Desk, SYSTEM};
 pub use desk::{Pay, PayError};
-pub use keys::{KeyError, Keys, MerchantKeys};
+pub use keys::{Keys, MerchantKeys};

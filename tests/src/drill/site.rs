@@ -68,7 +68,7 @@ impl Site {
         let ports: Vec<String> = free_ports(32)?.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut free = ports.iter();
         let mut port = || free.next().map(String::as_str).context("enough ports");
-        let systems = [port()?, port()?, port()?, port()?];
+        let systems = [port()?, port()?, port()?, port()?, port()?];
         let mut config = common(place, settings, systems)?;
         let stores = match &servers {
             None => STORES.map(|role| embedded(place, role)),
@@ -231,8 +231,8 @@ fn rests(evidence: &Evidence) -> bool {
 }
 
 /// What every process reads.
-fn common(place: &Path, settings: &str, systems: [&str; 4]) -> anyhow::Result<String> {
-    let [control, wechatpay, changsha, taiyuan] = systems;
+fn common(place: &Path, settings: &str, systems: [&str; 5]) -> anyhow::Result<String> {
+    let [control, wechatpay, alipay, changsha, taiyuan] = systems;
     let mut text = settings.to_owned();
     write!(
         text,
@@ -249,12 +249,15 @@ enabled = true
 [sandbox.at]
 control = "{control}"
 wechatpay = "{wechatpay}"
+alipay = "{alipay}"
 police_430100 = "{changsha}"
 police_140100 = "{taiyuan}"
 [sandbox.systems]
 data_dir = "{place}/outside"
 [sandbox.systems.control]
 listen = "{control}"
+[sandbox.systems.alipay]
+listen = "{alipay}"
 [sandbox.systems.police_430100]
 listen = "{changsha}"
 [sandbox.systems.police_140100]

@@ -151,7 +151,9 @@ pub(crate) fn order(order: Option<&payments::Order>, file: &File) -> OrderAnswer
     let payment = paid
         .filter(|_| !order.channel_transaction.is_empty())
         .map(|at| Payment { at, transaction: order.channel_transaction.clone() });
-    OrderAnswer::Order(OrderView { id: order.order_id.clone(), state, expires, payment, late: order.late_money })
+    let lingers = order.pay_sheet.as_ref().is_some_and(|sheet| sheet.works_until_end);
+    let late = order.late_money;
+    OrderAnswer::Order(OrderView { id: order.order_id.clone(), state, expires, payment, late, lingers })
 }
 
 /// Reads a fault of a call about an order.

@@ -182,6 +182,10 @@ fn close_step(draft: &mut Draft<'_>, answer: &OrderAnswer) {
                 if draft.case.state == State::Unknown {
                     draft.go(State::WaitingPayment, Step::Close, Actor::Payments, "NOT_CLOSED_YET", "");
                 }
+                if order.lingers {
+                    // The channel cannot confirm before the order's end: until then there is nothing for a clerk to see to.
+                    draft.end_by(order.expires.plus(draft.policy.close_within));
+                }
                 draft.again(Action::CloseOrder);
             }
             OrderState::Posted | OrderState::Refunding | OrderState::Refunded => unexpected(draft, Action::CloseOrder),

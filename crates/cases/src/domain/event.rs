@@ -76,6 +76,8 @@ pub struct OrderView {
     pub payment: Option<Payment>,
     /// What it took came after the order was closed: it is not this case's money.
     pub late: bool,
+    /// It may be payable to its end even when closing it was asked for.
+    pub lingers: bool,
 }
 
 /// What came of a call to payments about an order.

@@ -149,6 +149,8 @@ pub struct At {
     pub control: String,
     /// WeChat Pay.
     pub wechatpay: String,
+    /// Alipay.
+    pub alipay: String,
     /// The traffic police of Changsha.
     pub police_430100: String,
     /// The traffic police of Taiyuan.

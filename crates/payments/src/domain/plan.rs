@@ -46,6 +46,15 @@ pub struct Pace {
     pub quiet: Duration,
 }
 
+/// From when on a channel knows an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// As soon as its creation was answered.
+    OnceCreated,
+    /// Only when the payer opens it: before that it can be opened with the pay sheet until its end, and cannot be closed.
+    OnceOpened,
+}
+
 /// Chooses the next step of an order.
 ///
 /// A creation that may be on its way is never just forgotten: before the order's end it is sent again, so that the channel certainly
@@ -66,8 +75,23 @@ pub fn order_step(order: &Order, now: Timestamp) -> OrderStep {
 }
 
 /// Whether the channel's "not known" about an order is final.
-pub fn is_gone(order: &Order, now: Timestamp, pace: Pace) -> bool {
-    order.state == State::Creating && now >= order.terms.expire_at.plus(pace.quiet)
+///
+/// Never before the order's end and the quiet time after it. A channel that knows an order only once it was opened says so of one that
+/// the citizen still has the pay sheet of: it can be opened until the end, which the sheet tells the channel too, and whatever was opened in
+/// the last moment is known by the end of the quiet time. A channel that knows every order it has created contradicts itself when it does not
+/// know one that waits: that closes nothing.
+pub fn is_gone(order: &Order, known: Known, now: Timestamp, pace: Pace) -> bool {
+    let may_be_unknown = match order.state {
+        State::Creating => true,
+        State::Waiting => known == Known::OnceOpened,
+        State::Paid | State::Posted | State::Closed | State::Refunding | State::Refunded | State::Refused => false,
+    };
+    may_be_unknown && now >= closed_by(order, pace)
+}
+
+/// By when an order that nobody pays is closed at the latest, whatever the channel knows of it.
+pub fn closed_by(order: &Order, pace: Pace) -> Timestamp {
+    order.terms.expire_at.plus(pace.quiet)
 }
 
 /// Chooses the next step of a refund.

@@ -11,7 +11,7 @@ use runtime::Timestamp;
 use super::books;
 use super::ledger::{Account, Ledger, Merchant};
 use super::order::{Capture, Change, Happening, Order, Rule, State, Terms, TradeType};
-use super::plan::{self, OrderStep, Pace, RefundStep};
+use super::plan::{self, Known, OrderStep, Pace, RefundStep};
 use super::refund::{self, Decided, Decision, Refund, State as RefundState};
 
 const AMOUNT: i64 = 20_000;
@@ -193,10 +193,17 @@ fn the_plan_forgets_only_what_the_channel_cannot_have() {
     order.is_sent = true;
     assert_eq!(plan::order_step(&order, at(5)), OrderStep::Create, "first it must exist, then it can be closed");
     assert_eq!(plan::order_step(&order, at(1_000)), OrderStep::Query);
-    assert!(!plan::is_gone(&order, at(1_099), pace) && plan::is_gone(&order, at(1_100), pace));
+    for known in [Known::OnceCreated, Known::OnceOpened] {
+        assert!(!plan::is_gone(&order, known, at(1_099), pace) && plan::is_gone(&order, known, at(1_100), pace));
+    }
     order.state = State::Waiting;
     assert_eq!(plan::order_step(&order, at(5)), OrderStep::Close);
-    assert!(!plan::is_gone(&order, at(9_999), pace), "an order that the channel had does not vanish");
+    assert!(
+        !plan::is_gone(&order, Known::OnceCreated, at(9_999), pace),
+        "an order that the channel had does not vanish"
+    );
+    let unopened = |now| plan::is_gone(&order, Known::OnceOpened, now, pace);
+    assert!(!unopened(at(1_099)) && unopened(at(1_100)), "nobody opened it, and now nobody can");
     order.is_closing = false;
     assert_eq!(plan::order_step(&order, at(5)), OrderStep::Query);
     assert_eq!(plan::order_step(&order, at(1_000)), OrderStep::Close);

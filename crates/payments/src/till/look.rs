@@ -118,7 +118,7 @@ impl Till {
         crash::point("payments.create.after_call");
         let code = match told {
             Ok(sheet) => {
-                let sheet = convert::sheet(sheet);
+                let sheet = convert::sheet(sheet, channel.capabilities().known);
                 return self.amend(id, move |order| Ok(order.created(sheet.clone()))).await.map(Moved::to);
             }
             Err(ChannelError::Refused { code }) if is_first => {
@@ -133,7 +133,8 @@ impl Till {
                 return Ok(Moved::Failed(error));
             }
         };
-        // It cannot be created (again). How it stands decides; if an earlier call made it, there is no pay sheet, so it must end.
+        // It cannot be created (again). How it stands decides; if an earlier call made it, there is no pay sheet, so it must end. Without a
+        // sheet nobody can open it either, so "not known" is final here for every channel.
         match channel.query(&order.terms).await {
             Err(ChannelError::NotKnown) => {
                 self.amend(id, move |order| Ok(order.refused(code.clone()))).await.map(Moved::to)
@@ -162,12 +163,18 @@ impl Till {
                 self.close_there(order).await
             }
             Ok(status) => self.take(order, status).await,
-            Err(ChannelError::NotKnown) if plan::is_gone(order, self.now(), self.config.worker.pace()) => {
-                self.amend(order.terms.id, |order| Ok(order.closed())).await.map(Moved::to)
-            }
-            Err(ChannelError::NotKnown) => Ok(Moved::Nothing),
+            Err(ChannelError::NotKnown) => self.not_known(order).await,
             Err(error) => Ok(Moved::Failed(error)),
         }
+    }
+
+    /// The channel does not know an order: closes it here once that is final.
+    async fn not_known(&self, order: &Order) -> Result<Moved, Error> {
+        let known = self.channel(&order.terms.merchant.channel)?.capabilities().known;
+        if plan::is_gone(order, known, self.now(), self.config.worker.pace()) {
+            return self.amend(order.terms.id, |order| Ok(order.closed())).await.map(Moved::to);
+        }
+        Ok(Moved::Nothing)
     }
 
     fn is_over(&self, order: &Order) -> bool {
@@ -189,7 +196,7 @@ impl Till {
         }
         match channel.query(&order.terms).await {
             Ok(status) => self.take(order, status).await,
-            Err(ChannelError::NotKnown) => Ok(Moved::Nothing),
+            Err(ChannelError::NotKnown) => self.not_known(order).await,
             Err(error) => Ok(Moved::Failed(error)),
         }
     }

@@ -13,12 +13,12 @@ use runtime::Context;
 use runtime::http::HangUp;
 use serde_json::{Value, json};
 
-use super::crypto::Signer;
 use super::desk::{Desk, SYSTEM};
 use super::event::{RefundStatus, TradeType};
 use super::messages;
 use super::outcome::{self, ApiError, bad_parameter};
 use crate::faults::{Fault, HANG, Operation, Suffer};
+use crate::rsa::Signer;
 
 const SCHEME: &str = "WECHATPAY2-SHA256-RSA2048";
 /// How far a request's clock may be off.

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
 use super::book::{About, Notice};
-use super::crypto::Signer;
 use super::desk::{Desk, SYSTEM};
 use super::event::{Event, RefundStatus};
 use super::{api, messages};
 use crate::beijing;
 use crate::config::SignedBy;
 use crate::faults::{Fault, Operation};
+use crate::rsa::Signer;
 
 /// Seconds from one attempt to the next; after the last one WeChat gives up.
 const SCHEDULE: [u32; 15] =

@@ -13,6 +13,7 @@ pub(crate) async fn started(context: &Context) -> (Running, tempfile::TempDir) {
     let free = || "127.0.0.1:0".to_owned();
     config.control.listen = free();
     config.wechatpay.listen = free();
+    config.alipay.listen = free();
     config.police_430100.listen = free();
     config.police_140100.listen = free();
     (sandbox::start(config, context.clone()).await.expect("starts"), directory)

@@ -89,9 +89,11 @@ fn context(seed: u64) -> Context {
 fn config(keys: &Path) -> Config {
     let mut config = Config::default();
     config.wechatpay.keys_dir = Some(keys.into());
+    config.alipay.keys_dir = Some(keys.join("alipay"));
     for listen in [
         &mut config.control.listen,
         &mut config.wechatpay.listen,
+        &mut config.alipay.listen,
         &mut config.police_430100.listen,
         &mut config.police_140100.listen,
     ] {

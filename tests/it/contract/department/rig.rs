@@ -237,6 +237,7 @@ fn quiet(dir: &Path) -> sandbox::Config {
     for listen in [
         &mut config.control.listen,
         &mut config.wechatpay.listen,
+        &mut config.alipay.listen,
         &mut config.police_430100.listen,
         &mut config.police_140100.listen,
     ] {

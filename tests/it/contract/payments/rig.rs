@@ -9,8 +9,8 @@ use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_client::PaymentServiceClient;
 use invariants::{Call, Deed, Journals, World, check_all, inquire};
 use lastmile_tests::servers::Postgres;
-use payments::channel::wechatpay;
-use payments::config::{Channels, Merchant, Payee, Verification, Worker};
+use payments::channel::{alipay, wechatpay};
+use payments::config::{Channels, Credentials, KeyFiles, Merchant, Payee, Worker};
 use rpc::{ClientOptions, Contract, Door, Effect, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
 use runtime::Context;
 use runtime::config::Duration as Span;
@@ -20,6 +20,9 @@ use tonic::Code;
 
 pub(crate) const APP: &str = "wx5a4db0c5a4db0c51";
 /// Collects for Changsha; its callbacks are signed with the public key.
+/// The apps at Alipay, each with its seller: of the payee `traffic-430100` by the gateway, of all others by REST.
+pub(crate) const APPS: [(&str, &str); 2] =
+    [("2021000000000001", "2088000000000001"), ("2021000000000002", "2088000000000002")];
 pub(crate) const CHANGSHA: &str = "1900430100";
 /// Collects for everybody else; answers and callbacks are signed with the platform certificate.
 pub(crate) const OTHERS: &str = "1900140100";
@@ -62,6 +65,11 @@ impl Drop for Rig {
 
 impl Rig {
     pub(crate) async fn new(engine: Engine) -> Self {
+        Self::with(engine, |_| {}).await
+    }
+
+    /// One with other settings.
+    pub(crate) async fn with(engine: Engine, change: impl FnOnce(&mut payments::Config)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (service, outside) = (Context::system(), Context::system());
         let sandbox = sandbox::start(sandbox_config(dir.path()), outside.clone()).await.expect("the sandbox starts");
@@ -70,7 +78,9 @@ impl Rig {
         let db = db.with_faults(&faults);
         let listener = service.net.bind("127.0.0.1:0").await.expect("a free port");
         let callbacks = format!("http://{}", listener.local_addr());
-        let config = payments_config(dir.path(), &format!("http://{}", sandbox.addresses.wechatpay), &callbacks);
+        let channels = [sandbox.addresses.wechatpay, sandbox.addresses.alipay].map(|at| format!("http://{at}"));
+        let mut config = payments_config(dir.path(), channels, &callbacks);
+        change(&mut config);
         let mut problems = Vec::new();
         config.validate("payments", &mut problems);
         assert_eq!(problems, []);
@@ -358,6 +368,9 @@ fn sandbox_config(data_dir: &Path) -> sandbox::Config {
     config.police_430100.listen = "127.0.0.1:0".into();
     config.police_140100.listen = "127.0.0.1:0".into();
     config.wechatpay.listen = "127.0.0.1:0".into();
+    config.alipay.listen = "127.0.0.1:0".into();
+    config.alipay.notify_second = Span::from_millis(20);
+    config.alipay.apps = APPS.map(|(app_id, pid)| sandbox::App { app_id: app_id.into(), pid: pid.into() }).into();
     config.wechatpay.refund_after = Span::from_millis(100);
     config.wechatpay.notify_second = Span::from_millis(20);
     config.wechatpay.merchants = vec![merchant(CHANGSHA, SignedBy::PublicKey), merchant(OTHERS, SignedBy::Certificate)];
@@ -377,24 +390,40 @@ fn store_config(engine: Engine, dir: &Path) -> store::Config {
     }
 }
 
-fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Config {
+fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbacks: &str) -> payments::Config {
     let keys = dir.join("sandbox/wechatpay");
     let read = |file: &str| std::fs::read_to_string(keys.join(file)).expect("the sandbox made it").trim().to_owned();
     let merchant = |mch_id: &str, payee_id: &str, verification| Merchant {
         entry_point: "wechat".into(),
-        channel: wechatpay::NAME.into(),
         payee_id: payee_id.into(),
         app_id: APP.into(),
         mch_id: mch_id.into(),
-        serial: read(&format!("{mch_id}/serial_no.txt")),
-        private_key_file: keys.join(mch_id).join("private_key.pem"),
-        certificate_file: None,
-        api_v3_key_file: keys.join(mch_id).join("apiv3_key.txt"),
-        verification,
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: read(&format!("{mch_id}/serial_no.txt")),
+            private_key_file: keys.join(mch_id).join("private_key.pem"),
+            certificate_file: None,
+            api_v3_key_file: keys.join(mch_id).join("apiv3_key.txt"),
+            verification,
+        }),
     };
-    let public =
-        Verification::PublicKey { id: read("platform/public_key_id.txt"), file: keys.join("platform/public_key.pem") };
+    let public = wechatpay::Verification::PublicKey {
+        id: read("platform/public_key_id.txt"),
+        file: keys.join("platform/public_key.pem"),
+    };
     let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };
+    let alipay_keys = dir.join("sandbox/alipay");
+    let app = |(app_id, pid): &(&str, &str), payee_id: &str, api| Merchant {
+        entry_point: "alipay".into(),
+        payee_id: payee_id.into(),
+        app_id: (*app_id).into(),
+        mch_id: (*pid).into(),
+        credentials: Credentials::Alipay(alipay::Credentials {
+            api,
+            private_key_file: alipay_keys.join(app_id).join("app_private_key.pem"),
+            alipay_public_key_file: alipay_keys.join("alipay_public_key.pem"),
+            return_url: "https://city.example/back".into(),
+        }),
+    };
     let stranger = Merchant {
         entry_point: STRANGER.into(),
         app_id: "wx00000000000000ff".into(),
@@ -405,17 +434,26 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
         merchants: vec![
             stranger,
             merchant(CHANGSHA, "traffic-430100", public),
-            merchant(OTHERS, "*", Verification::PlatformCertificates),
+            merchant(OTHERS, "*", wechatpay::Verification::PlatformCertificates),
+            app(&APPS[0], "traffic-430100", alipay::Api::V2),
+            app(&APPS[1], "*", alipay::Api::V3),
         ],
         channels: Channels {
             wechatpay: wechatpay::Config {
-                base_url: base_url.into(),
+                base_url: wechatpay_url,
                 notify_base_url: callbacks.into(),
                 call_timeout: Span::from_secs(2),
                 ..wechatpay::Config::default()
             },
+            alipay: alipay::Config {
+                base_url: alipay_url,
+                notify_base_url: callbacks.into(),
+                call_timeout: Span::from_secs(2),
+                ..alipay::Config::default()
+            },
         },
         payer_key_file: dir.join("payer.key"),
+        key_files: KeyFiles::default(),
         worker: Worker {
             interval: Span::from_millis(50),
             lease: Span::from_secs(8),

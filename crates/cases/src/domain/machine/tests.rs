@@ -40,7 +40,8 @@ fn not_sent(is_final: bool) -> NotSent {
 
 fn view(state: OrderState, now: Timestamp) -> OrderAnswer {
     let payment = (state == OrderState::Paid).then(|| Payment { at: now, transaction: "4200".to_owned() });
-    OrderAnswer::Order(OrderView { id: "ord_1".to_owned(), state, expires: now.plus(secs(900)), payment, late: false })
+    let (id, expires) = ("ord_1".to_owned(), now.plus(secs(900)));
+    OrderAnswer::Order(OrderView { id, state, expires, payment, late: false, lingers: false })
 }
 
 fn refund(state: RefundState) -> Event {

@@ -8,15 +8,21 @@ use bytes::Bytes;
 use contracts::money::Currency;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use runtime::Timestamp;
 use runtime::http::Effect;
 use runtime::secret::Pii;
 use serde_json::{Value, json};
 
-use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
+use crate::channel::{
+    CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
+    wechatpay,
+};
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund};
+
+/// Whose place it takes.
+pub(super) const NAME: &str = wechatpay::NAME;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +60,14 @@ pub(super) struct Books {
     pub(super) calls: BTreeMap<Call, u32>,
     /// Payers as they arrived.
     pub(super) payers: Vec<String>,
+    /// Whether it knows an order only once its payer has opened it.
+    is_lazy: bool,
 }
 
 /// An order as the channel has it.
 pub(super) struct There {
     terms: Terms,
+    is_known: bool,
     pub(super) is_closed: bool,
     pub(super) paid: Option<Capture>,
 }
@@ -89,6 +98,19 @@ impl Played {
         self.books().calls.get(&call).copied().unwrap_or(0)
     }
 
+    /// From now on it knows an order only once its payer has opened it.
+    pub(super) fn be_lazy(&self) {
+        self.books().is_lazy = true;
+    }
+
+    /// The citizen opens an order; false when its time is over.
+    pub(super) fn open(&self, order_no: &str, at: Timestamp) -> bool {
+        let mut books = self.books();
+        let there = books.orders.get_mut(order_no).expect("the channel has it");
+        there.is_known |= at < there.terms.expire_at;
+        there.is_known
+    }
+
     /// The citizen pays; None when there is nothing (more) to pay.
     pub(super) fn pay(&self, order_no: &str, at: Timestamp) -> Option<Capture> {
         let mut books = self.books();
@@ -97,7 +119,7 @@ impl Played {
             return None;
         }
         let capture = Capture { amount: there.terms.amount, transaction: format!("tx-{order_no}"), at };
-        there.paid = Some(capture.clone());
+        (there.is_known, there.paid) = (true, Some(capture.clone()));
         Some(capture)
     }
 
@@ -176,20 +198,24 @@ impl Played {
 impl Books {
     fn create(&mut self, terms: &Terms, payer: Option<&Pii<String>>, now: Timestamp) -> Result<PaySheet, ChannelError> {
         self.payers.extend(payer.map(|payer| payer.expose().clone()));
+        let is_known = !self.is_lazy;
         let there = self.orders.entry(terms.channel_order_no.clone()).or_insert_with(|| There {
             terms: terms.clone(),
+            is_known,
             is_closed: false,
             paid: None,
         });
         if there.terms != *terms || there.is_closed || there.paid.is_some() || now >= terms.expire_at {
             return Err(ChannelError::Otherwise { code: "OUT_TRADE_NO_USED".into() });
         }
-        let jsapi = [("package".to_owned(), format!("prepay_id={}", terms.channel_order_no))].into();
-        Ok(PaySheet { trade_type: terms.trade_type, jsapi, code_url: String::new(), expire_at: terms.expire_at })
+        let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at);
+        sheet.jsapi.insert("package".to_owned(), format!("prepay_id={}", terms.channel_order_no));
+        Ok(sheet)
     }
 
     fn status(&self, terms: &Terms) -> Result<OrderStatus, ChannelError> {
-        let there = self.orders.get(&terms.channel_order_no).ok_or(ChannelError::NotKnown)?;
+        let there = self.orders.get(&terms.channel_order_no).filter(|there| there.is_known);
+        let there = there.ok_or(ChannelError::NotKnown)?;
         Ok(match &there.paid {
             Some(capture) => OrderStatus::Paid(capture.clone()),
             None if there.is_closed => OrderStatus::Closed,
@@ -198,7 +224,8 @@ impl Books {
     }
 
     fn close(&mut self, terms: &Terms) -> Result<(), ChannelError> {
-        let there = self.orders.get_mut(&terms.channel_order_no).ok_or(ChannelError::NotKnown)?;
+        let there = self.orders.get_mut(&terms.channel_order_no).filter(|there| there.is_known);
+        let there = there.ok_or(ChannelError::NotKnown)?;
         if there.paid.is_some() {
             return Err(ChannelError::Refused { code: "TRADE_ERROR".into() });
         }
@@ -241,15 +268,21 @@ impl Back {
 impl Channel for Played {
     fn capabilities(&self) -> &Capabilities {
         const CAPABILITIES: &Capabilities = &Capabilities {
-            channel: "played",
+            channel: NAME,
             trade_types: &[TradeType::Jsapi],
             currencies: &[Currency::CNY],
             amount_minor_max: 1_000_000,
             description_bytes_max: 100,
             order_life_max: Duration::from_secs(86_400),
             sheet_life: Duration::from_secs(3_600),
+            known: Known::OnceCreated,
         };
-        CAPABILITIES
+        const LAZY: &Capabilities = &Capabilities { known: Known::OnceOpened, ..*CAPABILITIES };
+        if self.books().is_lazy { LAZY } else { CAPABILITIES }
+    }
+
+    fn notify_url(&self, merchant: &str) -> String {
+        format!("http://payments/callbacks/{NAME}/{merchant}")
     }
 
     fn create<'a>(
@@ -292,5 +325,9 @@ impl Channel for Played {
         _: &'a Bytes,
     ) -> BoxFuture<'a, Result<Notice, CallbackError>> {
         async { Ok(Notice::Other) }.boxed()
+    }
+
+    fn reply(&self, _: Option<&Refusal>) -> Response<Bytes> {
+        Response::new(Bytes::new())
     }
 }

@@ -101,6 +101,21 @@ fn an_unpaid_order_expires_only_once_the_channel_has_closed_it() {
 }
 
 #[test]
+fn a_cancelled_order_that_lingers_has_until_its_end_to_be_closed() {
+    let mut story = Story::new();
+    story.until_waiting(Idempotency::Key).tell(&Event::Cancel);
+    let soon = story.case.resolve_by.expect("a deadline");
+    let OrderAnswer::Order(order) = view(OrderState::Waiting, story.now) else { unreachable!("an order") };
+    let expires = order.expires;
+    story.tell(&Event::Ordered(OrderAnswer::Order(order.clone())));
+    assert_eq!(story.case.resolve_by, Some(soon), "a channel that knows the order closes it at once");
+    story.tell(&Event::Ordered(OrderAnswer::Order(OrderView { lingers: true, ..order })));
+    story.stands(State::WaitingPayment, Some(Step::Close), Some(Action::CloseOrder));
+    assert_eq!(story.case.resolve_by, Some(expires.plus(Policy::default().close_within)));
+    story.time_out().stands(State::NeedsClerk, Some(Step::Close), Some(Action::CloseOrder));
+}
+
+#[test]
 fn money_wins_over_a_cancellation() {
     let mut story = Story::new();
     story.until_waiting(Idempotency::Key).tell(&Event::Cancel);

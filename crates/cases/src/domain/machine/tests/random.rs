@@ -64,7 +64,7 @@ impl World {
             matches!(state, OrderState::Paid | OrderState::Posted | OrderState::Refunding | OrderState::Refunded);
         let payment = took.then(|| Payment { at: self.now, transaction: "4200".to_owned() });
         let (expires, late) = (self.expires, self.late);
-        OrderAnswer::Order(OrderView { id: "ord_1".to_owned(), state, expires, payment, late })
+        OrderAnswer::Order(OrderView { id: "ord_1".to_owned(), state, expires, payment, late, lingers: false })
     }
 
     /// Turns an answer that was given into one that arrives: perhaps not at all.
