@@ -8,8 +8,10 @@ import http from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
+import { fileURLToPath } from 'node:url';
 
-const BINARY = path.join(process.env.CARGO_TARGET_DIR ?? 'target', 'debug', 'examples', 'serve');
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+const BINARY = path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug', 'examples', 'serve');
 
 export class Sandbox {
   static async start(settings = {}) {
