@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Makes target/venv with the pinned third-party clients that judge lastmile. Does nothing when it is current.
+# Makes an environment with pinned third-party clients that judge lastmile: `venv.sh [REQUIREMENTS VENV]`, by default those of `make test`
+# in target/venv. Does nothing when it is current.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-venv=target/venv
+requirements=${1:-tests/judges/requirements.txt}
+venv=${2:-target/venv}
 stamp=$venv/requirements.txt
-cmp -s tests/judges/requirements.txt "$stamp" && exit 0
+cmp -s "$requirements" "$stamp" && exit 0
 python3 -c 'import ensurepip, venv' 2>/dev/null || {
     echo "installing python3-venv"
     as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
@@ -12,5 +14,5 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || {
 }
 mkdir -p target
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/judges/requirements.txt
-cp tests/judges/requirements.txt "$stamp"
+"$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+cp "$requirements" "$stamp"

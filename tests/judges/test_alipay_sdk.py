@@ -2,7 +2,9 @@
 
 import csv
 import datetime
+import http.client
 import io
+import json
 import pathlib
 import queue
 import urllib.parse
@@ -215,6 +217,11 @@ def test_requests_that_are_not_the_apps_are_refused(sandbox, alipay, endpoint):
     mixed = requests.post(f"{alipay._gateway}?{query}&{rest}", data=f"biz_content={content}", timeout=30, headers={
         "Content-Type": "application/x-www-form-urlencoded"}).json()
     assert mixed["alipay_trade_query_response"]["out_trade_no"] == no, "some in the address, some in the form"
+    connection = http.client.HTTPConnection(sandbox.addresses[SYSTEM])
+    connection.request("GET", f"http://openapi.alipay.com/gateway.do?{signed}")
+    absolute = json.load(connection.getresponse())
+    assert absolute["alipay_trade_query_response"]["out_trade_no"] == no, "the absolute form of a request"
+    connection.close()
     twice = requests.get(f"{alipay._gateway}?{signed}&app_id={APP}", timeout=30).json()
     assert twice["error_response"]["code"] == "40002", "a parameter that is there twice"
 

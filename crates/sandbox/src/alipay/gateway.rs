@@ -40,7 +40,7 @@ impl Desk {
     pub(super) async fn gateway(self: &Arc<Self>, head: &request::Parts, body: &Bytes) -> Response<Body> {
         let query = head.uri.query().unwrap_or_default();
         let parameters = parameters(query, body);
-        let node = parameters.as_ref().map_or(Face::error(), Face::of);
+        let node = parameters.as_ref().map_or_else(|_| Face::error(), Face::of);
         let asked = parameters.and_then(|parameters| self.asked(&parameters, super::api::base(head)));
         match asked {
             Ok(asked) if matches!(asked.call, Call::Offer(Product::Wap | Product::Page)) => self.page(&asked).await,

@@ -92,10 +92,15 @@ async fn the_cast_is_listed_and_journals_are_told() {
     assert!(status == 200 && journal["event"] == "opened", "{journal}");
     assert_eq!(get("/journal/nothing").await.0, 404);
     assert!(directory.path().join("sandbox/police-140100.journal").exists());
-    let pay = format!("{control}/wechatpay/pay");
-    assert_eq!(http.control("POST", &pay, &json!({ "code_url": "weixin://nothing" })).await.0, 404);
-    assert_eq!(http.control("POST", &pay, &json!({})).await.0, 404);
-    assert_eq!(http.control("POST", &pay, &json!({ "stranger": 1 })).await.0, 400);
+    for (pay, nothing) in [("wechatpay/pay", "weixin://nothing"), ("alipay/pay", "https://qr.alipay.com/nothing")] {
+        let name = if pay.starts_with("wechatpay") { "code_url" } else { "qr_code" };
+        let pay = format!("{control}/{pay}");
+        assert_eq!(http.control("POST", &pay, &json!({ name: nothing })).await.0, 404);
+        assert_eq!(http.control("POST", &pay, &json!({})).await.0, 404);
+        assert_eq!(http.control("POST", &pay, &json!({ "stranger": 1 })).await.0, 400);
+    }
+    let (status, told) = http.control("POST", &format!("{control}/alipay/dance"), &json!({})).await;
+    assert_eq!((status, &told["error"]), (404, &json!("open, pay, close or finish")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
