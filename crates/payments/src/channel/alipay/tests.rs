@@ -150,6 +150,8 @@ fn refund() -> Refund {
         amount: fen(505),
         reason: "rejected".into(),
         created_at: now(),
+        send_by: now(),
+        is_after_settlement: false,
         version: 1,
         state: State::Requested,
         is_sent: true,
