@@ -100,9 +100,13 @@ impl Channels {
         ]
     }
 
-    /// The longest that a call to one of them takes.
+    /// The longest that a call to one that is offered takes.
     fn call_timeout(&self) -> Duration {
-        self.wechatpay.call_timeout.max(self.alipay.call_timeout)
+        let offered = [
+            (self.wechatpay.is_offered(), self.wechatpay.call_timeout),
+            (self.alipay.is_offered(), self.alipay.call_timeout),
+        ];
+        offered.into_iter().filter(|(is_offered, _)| *is_offered).map(|(_, span)| span).max().unwrap_or_default()
     }
 
     /// Whether anything can be paid.
@@ -360,6 +364,45 @@ mod tests {
             "merchants.2.mch_id",
         ];
         assert_eq!(problems(&config), expected.map(|path| format!("payments.{path}")));
+    }
+
+    #[test]
+    fn each_channel_has_credentials_of_its_own() {
+        let alipay = r#"{"channel": "alipay", "entry_point": "alipay", "payee_id": "*", "app_id": "2021000000000001",
+            "mch_id": "2088000000000001", "private_key_file": "k", "alipay_public_key_file": "p"}"#;
+        let read = |text: &str| serde_json::from_str::<Merchant>(text);
+        let merchant = read(alipay).expect("reads");
+        assert_eq!(merchant.channel(), "alipay");
+        for (known, unknown) in
+            [("\"p\"", "\"p\", \"serial\": \"AB\""), ("\"alipay\", \"entry", "\"wechatpay\", \"entry")]
+        {
+            assert!(alipay.contains(known) && read(&alipay.replacen(known, unknown, 1)).is_err(), "{unknown}");
+        }
+        let mut config = good();
+        config.merchants.push(merchant.clone());
+        // The keys of one app of a seller say nothing of another's.
+        let mut other = Merchant { app_id: "2021000000000002".into(), payee_id: "traffic-430100".into(), ..merchant };
+        if let Credentials::Alipay(credentials) = &mut other.credentials {
+            credentials.private_key_file = "other".into();
+        }
+        config.merchants.push(other.clone());
+        assert_eq!(problems(&config), [""; 0]);
+        other.app_id = "2021000000000001".into();
+        (other.entry_point, other.mch_id) = ("taobao".into(), "2088000000000001".into());
+        config.merchants.push(Merchant { mch_id: "2088-1".into(), entry_point: "weibo".into(), ..other.clone() });
+        config.merchants.push(other);
+        assert_eq!(problems(&config), ["payments.merchants.3.mch_id", "payments.merchants.4.mch_id"]);
+    }
+
+    #[test]
+    fn only_channels_that_are_offered_count() {
+        let mut config = good();
+        config.worker.lease = Duration::from_secs(20);
+        config.channels.alipay.call_timeout = Duration::from_secs(6);
+        assert_eq!(problems(&config), [""; 0]);
+        (config.channels.alipay.base_url, config.channels.alipay.notify_base_url) =
+            ("https://openapi.alipay.com".into(), "https://pay.example".into());
+        assert_eq!(problems(&config), ["payments.worker.lease"]);
     }
 
     #[test]

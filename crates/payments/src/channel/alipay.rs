@@ -1,9 +1,9 @@
 //! Alipay (支付宝), open API: the gateway (v2) and the REST form (v3).
 //!
-//! Source: opendocs.alipay.com. Requests, answers and callbacks are signed with RSA (PKCS #1 v1.5, SHA-256): in the gateway's form over sorted
-//! parameters and over the answer's node as it came, in the REST form over the lines of request and answer. `params` holds the parameters,
-//! `answer` the gateway's envelope, `rest` the headers of the REST form, `wire` the messages and what the codes mean, `notify` the
-//! callbacks, `driver` the calls. What a browser or an app opens is signed as the gateway wants it in both forms.
+//! Source: opendocs.alipay.com. Requests, answers and callbacks are signed with RSA (PKCS #1 v1.5, SHA-256): in the gateway's form over
+//! sorted parameters and over the answer's node as it came, in the REST form over the lines of request and answer. `params` holds the
+//! parameters, `answer` the gateway's envelope, `rest` the headers of the REST form, `wire` the messages and what the codes mean,
+//! `notify` the callbacks, `driver` the calls. What a browser or an app opens is signed as the gateway wants it in both forms.
 
 mod answer;
 mod driver;

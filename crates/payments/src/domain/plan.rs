@@ -77,9 +77,9 @@ pub fn order_step(order: &Order, now: Timestamp) -> OrderStep {
 /// Whether the channel's "not known" about an order is final.
 ///
 /// Never before the order's end and the quiet time after it. A channel that knows an order only once it was opened says so of one that
-/// the citizen still has the pay sheet of: it can be opened until the end, which the sheet tells the channel too, and whatever was opened in
-/// the last moment is known by the end of the quiet time. A channel that knows every order it has created contradicts itself when it does not
-/// know one that waits: that closes nothing.
+/// the citizen still has the pay sheet of: it can be opened until the end, which the sheet tells the channel too, and whatever was opened
+/// in the last moment is known by the end of the quiet time. A channel that knows every order it has created contradicts itself when it
+/// does not know one that waits: that closes nothing.
 pub fn is_gone(order: &Order, known: Known, now: Timestamp, pace: Pace) -> bool {
     let may_be_unknown = match order.state {
         State::Creating => true,

@@ -393,8 +393,8 @@ impl Alipay {
         told.status(terms, refund, self.now()).map_err(ChannelError::unusable)?
     }
 
-    /// Asks where the bill of a day, in Beijing time, can be fetched: a zip file, under an address that works for half a minute. The bill is
-    /// the seller's, whichever of its apps asks for it.
+    /// Asks where the bill of a day, in Beijing time, can be fetched: a zip file, under an address that works for half a minute. The bill
+    /// is the seller's, whichever of its apps asks for it.
     ///
     /// Errors: NotKnown while there is no bill of that day.
     pub async fn bill_address(&self, seller: &str, day: Date) -> Result<http::Uri, ChannelError> {

@@ -247,8 +247,8 @@ impl Trade {
     }
 }
 
-/// Where an order stands. A status that is not known is pending. An order is closed when its time is over unpaid, and also when all that was
-/// paid went back: then a time of payment stands beside it.
+/// Where an order stands. A status that is not known is pending. An order is closed when its time is over unpaid, and also when all that
+/// was paid went back: then a time of payment stands beside it.
 pub(super) fn stands(
     trade_status: &str,
     has_been_paid: bool,
@@ -285,8 +285,8 @@ pub(super) struct RefundTold {
 }
 
 impl RefundTold {
-    /// Whether this call moved the money, and when; Err names the field that does not fit. Without `fund_change` it moved nothing: it was done
-    /// before, or is not done yet, and a question tells.
+    /// Whether this call moved the money, and when; Err names the field that does not fit. Without `fund_change` it moved nothing: it was
+    /// done before, or is not done yet, and a question tells.
     pub(super) fn moved(self, terms: &Terms, now: Timestamp) -> Result<Option<Timestamp>, &'static str> {
         if self.out_trade_no != terms.channel_order_no {
             return Err("out_trade_no");
@@ -311,8 +311,8 @@ pub(super) struct RefundFound {
 }
 
 impl RefundFound {
-    /// What it says of `refund`; NotKnown where it has no status: then Alipay has no such refund, or could not do it, and wants to be sent it
-    /// again under the same number. Err names the field that does not fit.
+    /// What it says of `refund`; NotKnown where it has no status: then Alipay has no such refund, or could not do it, and wants to be
+    /// sent it again under the same number. Err names the field that does not fit.
     ///
     /// Alipay has no number of its own for a refund: ours is what stands in its bill.
     pub(super) fn status(
@@ -350,8 +350,8 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// What it says. `is_signed`: whether the node carries a signature that holds. What the business says is always signed; the door may refuse
-    /// somebody whom it does not know, and then has no key to sign for. Such a refusal moves no money.
+    /// What it says. `is_signed`: whether the node carries a signature that holds. What the business says is always signed; the door may
+    /// refuse somebody whom it does not know, and then has no key to sign for. Such a refusal moves no money.
     pub(super) fn result(&self, is_signed: bool) -> Result<(), ChannelError> {
         match self.code.as_str() {
             code if REFUSED_AT_THE_DOOR.contains(&code) => {
