@@ -42,6 +42,10 @@ pub enum Operation {
     RefundQuery,
     /// WeChat Pay: platform certificates.
     Certificates,
+    /// WeChat Pay: a bill.
+    Bill,
+    /// WeChat Pay: the file of a bill.
+    Download,
     /// WeChat Pay: the callback.
     Notify,
     /// Any call of the system.
@@ -73,9 +77,12 @@ pub enum Fault {
     Unsigned,
     BadSignature,
     Abnormal,
+    Stuck,
     Lost,
     Doubled,
+    Reordered,
     Forged,
+    WrongSerial,
     Probe,
 }
 
@@ -92,7 +99,7 @@ pub struct Staged {
     /// How many calls suffer it.
     #[serde(default = "once")]
     pub times: u32,
-    /// How long `slow`, `late` and a late callback wait.
+    /// How long `slow`, `late`, and a late or reordered callback wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<runtime::config::Duration>,
 }
@@ -190,7 +197,7 @@ fn check(staged: &Staged) -> Result<(), NotStaged> {
         O::Any if police => for_police(staged.fault),
         O::Any => for_wechatpay(staged.fault),
         O::Notify => !police && for_notify(staged.fault),
-        O::Refund => !police && (for_wechatpay(staged.fault) || staged.fault == Fault::Abnormal),
+        O::Refund => !police && (for_wechatpay(staged.fault) || ends_refund(staged.fault)),
         _ if of_police => police && for_police(staged.fault),
         _ => !police && for_wechatpay(staged.fault),
     };
@@ -198,7 +205,7 @@ fn check(staged: &Staged) -> Result<(), NotStaged> {
 }
 
 fn for_police(fault: Fault) -> bool {
-    !matches!(fault, Fault::Unsigned | Fault::BadSignature | Fault::Abnormal) && !only_notify(fault)
+    !matches!(fault, Fault::Unsigned | Fault::BadSignature | Fault::Abnormal | Fault::Stuck) && !only_notify(fault)
 }
 
 fn for_wechatpay(fault: Fault) -> bool {
@@ -206,9 +213,14 @@ fn for_wechatpay(fault: Fault) -> bool {
     match fault {
         F::ErrorAfter | F::ErrorBefore | F::Busy | F::Slow | F::Late | F::Hang | F::DropAfter | F::DropBefore => true,
         F::GarbleValue | F::GarbleCut | F::TooLong | F::Unsigned | F::BadSignature => true,
-        F::Closed | F::GarbleUnmappable | F::GarbleDoctype | F::Duplicate | F::Fault | F::Abnormal => false,
-        F::Lost | F::Doubled | F::Forged | F::Probe => false,
+        F::Closed | F::GarbleUnmappable | F::GarbleDoctype | F::Duplicate | F::Fault | F::Abnormal | F::Stuck => false,
+        F::Lost | F::Doubled | F::Reordered | F::Forged | F::WrongSerial | F::Probe => false,
     }
+}
+
+/// How a refund can end otherwise than well.
+fn ends_refund(fault: Fault) -> bool {
+    matches!(fault, Fault::Abnormal | Fault::Closed | Fault::Stuck)
 }
 
 fn for_notify(fault: Fault) -> bool {
@@ -216,7 +228,8 @@ fn for_notify(fault: Fault) -> bool {
 }
 
 fn only_notify(fault: Fault) -> bool {
-    matches!(fault, Fault::Lost | Fault::Doubled | Fault::Forged | Fault::Probe)
+    use Fault as F;
+    matches!(fault, F::Lost | F::Doubled | F::Reordered | F::Forged | F::WrongSerial | F::Probe)
 }
 
 #[cfg(test)]
@@ -253,6 +266,9 @@ mod tests {
         assert_eq!(refused("police-430100", Operation::Any, Fault::Unsigned, 1), NotStaged::Combination);
         assert_eq!(refused("police-430100", Operation::Pay, Fault::Lost, 1), NotStaged::Combination);
         assert_eq!(refused("wechatpay", Operation::Notify, Fault::Busy, 1), NotStaged::Combination);
+        assert_eq!(refused("wechatpay", Operation::Query, Fault::Stuck, 1), NotStaged::Combination);
+        assert_eq!(refused("wechatpay", Operation::Order, Fault::Closed, 1), NotStaged::Combination);
+        assert_eq!(refused("police-430100", Operation::Bill, Fault::Busy, 1), NotStaged::Combination);
         assert_eq!(refused("wechatpay", Operation::Notify, Fault::Lost, 0), NotStaged::Count);
         faults.stage(staged("wechatpay", Operation::Any, Fault::Busy, 1)).expect("staged");
         faults.stage(staged("police-140100", Operation::Any, Fault::Closed, 1)).expect("staged");

@@ -253,6 +253,16 @@ fn every_planted_breach_is_found() {
             let journals = it.journals.as_mut().expect("journals");
             journals.channel.push(json!({"event": "order_paid", "out_trade_no": "n9", "amount_minor": 5}));
         }),
+        ("I5", "a combined order of a stranger", |it| {
+            let parts = json!([{"out_trade_no": "n8"}, {"out_trade_no": "n9"}]);
+            let journals = it.journals.as_mut().expect("journals");
+            journals.channel.push(json!({"event": "combine_created", "out_trade_no": "w", "parts": parts}));
+        }),
+        ("I5", "a part that was paid twice", |it| {
+            let parts = json!([{"out_trade_no": "n1", "amount_minor": 20_000}]);
+            let journals = it.journals.as_mut().expect("journals");
+            journals.channel.push(json!({"event": "combine_paid", "out_trade_no": "w", "parts": parts}));
+        }),
         ("I5", "a refund that the ledger lacks", |it| it.orders[1].refunded_minor = 0),
         ("I5", "done without the department", |it| drop(department(it).remove(0))),
         ("I5", "refunded and posted", |it| department(it)[1]["state"] = json!("posted")),
