@@ -1,5 +1,5 @@
 # Thin names over cargo and scripts. `make run` and `make test` need Rust and, for test, apt.
-.PHONY: help run up down test compose-test drill bench check doc deny gen clean
+.PHONY: help run up down test judges compose-test drill bench check doc deny gen clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,9 @@ down: ## stops what `make up` started; its volumes stay
 
 test: ## everything that must hold; starts what it needs and leaves nothing running
 	tests/run.sh
+
+judges: ## third-party clients from npm against the sandbox's payment channels; their installs are too large for `make test`
+	tests/judges.sh
 
 compose-test: ## the split topology in containers on a real Docker engine, driven by the demonstration
 	deploy/compose-test.sh
