@@ -122,6 +122,7 @@ fn config() -> Config {
         mch_id: MERCHANT.into(),
         serial: "00".into(),
         private_key_file: Default::default(),
+        certificate_file: None,
         api_v3_key_file: Default::default(),
         verification: Verification::PlatformCertificates,
     };
@@ -167,6 +168,7 @@ impl Channel for AtOnce {
             description_bytes_max: 127,
             order_life_max: LIFE.saturating_mul(2),
             sheet_life: LIFE,
+            bills: &[],
         };
         &CAPABILITIES
     }

@@ -7,12 +7,15 @@
 pub mod wechatpay;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use contracts::money::Currency;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::HeaderMap;
+use jiff::civil::Date;
 use runtime::Timestamp;
 use runtime::http::Effect;
 use runtime::secret::Pii;
@@ -37,6 +40,17 @@ pub struct Capabilities {
     pub order_life_max: Duration,
     /// How long a pay sheet works.
     pub sheet_life: Duration,
+    /// Which bills it gives.
+    pub bills: &'static [BillKind],
+}
+
+/// What a channel's bill of a day lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BillKind {
+    /// Payments and refunds.
+    Trades,
+    /// What moved on the merchant's account.
+    Funds,
 }
 
 /// What the citizen's client needs to pay.
@@ -145,6 +159,17 @@ pub enum Notice {
         /// The number that the channel knows the refund by.
         channel_refund_no: String,
     },
+    /// A refund came to its end, with all that a query would say of it; to be checked against the refund.
+    RefundDecided {
+        /// The number that the channel knows the order by.
+        channel_order_no: String,
+        /// The number that the channel knows the refund by.
+        channel_refund_no: String,
+        /// What goes back, or does not, minor units of the order's currency.
+        amount_minor: i64,
+        /// How it ended.
+        decision: Decision,
+    },
     /// Something that needs nothing done.
     Other,
 }
@@ -199,6 +224,22 @@ pub trait Channel: Send + Sync {
         terms: &'a Terms,
         refund: &'a Refund,
     ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>>;
+
+    /// Fetches the bill of a day, in Beijing time, of a merchant account into `file`, unpacked and with the channel's own hash checked;
+    /// tells how many bytes it has. The file is there when the bill is whole, and readable by its owner alone: it says who paid.
+    ///
+    /// Errors: NotKnown where there is none because nothing happened on that day; NotNow while it is not made yet; Refused where the
+    /// channel does not declare such bills.
+    fn bill<'a>(
+        &'a self,
+        _merchant: &'a str,
+        _day: Date,
+        _kind: BillKind,
+        _file: &'a Path,
+    ) -> BoxFuture<'a, Result<u64, ChannelError>> {
+        let code = "BILL_NOT_OFFERED".to_owned();
+        std::future::ready(Err(ChannelError::Refused { code })).boxed()
+    }
 
     /// Verifies a callback and opens it; nothing of the body is read before its signature holds.
     fn open_callback<'a>(

@@ -1,5 +1,6 @@
-//! Payments against the sandbox's WeChat Pay, over real sockets: orders, callbacks, refunds, and everything that goes wrong.
+//! Payments against the sandbox's WeChat Pay, over real sockets: orders, callbacks, refunds, bills, and everything that goes wrong.
 
+mod bills;
 mod callbacks;
 mod faults;
 mod life;

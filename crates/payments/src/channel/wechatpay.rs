@@ -2,8 +2,9 @@
 //!
 //! Source: pay.weixin.qq.com, API v3: JSON over HTTPS, requests and answers signed with RSA (PKCS #1 v1.5, SHA-256), callbacks signed
 //! and their content sealed with AES-256-GCM. `signing` holds the signatures, `seal` the cipher, `trust` the channel's keys, `keys`
-//! the merchants', `wire` the messages, `notify` the callbacks, `driver` the calls.
+//! the merchants', `wire` the messages, `notify` the callbacks, `bill` the bills, `driver` the calls.
 
+mod bill;
 mod driver;
 mod keys;
 mod notify;
@@ -15,7 +16,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use runtime::config::{Duration, Problem};
+use runtime::config::{ByteSize, Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,10 @@ pub struct Config {
     pub call_timeout: Duration,
     /// Unused connections are closed after this; keep it below the peer's own limit.
     pub pool_idle: Duration,
+    /// For the file of a bill, from connecting to the last byte.
+    pub bill_timeout: Duration,
+    /// The largest bill, unpacked.
+    pub bill_max: ByteSize,
     /// How old downloaded platform certificates may become before they are downloaded again.
     pub certificates_refresh: Duration,
 }
@@ -55,6 +60,8 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(5),
             pool_idle: Duration::from_secs(20),
+            bill_timeout: Duration::from_secs(15 * 60),
+            bill_max: ByteSize::from_mib(8 * 1_024),
             certificates_refresh: Duration::from_secs(12 * 3_600),
         }
     }
@@ -89,6 +96,13 @@ impl Config {
         for (key, span) in [("connect_timeout", self.connect_timeout), ("call_timeout", self.call_timeout)] {
             if span.get().is_zero() || span.get() > std::time::Duration::from_secs(30) {
                 problems.push(Problem::new(format!("{path}.{key}"), "must be from 1ms to 30s"));
+            }
+        }
+        for (key, is_zero) in
+            [("bill_timeout", self.bill_timeout.get().is_zero()), ("bill_max", self.bill_max.bytes() == 0)]
+        {
+            if is_zero {
+                problems.push(Problem::new(format!("{path}.{key}"), "must be more than zero"));
             }
         }
         if self.certificates_refresh.get() < std::time::Duration::from_secs(60) {

@@ -327,7 +327,7 @@ impl Till {
     }
 
     /// Books the channel's verdict on a refund; false when the channel contradicts itself and nothing was booked.
-    async fn decide(&self, id: RefundId, decision: &Decision) -> Result<bool, Error> {
+    pub(super) async fn decide(&self, id: RefundId, decision: &Decision) -> Result<bool, Error> {
         for _ in 0..super::AMEND_TRIES_MAX {
             match self.try_decide(id, decision).await {
                 Ok(Some((order, before))) => {

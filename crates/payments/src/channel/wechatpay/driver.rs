@@ -1,6 +1,7 @@
 //! The calls: sign, send, verify, read.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use contracts::money::{AMOUNT_MINOR_MAX, Currency};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, header};
+use jiff::civil::Date;
 use runtime::http::{Client, Effect, Options};
 use runtime::secret::Pii;
 use runtime::telemetry::{Counter, Family, Labels};
@@ -20,7 +22,9 @@ use super::keys::{Account, KeyError, public_roots};
 use super::signing::{self, Signed, VerifyingKey};
 use super::trust::{self, Keys, PlatformCertificate, Trust};
 use super::{Config, NAME, wire};
-use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
+use crate::channel::{
+    BillKind, CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus,
+};
 use crate::config::Merchant;
 use crate::domain::order::{Terms, TradeType};
 use crate::domain::refund::Refund;
@@ -33,9 +37,9 @@ const DESCRIPTION_BYTES_MAX: usize = 127;
 
 /// The driver.
 pub struct WechatPay {
-    config: Config,
-    context: Context,
-    http: Client,
+    pub(super) config: Config,
+    pub(super) context: Context,
+    pub(super) http: Client,
     accounts: BTreeMap<String, Account>,
     capabilities: Capabilities,
     calls: Family<Labels, Counter>,
@@ -75,6 +79,7 @@ impl WechatPay {
                 description_bytes_max: DESCRIPTION_BYTES_MAX,
                 order_life_max: ORDER_LIFE_MAX,
                 sheet_life: SHEET_LIFE,
+                bills: &[BillKind::Trades, BillKind::Funds],
             },
         })
     }
@@ -138,7 +143,7 @@ impl WechatPay {
     }
 
     /// Sends a call and reads its verified answer.
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         call: &'static str,
         account: &Account,
@@ -217,7 +222,7 @@ impl WechatPay {
         }
     }
 
-    fn signed(
+    pub(super) fn signed(
         &self,
         account: &Account,
         method: Method,
@@ -359,6 +364,16 @@ impl Channel for WechatPay {
         self.ask_refund(terms, refund).boxed()
     }
 
+    fn bill<'a>(
+        &'a self,
+        merchant: &'a str,
+        day: Date,
+        kind: BillKind,
+        file: &'a Path,
+    ) -> BoxFuture<'a, Result<u64, ChannelError>> {
+        self.fetch_bill(merchant, day, kind, file).boxed()
+    }
+
     fn open_callback<'a>(
         &'a self,
         merchant: &'a str,
@@ -374,7 +389,7 @@ fn json(body: &impl Serialize) -> Result<String, ChannelError> {
 }
 
 /// Something went wrong before a byte was sent.
-fn unsent(what: &'static str) -> ChannelError {
+pub(super) fn unsent(what: &'static str) -> ChannelError {
     ChannelError::NoAnswer { effect: Effect::None, what, source: None }
 }
 

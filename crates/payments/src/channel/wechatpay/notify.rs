@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::driver::WechatPay;
 use super::seal::Sealed;
 use super::signing::{BadSigned, Signed};
-use super::wire::Transaction;
-use crate::channel::{CallbackError, Notice, OrderStatus};
+use super::wire::{RefundNotice, Transaction};
+use crate::channel::{CallbackError, Notice, OrderStatus, RefundStatus};
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -21,12 +21,6 @@ struct Resource {
     original_type: String,
     #[serde(flatten)]
     sealed: Sealed,
-}
-
-#[derive(Deserialize)]
-struct RefundNotice {
-    mchid: String,
-    out_refund_no: String,
 }
 
 impl WechatPay {
@@ -75,5 +69,12 @@ fn refund(plain: &[u8], merchant: &str) -> Result<Notice, CallbackError> {
     if told.mchid != merchant {
         return Err(CallbackError::Content("mchid"));
     }
-    Ok(Notice::Refund { channel_refund_no: told.out_refund_no })
+    let channel_refund_no = told.out_refund_no.clone();
+    let (channel_order_no, amount_minor) = (told.out_trade_no.clone(), told.amount.refund);
+    Ok(match told.status().map_err(CallbackError::Content)? {
+        RefundStatus::Processing { .. } => Notice::Refund { channel_refund_no },
+        RefundStatus::Decided(decision) => {
+            Notice::RefundDecided { channel_order_no, channel_refund_no, amount_minor, decision }
+        }
+    })
 }

@@ -284,6 +284,8 @@ fn refusals_say_whether_anything_may_have_happened() {
         (404, "RESOURCE_NOT_EXISTS", "not known"),
         (403, "NOTENOUGH", "not now NOTENOUGH"),
         (429, "FREQUENCY_LIMITED", "not now FREQUENCY_LIMITED"),
+        (400, "NO_STATEMENT_EXIST", "not known"),
+        (400, "STATEMENT_CREATING", "not now STATEMENT_CREATING"),
         (500, "SYSTEMERROR", "no answer Possible"),
         (502, "", "no answer Possible"),
         (404, "<html>", "no answer Possible"),
@@ -383,12 +385,11 @@ async fn signed_callbacks_about_others_or_nothing_are_told_apart() {
         ("transaction", transaction("NOTPAY"), Ok(Notice::Other)),
         ("transaction", foreign, Err("mchid")),
         ("transaction", json!({"x": 1}), Err("transaction")),
-        (
-            "refund",
-            json!({"mchid": MERCHANT, "out_refund_no": "r"}),
-            Ok(Notice::Refund { channel_refund_no: "r".into() }),
-        ),
-        ("refund", json!({"mchid": "1", "out_refund_no": "r"}), Err("mchid")),
+        ("refund", json!({"mchid": MERCHANT, "out_refund_no": "r"}), Err("refund")),
+        ("refund", refunded("mchid", "1"), Err("mchid")),
+        ("refund", refunded("success_time", "soon"), Err("success_time")),
+        ("refund", refunded("refund_id", ""), Err("refund_id")),
+        ("refund", refunded("refund_status", "SOMETHING_NEW"), Ok(Notice::Refund { channel_refund_no: "r".into() })),
         ("coupon", json!({}), Ok(Notice::Other)),
     ] {
         let body = envelope(kind, &plain);
@@ -397,6 +398,35 @@ async fn signed_callbacks_about_others_or_nothing_are_told_apart() {
             (Err(CallbackError::Content(field)), Err(expected)) => assert_eq!(field, expected),
             (found, expected) => panic!("{kind}: {found:?} instead of {expected:?}"),
         }
+    }
+}
+
+/// A refund's callback with one field changed.
+fn refunded(field: &str, value: &str) -> serde_json::Value {
+    let mut told = json!({
+        "mchid": MERCHANT, "out_trade_no": "o", "transaction_id": "4200", "out_refund_no": "r", "refund_id": "5000",
+        "refund_status": "SUCCESS", "success_time": "2018-06-08T10:34:56+08:00", "user_received_account": "支付用户零钱",
+        "amount": {"total": 20_000, "refund": 500, "payer_total": 20_000, "payer_refund": 500},
+    });
+    told[field] = value.into();
+    told
+}
+
+#[tokio::test]
+async fn a_refunds_callback_says_how_it_ended() {
+    let (driver, _dir) = driver();
+    let at = Timestamp::from_seconds_nanos(1_528_425_296, 0);
+    let failed = |code: &str| Decision::Failed { code: code.into() };
+    for (status, decision) in [
+        ("SUCCESS", Decision::Succeeded { channel_refund: "5000".into(), at }),
+        ("ABNORMAL", failed("ABNORMAL")),
+        ("CLOSED", failed("CLOSED")),
+    ] {
+        let body = envelope("refund", &refunded("refund_status", status));
+        let notice = open(&driver, MERCHANT, &signed_headers(&body), &body).await.expect("opens");
+        let (channel_order_no, channel_refund_no) = ("o".to_owned(), "r".to_owned());
+        let expected = Notice::RefundDecided { channel_order_no, channel_refund_no, amount_minor: 500, decision };
+        assert_eq!(notice, expected, "{status}");
     }
 }
 

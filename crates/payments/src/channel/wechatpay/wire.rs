@@ -12,13 +12,20 @@ use crate::domain::refund::{Decision, Refund};
 const CODE_BYTES_MAX: usize = 64;
 const CODE_URL_BYTES_MAX: usize = 512;
 
-/// Codes under which the channel says that it has no such order or refund.
-const NOT_KNOWN: [&str; 5] =
-    ["ORDERNOTEXIST", "ORDER_NOT_EXIST", "RESOURCE_NOT_EXISTS", "REFUNDNOTEXIST", "REFUND_NOT_EXISTS"];
+/// Codes under which the channel says that it has no such order, refund or bill.
+const NOT_KNOWN: [&str; 6] = [
+    "ORDERNOTEXIST",
+    "ORDER_NOT_EXIST",
+    "RESOURCE_NOT_EXISTS",
+    "REFUNDNOTEXIST",
+    "REFUND_NOT_EXISTS",
+    "NO_STATEMENT_EXIST",
+];
 /// Codes under which it says that it has the order in another state or with other parameters.
 const OTHERWISE: [&str; 5] = ["OUT_TRADE_NO_USED", "ORDER_CLOSED", "ORDERCLOSED", "ORDER_PAID", "ORDERPAID"];
 /// Codes of a passing obstacle.
-const NOT_NOW: [&str; 4] = ["FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED", "RATELIMIT_EXCEEDED", "NOTENOUGH"];
+const NOT_NOW: [&str; 5] =
+    ["FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED", "RATELIMIT_EXCEEDED", "NOTENOUGH", "STATEMENT_CREATING"];
 /// Codes that are a refusal although they come with status 500.
 const REFUSED: [&str; 1] = ["OPENID_MISMATCH"];
 
@@ -201,9 +208,44 @@ pub(super) struct RefundTold {
     amount: RefundTaken,
 }
 
+/// A refund as a callback tells it.
 #[derive(Deserialize)]
-struct RefundTaken {
-    refund: i64,
+pub(super) struct RefundNotice {
+    pub(super) mchid: String,
+    pub(super) out_trade_no: String,
+    pub(super) out_refund_no: String,
+    refund_id: String,
+    refund_status: String,
+    #[serde(default)]
+    success_time: Option<String>,
+    pub(super) amount: RefundTaken,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefundTaken {
+    pub(super) refund: i64,
+}
+
+impl RefundNotice {
+    /// What it says; Err names the field that is missing or senseless.
+    pub(super) fn status(self) -> Result<RefundStatus, &'static str> {
+        refund_status(self.refund_status, self.refund_id, self.success_time.as_deref())
+    }
+}
+
+/// How a refund stands. A status that is not known is processing.
+fn refund_status(status: String, refund_id: String, success_time: Option<&str>) -> Result<RefundStatus, &'static str> {
+    if !rpc::form::is_number(&refund_id) {
+        return Err("refund_id");
+    }
+    Ok(match status.as_str() {
+        "SUCCESS" => {
+            let at = success_time.and_then(moment).ok_or("success_time")?;
+            RefundStatus::Decided(Decision::Succeeded { channel_refund: refund_id, at })
+        }
+        "CLOSED" | "ABNORMAL" => RefundStatus::Decided(Decision::Failed { code: status }),
+        _ => RefundStatus::Processing { channel_refund: refund_id },
+    })
 }
 
 impl RefundTold {
@@ -218,18 +260,16 @@ impl RefundTold {
         if self.amount.refund != refund.amount.amount_minor() {
             return Err("amount.refund");
         }
-        if !rpc::form::is_number(&self.refund_id) {
-            return Err("refund_id");
-        }
-        Ok(match self.status.as_str() {
-            "SUCCESS" => {
-                let at = self.success_time.as_deref().and_then(moment).ok_or("success_time")?;
-                RefundStatus::Decided(Decision::Succeeded { channel_refund: self.refund_id, at })
-            }
-            "CLOSED" | "ABNORMAL" => RefundStatus::Decided(Decision::Failed { code: self.status }),
-            _ => RefundStatus::Processing { channel_refund: self.refund_id },
-        })
+        refund_status(self.status, self.refund_id, self.success_time.as_deref())
     }
+}
+
+/// Where a bill is to be had, and what it hashes to when it is unpacked.
+#[derive(Deserialize)]
+pub(super) struct BillTold {
+    pub(super) hash_type: String,
+    pub(super) hash_value: String,
+    pub(super) download_url: String,
 }
 
 #[derive(Deserialize)]

@@ -248,6 +248,7 @@ impl Channel for Played {
             description_bytes_max: 100,
             order_life_max: Duration::from_secs(86_400),
             sheet_life: Duration::from_secs(3_600),
+            bills: &[],
         };
         CAPABILITIES
     }
