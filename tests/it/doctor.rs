@@ -8,7 +8,8 @@ use lastmile::Role;
 use lastmile::doctor::{Finding, Verdict, examine};
 use lastmile_tests::servers::Postgres;
 use lastmile_tests::{Cluster, Topology};
-use payments::config::{Merchant, Verification};
+use payments::channel::wechatpay;
+use payments::config::{Credentials, Merchant};
 use rpc::{ClientOptions, Mesh, RemoteOptions};
 use runtime::Context;
 use store::cache::{self, Cache};
@@ -139,20 +140,21 @@ async fn the_ends_of_the_channels_certificates_are_told() {
     let place = tempfile::tempdir().expect("a directory");
     let keys = cluster.place().join("outside/sandbox/wechatpay/1900430100");
     let mut config = process(Role::Payments, place.path());
-    let wechatpay = &mut config.payments.channels.wechatpay;
-    wechatpay.base_url = format!("http://{}", cluster.sandbox().wechatpay);
-    wechatpay.notify_base_url.clone_from(&wechatpay.base_url);
+    let channel = &mut config.payments.channels.wechatpay;
+    channel.base_url = format!("http://{}", cluster.sandbox().wechatpay);
+    channel.notify_base_url.clone_from(&channel.base_url);
     config.payments.merchants = vec![Merchant {
         entry_point: "wechat".into(),
-        channel: "wechatpay".into(),
         payee_id: "*".into(),
         app_id: "wx5a4db0c5a4db0c51".into(),
         mch_id: "1900430100".into(),
-        serial: std::fs::read_to_string(keys.join("serial_no.txt")).expect("reads").trim().to_owned(),
-        private_key_file: keys.join("private_key.pem"),
-        certificate_file: Some(keys.join("certificate.pem")),
-        api_v3_key_file: keys.join("apiv3_key.txt"),
-        verification: Verification::PlatformCertificates,
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: std::fs::read_to_string(keys.join("serial_no.txt")).expect("reads").trim().to_owned(),
+            private_key_file: keys.join("private_key.pem"),
+            certificate_file: Some(keys.join("certificate.pem")),
+            api_v3_key_file: keys.join("apiv3_key.txt"),
+            verification: wechatpay::Verification::PlatformCertificates,
+        }),
     }];
     let (platform, own) = ("platform certificate for merchant 1900430100", "certificate of merchant 1900430100");
     let findings = look(&config).await;
@@ -164,7 +166,8 @@ async fn the_ends_of_the_channels_certificates_are_told() {
     // Another account's key opens nothing of this one's.
     let other = keys.with_file_name("1900140100").join("apiv3_key.txt");
     let merchant = config.payments.merchants.first_mut().expect("is there");
-    (merchant.api_v3_key_file, merchant.certificate_file) = (other, None);
+    let Credentials::Wechatpay(credentials) = &mut merchant.credentials;
+    (credentials.api_v3_key_file, credentials.certificate_file) = (other, None);
     let findings = look(&config).await;
     let finding = of(&findings, platform);
     assert!(finding.verdict == Verdict::Bad && finding.what.contains("sealed certificate"), "{finding}");

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use contracts::common::v1::Role;
 use lastmile_tests::simulation::{context, listen};
 use payments::channel::wechatpay;
-use payments::config::{Channels, Merchant, Payee, Verification};
+use payments::config::{Channels, Credentials, Merchant, Payee};
 use rpc::jose::SigningKey;
 use rpc::keyring::{KeyRing, Options, OwnKey};
 use rpc::stack::{Door, RetryOptions, ServerOptions};
@@ -280,18 +280,19 @@ fn merchant(ground: &Ground, (number, payee): &(&str, &str)) -> anyhow::Result<M
     let text = |file: PathBuf| anyhow::Ok(std::fs::read_to_string(file)?.trim().to_owned());
     Ok(Merchant {
         entry_point: "wechat".to_owned(),
-        channel: wechatpay::NAME.to_owned(),
         payee_id: (*payee).to_owned(),
         app_id: APP.to_owned(),
         mch_id: (*number).to_owned(),
-        serial: text(own.join("serial_no.txt"))?,
-        private_key_file: own.join("private_key.pem"),
-        certificate_file: None,
-        api_v3_key_file: own.join("apiv3_key.txt"),
-        verification: Verification::PublicKey {
-            id: text(platform.join("public_key_id.txt"))?,
-            file: platform.join("public_key.pem"),
-        },
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: text(own.join("serial_no.txt"))?,
+            private_key_file: own.join("private_key.pem"),
+            certificate_file: None,
+            api_v3_key_file: own.join("apiv3_key.txt"),
+            verification: wechatpay::Verification::PublicKey {
+                id: text(platform.join("public_key_id.txt"))?,
+                file: platform.join("public_key.pem"),
+            },
+        }),
     })
 }
 

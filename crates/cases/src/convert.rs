@@ -91,12 +91,15 @@ pub(crate) fn ask(request: pb::OpenCaseRequest) -> Result<Ask, Vec<Violation>> {
     let trade_type = match payments::TradeType::try_from(pay.trade_type) {
         Ok(payments::TradeType::Jsapi) => Some(TradeType::Jsapi),
         Ok(payments::TradeType::Native) => Some(TradeType::Native),
+        Ok(payments::TradeType::App) => Some(TradeType::App),
+        Ok(payments::TradeType::H5) => Some(TradeType::H5),
+        Ok(payments::TradeType::Web) => Some(TradeType::Web),
         Ok(payments::TradeType::Unspecified) | Err(_) => None,
     };
-    check.expect(trade_type.is_some(), "pay.trade_type", "must be JSAPI or NATIVE");
+    check.expect(trade_type.is_some(), "pay.trade_type", "must be one of the contract's");
     let payer_fits = match trade_type {
         Some(TradeType::Jsapi) => form::is_payer(&pay.payer_reference),
-        Some(TradeType::Native) => pay.payer_reference.is_empty(),
+        Some(_) => pay.payer_reference.is_empty(),
         None => true,
     };
     let rule = "must be 1 to 128 bytes without control characters for JSAPI, and empty otherwise";
@@ -387,6 +390,17 @@ mod tests {
         };
         let (jsapi, native) = (payments::TradeType::Jsapi, payments::TradeType::Native);
         assert!(fields(jsapi, &"o".repeat(128)).is_empty() && fields(native, "").is_empty());
+        for (theirs, ours) in [
+            (payments::TradeType::App, TradeType::App),
+            (payments::TradeType::H5, TradeType::H5),
+            (payments::TradeType::Web, TradeType::Web),
+        ] {
+            let mut asked = request();
+            let Some(pb::open_case_request::Action::Pay(pay)) = &mut asked.action else { unreachable!("a payment") };
+            pay.trade_type = theirs.into();
+            assert_eq!(ask(asked).expect("sound").trade_type, ours);
+            assert_eq!(fields(theirs, "o"), ["pay.payer_reference"]);
+        }
         for (trade_type, payer) in [(jsapi, ""), (jsapi, "o\n"), (jsapi, &"o".repeat(129)), (native, "o")] {
             assert_eq!(fields(trade_type, payer), ["pay.payer_reference"], "{trade_type:?} {payer:?}");
         }

@@ -197,6 +197,9 @@ impl Peers {
         let trade_type = match about.trade_type {
             TradeType::Jsapi => payments::TradeType::Jsapi,
             TradeType::Native => payments::TradeType::Native,
+            TradeType::App => payments::TradeType::App,
+            TradeType::H5 => payments::TradeType::H5,
+            TradeType::Web => payments::TradeType::Web,
         };
         let pay_until = file.case.pay_until.ok_or(Error::Corrupt("pay_until"))?;
         let request = payments::CreateOrderRequest {

@@ -69,11 +69,7 @@ fn lacking(config: &Config) -> Vec<&'static str> {
     let lacking = [
         needs(Role::Identity, config.identity.entry_points.is_empty(), "no super app may ask (identity.entry_points)"),
         needs(Role::Adapter, config.adapter.profiles.is_empty(), "no department can be reached (adapter.profiles)"),
-        needs(
-            Role::Payments,
-            !config.payments.channels.wechatpay.is_offered(),
-            "nothing can be paid (payments.channels.wechatpay)",
-        ),
+        needs(Role::Payments, !config.payments.channels.is_any_offered(), "nothing can be paid (payments.channels)"),
     ];
     lacking.into_iter().flatten().collect()
 }

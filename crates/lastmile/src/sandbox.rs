@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use adapter::Endpoint;
 use anyhow::Context as _;
-use payments::config::{Merchant, Payee, Verification};
+use payments::channel::wechatpay;
+use payments::config::{Credentials, Merchant, Payee};
 use sandbox::Keys;
 
 use crate::Config;
 use crate::config::At;
 
-/// The super app of the sandbox's merchants, and the channel.
+/// The super app of the sandbox's merchants at WeChat Pay.
 const ENTRY_POINT: &str = "wechat";
-const CHANNEL: &str = "wechatpay";
 
 /// Who is paid in the sandbox, as the catalogue names them, each with a merchant number at the simulated WeChat Pay.
 const PAYEES: [(&str, &str, &str); 2] = [
@@ -50,14 +50,14 @@ pub(crate) fn at(addresses: &sandbox::Addresses) -> At {
 /// Errors: a key file of the sandbox that is not there or cannot be read.
 pub(crate) fn wire_payments(config: &Config, callbacks_at: SocketAddr) -> anyhow::Result<payments::Config> {
     let mut wired = config.payments.clone();
-    let wechatpay = &mut wired.channels.wechatpay;
-    if wechatpay.is_offered() {
+    let channel = &mut wired.channels.wechatpay;
+    if channel.is_offered() {
         return Ok(wired);
     }
     let directory = config.sandbox.systems.keys_dir();
-    wechatpay.base_url = format!("http://{}", config.sandbox.at.wechatpay);
-    if wechatpay.notify_base_url.is_empty() {
-        wechatpay.notify_base_url = format!("http://{}", crate::health::reachable_text(&callbacks_at.to_string()));
+    channel.base_url = format!("http://{}", config.sandbox.at.wechatpay);
+    if channel.notify_base_url.is_empty() {
+        channel.notify_base_url = format!("http://{}", crate::health::reachable_text(&callbacks_at.to_string()));
     }
     for (payee_id, name, mchid) in PAYEES {
         if !wired.payees.iter().any(|payee| payee.payee_id == payee_id) {
@@ -80,18 +80,19 @@ fn merchant(directory: &Path, payee_id: &str, mchid: &str, app_id: &str) -> anyh
     let (own, platform) = (directory.join(mchid), directory.join("platform"));
     Ok(Merchant {
         entry_point: ENTRY_POINT.to_owned(),
-        channel: CHANNEL.to_owned(),
         payee_id: payee_id.to_owned(),
         app_id: app_id.to_owned(),
         mch_id: mchid.to_owned(),
-        serial: text(own.join("serial_no.txt"))?,
-        private_key_file: own.join("private_key.pem"),
-        certificate_file: Some(own.join("certificate.pem")),
-        api_v3_key_file: own.join("apiv3_key.txt"),
-        verification: Verification::PublicKey {
-            id: text(platform.join("public_key_id.txt"))?,
-            file: platform.join("public_key.pem"),
-        },
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: text(own.join("serial_no.txt"))?,
+            private_key_file: own.join("private_key.pem"),
+            certificate_file: Some(own.join("certificate.pem")),
+            api_v3_key_file: own.join("apiv3_key.txt"),
+            verification: wechatpay::Verification::PublicKey {
+                id: text(platform.join("public_key_id.txt"))?,
+                file: platform.join("public_key.pem"),
+            },
+        }),
     })
 }
 

@@ -1,6 +1,5 @@
 //! The till alone, for `bench/ledger.sh`: orders and captures go the way that calls and callbacks go, to a channel that answers at once.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +10,17 @@ use contracts::money::{Currency, Money};
 use contracts::payments::v1 as pb;
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use prost::Message;
 use runtime::Context;
 use runtime::secret::Pii;
 use store::Db;
 use tokio::time::Instant;
 
-use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
-use crate::config::{Config, Merchant, Payee, Verification};
+use crate::channel::{
+    CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus, Refusal, wechatpay,
+};
+use crate::config::{Config, Credentials, Merchant, Payee};
 use crate::convert::CreateAsk;
 use crate::domain::ledger;
 use crate::domain::order::{Capture, Terms, TradeType};
@@ -28,7 +29,8 @@ use crate::repo::requests::{Key, Method};
 use crate::till::Till;
 use crate::vault::Vault;
 
-const CHANNEL: &str = "at-once";
+/// The channel that is played.
+const CHANNEL: &str = wechatpay::NAME;
 const MERCHANT: &str = "1900000001";
 const APP: &str = "wx0";
 const PAYEE: &str = "traffic-430100";
@@ -59,7 +61,7 @@ pub struct Measured {
 pub async fn run(db: &Db, context: &Context, dir: &Path, clients: usize, orders: usize) -> anyhow::Result<Measured> {
     db.migrate(crate::MIGRATIONS).await?;
     let vault = Vault::open(&dir.join("payer.key"), context.ids.clone())?;
-    let channels = vec![Arc::new(AtOnce) as Arc<dyn Channel>];
+    let channels: Vec<Arc<dyn Channel>> = vec![Arc::new(AtOnce)];
     let till = Arc::new(Till::new(config(), context.clone(), db.clone(), channels, Some(vault))?);
     let each = orders.div_ceil(clients.max(1));
     let run = context.ids.hex(8);
@@ -116,15 +118,16 @@ fn sorted(calls: impl Iterator<Item = Duration>) -> Vec<Duration> {
 fn config() -> Config {
     let merchant = Merchant {
         entry_point: "wechat".into(),
-        channel: CHANNEL.into(),
         payee_id: "*".into(),
         app_id: APP.into(),
         mch_id: MERCHANT.into(),
-        serial: "00".into(),
-        private_key_file: Default::default(),
-        certificate_file: None,
-        api_v3_key_file: Default::default(),
-        verification: Verification::PlatformCertificates,
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: "00".into(),
+            private_key_file: Default::default(),
+            certificate_file: None,
+            api_v3_key_file: Default::default(),
+            verification: wechatpay::Verification::PlatformCertificates,
+        }),
     };
     let payee = Payee { payee_id: PAYEE.into(), name: "Changsha traffic police".into() };
     Config { payees: vec![payee], merchants: vec![merchant], ..Config::default() }
@@ -173,18 +176,18 @@ impl Channel for AtOnce {
         &CAPABILITIES
     }
 
+    fn notify_url(&self, merchant: &str) -> String {
+        format!("http://payments/callbacks/{CHANNEL}/{merchant}")
+    }
+
     fn create<'a>(
         &'a self,
         terms: &'a Terms,
         _: Option<&'a Pii<String>>,
     ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
         let package = format!("prepay_id=wx{}", terms.channel_order_no);
-        let sheet = PaySheet {
-            trade_type: TradeType::Jsapi,
-            jsapi: BTreeMap::from([("package".to_owned(), package)]),
-            code_url: String::new(),
-            expire_at: terms.expire_at,
-        };
+        let mut sheet = PaySheet::empty(TradeType::Jsapi, terms.expire_at);
+        sheet.jsapi.insert("package".to_owned(), package);
         async move { Ok(sheet) }.boxed()
     }
 
@@ -211,5 +214,9 @@ impl Channel for AtOnce {
         _: &'a Bytes,
     ) -> BoxFuture<'a, Result<Notice, CallbackError>> {
         async { Ok(Notice::Other) }.boxed()
+    }
+
+    fn reply(&self, _: Option<&Refusal>) -> Response<Bytes> {
+        Response::new(Bytes::new())
     }
 }

@@ -6,6 +6,12 @@
 
 pub mod wechatpay;
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the drivers take it up next"))]
+mod keyfiles;
+mod keys;
+
+pub use keys::{BadKey, KeyError};
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +20,7 @@ use bytes::Bytes;
 use contracts::money::Currency;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, Response, StatusCode};
 use jiff::civil::Date;
 use runtime::Timestamp;
 use runtime::http::Effect;
@@ -58,12 +64,30 @@ pub enum BillKind {
 pub struct PaySheet {
     /// How.
     pub trade_type: TradeType,
-    /// Parameters of the super app's pay call, by its own names.
+    /// Parameters of the pay call, by its own names.
     pub jsapi: BTreeMap<String, String>,
     /// Content of the QR code.
     pub code_url: String,
+    /// Address that the browser opens.
+    pub page_url: String,
+    /// Signed string for the channel's SDK.
+    pub order_string: String,
     /// When it stops working.
     pub expire_at: Timestamp,
+}
+
+impl PaySheet {
+    /// A sheet that a driver still has to fill in.
+    pub fn empty(trade_type: TradeType, expire_at: Timestamp) -> Self {
+        Self {
+            trade_type,
+            jsapi: BTreeMap::new(),
+            code_url: String::new(),
+            page_url: String::new(),
+            order_string: String::new(),
+            expire_at,
+        }
+    }
 }
 
 /// What the channel says of an order.
@@ -197,10 +221,24 @@ pub enum CallbackError {
     Key(#[source] ChannelError),
 }
 
+/// Why a callback is not acknowledged; each channel hears it in its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// As HTTP has it.
+    pub status: StatusCode,
+    /// A code of ours.
+    pub code: &'static str,
+    /// For people.
+    pub message: &'static str,
+}
+
 /// One channel.
 pub trait Channel: Send + Sync {
     /// What it offers.
     fn capabilities(&self) -> &Capabilities;
+
+    /// Where it reports what became of a merchant's orders.
+    fn notify_url(&self, merchant: &str) -> String;
 
     /// Creates an order, or repeats its creation unchanged: the channel knows it by its number and has it once.
     fn create<'a>(
@@ -248,4 +286,7 @@ pub trait Channel: Send + Sync {
         headers: &'a HeaderMap,
         body: &'a Bytes,
     ) -> BoxFuture<'a, Result<Notice, CallbackError>>;
+
+    /// Answers a callback: without a refusal it is acknowledged, and the channel need not send it again.
+    fn reply(&self, refusal: Option<&Refusal>) -> Response<Bytes>;
 }

@@ -27,6 +27,8 @@ pub struct Config {
     /// Holds the 32 bytes under which payer references are kept until the channel has them; made when it is missing;
     /// below the data directory unless absolute.
     pub payer_key_file: PathBuf,
+    /// How key files that are replaced are taken up.
+    pub key_files: KeyFiles,
     /// How open orders and refunds are followed.
     pub worker: Worker,
     /// How long a call waits for a channel's answer to what another call, or an earlier one, began.
@@ -45,44 +47,35 @@ pub struct Payee {
 
 /// A merchant account at a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Merchant {
     /// The super app it serves, such as `wechat`.
     pub entry_point: String,
-    /// The channel, such as `wechatpay`.
-    pub channel: String,
     /// The payee it collects for, or `*`.
     pub payee_id: String,
     /// The channel's id of the super app's account.
     pub app_id: String,
     /// The channel's number of the merchant.
     pub mch_id: String,
-    /// The serial number of the merchant's certificate, hexadecimal.
-    pub serial: String,
-    /// The merchant's private key, PEM, readable by its owner alone.
-    pub private_key_file: PathBuf,
-    /// The merchant's certificate, PEM. Nothing is signed with it; `doctor` says by it when the account's key ends.
-    #[serde(default)]
-    pub certificate_file: Option<PathBuf>,
-    /// The merchant's APIv3 key, 32 bytes, readable by its owner alone.
-    pub api_v3_key_file: PathBuf,
-    /// How the channel's signatures are verified.
-    pub verification: Verification,
+    /// The channel, and what is signed and verified with there.
+    #[serde(flatten)]
+    pub credentials: Credentials,
 }
 
-/// How a channel's signatures are verified.
+/// The channel of a merchant account, and what is signed and verified with there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Verification {
-    /// With platform certificates, downloaded and renewed by the driver.
-    PlatformCertificates,
-    /// With one public key.
-    PublicKey {
-        /// Its id, `PUB_KEY_ID_…`.
-        id: String,
-        /// The key, PEM.
-        file: PathBuf,
-    },
+#[serde(tag = "channel", rename_all = "lowercase")]
+pub enum Credentials {
+    /// WeChat Pay.
+    Wechatpay(wechatpay::Credentials),
+}
+
+impl Merchant {
+    /// The channel's name.
+    pub fn channel(&self) -> &'static str {
+        match self.credentials {
+            Credentials::Wechatpay(_) => wechatpay::NAME,
+        }
+    }
 }
 
 /// The channels.
@@ -91,6 +84,39 @@ pub enum Verification {
 pub struct Channels {
     /// WeChat Pay.
     pub wechatpay: wechatpay::Config,
+}
+
+impl Channels {
+    /// Every channel that is served, with where it is reached; none where it is not offered.
+    pub fn addresses(&self) -> [(&'static str, Option<&str>); 1] {
+        [(wechatpay::NAME, self.wechatpay.is_offered().then_some(self.wechatpay.base_url.as_str()))]
+    }
+
+    /// The longest that a call to one of them takes.
+    fn call_timeout(&self) -> Duration {
+        self.wechatpay.call_timeout
+    }
+
+    /// Whether anything can be paid.
+    pub fn is_any_offered(&self) -> bool {
+        self.addresses().iter().any(|(_, address)| address.is_some())
+    }
+}
+
+/// How the keys of merchants and channels are replaced without a restart: by new files under the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyFiles {
+    /// How often a file that is in use is looked at.
+    pub look_every: Duration,
+    /// How long the key that was replaced still verifies.
+    pub overlap: Duration,
+}
+
+impl Default for KeyFiles {
+    fn default() -> Self {
+        Self { look_every: Duration::from_secs(5), overlap: Duration::from_secs(24 * 3_600) }
+    }
 }
 
 /// How open orders and refunds are followed.
@@ -118,6 +144,7 @@ impl Default for Config {
             merchants: Vec::new(),
             channels: Channels::default(),
             payer_key_file: "keys/payments/payer.key".into(),
+            key_files: KeyFiles::default(),
             worker: Worker::default(),
             answer_timeout: Duration::from_secs(8),
         }
@@ -160,7 +187,7 @@ impl Worker {
         // A step makes three calls at most (send, ask, and a download of certificates).
         if self.lease.get() < call_timeout.get().saturating_mul(4) {
             let problem = Problem::new(format!("{path}.lease"), "is too short: a step would lose it while it waits");
-            problems.push(problem.hint("make it at least four times channels.wechatpay.call_timeout"));
+            problems.push(problem.hint("make it at least four times the call_timeout of every channel"));
         }
     }
 }
@@ -169,9 +196,12 @@ impl Config {
     /// Notes everything that is wrong, each under its dotted path below `path`.
     pub fn validate(&self, path: &str, problems: &mut Vec<Problem>) {
         self.channels.wechatpay.validate(&format!("{path}.channels.wechatpay"), problems);
-        self.worker.validate(&format!("{path}.worker"), self.channels.wechatpay.call_timeout, problems);
+        self.worker.validate(&format!("{path}.worker"), self.channels.call_timeout(), problems);
         if self.payer_key_file.as_os_str().is_empty() && !self.merchants.is_empty() {
             problems.push(Problem::new(format!("{path}.payer_key_file"), "is required where there are merchants"));
+        }
+        if self.key_files.look_every.get().is_zero() {
+            problems.push(Problem::new(format!("{path}.key_files.look_every"), "must be more than zero"));
         }
         if self.answer_timeout.get().is_zero() {
             problems.push(Problem::new(format!("{path}.answer_timeout"), "must be more than zero"));
@@ -197,27 +227,20 @@ impl Config {
         for (index, merchant) in self.merchants.iter().enumerate() {
             let path = format!("{path}.merchants.{index}");
             let mut note = |key: &str, message: &str| problems.push(Problem::new(format!("{path}.{key}"), message));
-            if merchant.channel != wechatpay::NAME {
-                note("channel", "is not a channel that is served: wechatpay");
-            }
             if merchant.payee_id != ANY_PAYEE && !payees.contains(merchant.payee_id.as_str()) {
                 note("payee_id", "is neither '*' nor in the list of payees");
             }
-            if !routes.insert((&merchant.entry_point, &merchant.channel, &merchant.payee_id)) {
+            if !routes.insert((&merchant.entry_point, merchant.channel(), &merchant.payee_id)) {
                 note("entry_point", "another merchant account has the same entry point, channel and payee");
             }
             if merchant.entry_point.is_empty() || !rpc::form::is_number(&merchant.app_id) {
                 note("app_id", "must be 1 to 64 characters of printable ASCII, and the entry point not empty");
             }
-            if !is_number(&merchant.mch_id) {
-                note("mch_id", "must be 8 to 10 digits");
+            match &merchant.credentials {
+                Credentials::Wechatpay(credentials) => credentials.validate(&merchant.mch_id, &mut note),
             }
-            if merchant.serial.is_empty() || !merchant.serial.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                note("serial", "must be hexadecimal digits");
-            }
-            let files =
-                (&merchant.serial, &merchant.private_key_file, &merchant.api_v3_key_file, &merchant.verification);
-            if *keys.entry((&merchant.channel, &merchant.mch_id)).or_insert(files) != files {
+            let account = (merchant.channel(), &merchant.mch_id);
+            if *keys.entry(account).or_insert(&merchant.credentials) != &merchant.credentials {
                 note("mch_id", "the same merchant account stands elsewhere with other keys");
             }
         }
@@ -227,7 +250,7 @@ impl Config {
     pub(crate) fn merchant(&self, entry_point: &str, channel: &str, payee_id: &str) -> Option<&Merchant> {
         let of = |payee: &str| {
             self.merchants.iter().find(|merchant| {
-                merchant.entry_point == entry_point && merchant.channel == channel && merchant.payee_id == payee
+                merchant.entry_point == entry_point && merchant.channel() == channel && merchant.payee_id == payee
             })
         };
         of(payee_id).or_else(|| of(ANY_PAYEE))
@@ -237,10 +260,6 @@ impl Config {
     pub(crate) fn has_payee(&self, payee_id: &str) -> bool {
         self.payees.iter().any(|payee| payee.payee_id == payee_id)
     }
-}
-
-fn is_number(text: &str) -> bool {
-    (8..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -273,10 +292,19 @@ mod tests {
         assert_eq!(problems(&Config::default()), [""; 0], "payments without a channel is allowed");
         let notify = good().channels.wechatpay.notify_url("1900000001");
         assert_eq!(notify, "https://pay.example/x/callbacks/wechatpay/1900000001");
-        for (known, unknown) in [("\"by\"", "\"bye\""), ("\"serial\"", "\"seriall\""), ("platform_cert", "other_cert")]
-        {
-            assert!(serde_json::from_str::<Config>(&GOOD.replace(known, unknown)).is_err(), "{unknown}");
+        for (known, unknown) in [
+            ("\"by\"", "\"bye\""),
+            ("\"serial\"", "\"seriall\""),
+            ("platform_cert", "other_cert"),
+            ("\"wechatpay\", \"payee_id\"", "\"otherpay\", \"payee_id\""),
+            ("\"serial\": \"AB\"", "\"serial\": \"AB\", \"more\": \"x\""),
+        ] {
+            let text = GOOD.replace(known, unknown);
+            assert!(text != GOOD && serde_json::from_str::<Config>(&text).is_err(), "{unknown}");
         }
+        let written = serde_json::to_value(good()).expect("writes");
+        assert_eq!(written["merchants"][0]["channel"], "wechatpay");
+        assert_eq!(serde_json::from_value::<Config>(written).expect("reads back"), good());
     }
 
     #[test]
@@ -288,9 +316,14 @@ mod tests {
         config.payer_key_file = PathBuf::new();
         config.worker.lease = Duration::from_secs(10);
         let mut other = config.merchants[0].clone();
-        (other.channel, other.mch_id, other.serial) = ("alipay".into(), "19".into(), "XY".into());
-        (other.payee_id, other.app_id) = ("nobody".into(), String::new());
-        let same = Merchant { serial: "CD".into(), ..config.merchants[0].clone() };
+        let with_serial = |merchant: &mut Merchant, serial: &str| {
+            let Credentials::Wechatpay(credentials) = &mut merchant.credentials;
+            credentials.serial = serial.into();
+        };
+        (other.payee_id, other.app_id, other.mch_id) = ("nobody".into(), String::new(), "19".into());
+        with_serial(&mut other, "XY");
+        let mut same = config.merchants[0].clone();
+        with_serial(&mut same, "CD");
         config.merchants.extend([other, same]);
         let expected = [
             "channels.wechatpay.notify_base_url",
@@ -298,7 +331,6 @@ mod tests {
             "payer_key_file",
             "payees.1.payee_id",
             "payees.2.payee_id",
-            "merchants.1.channel",
             "merchants.1.payee_id",
             "merchants.1.app_id",
             "merchants.1.mch_id",

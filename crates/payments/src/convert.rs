@@ -140,11 +140,12 @@ pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<Cr
     let trade_type = match request.trade_type() {
         pb::TradeType::Jsapi => Some(TradeType::Jsapi),
         pb::TradeType::Native => Some(TradeType::Native),
-        pb::TradeType::Unspecified => {
-            check.note("trade_type", "must be one of the contract's");
-            None
-        }
+        pb::TradeType::App => Some(TradeType::App),
+        pb::TradeType::H5 => Some(TradeType::H5),
+        pb::TradeType::Web => Some(TradeType::Web),
+        pb::TradeType::Unspecified => None,
     };
+    check.demand("trade_type", trade_type.is_some(), "must be one of the contract's");
     let payer = Some(request.payer_reference).filter(|payer| !payer.is_empty());
     check.demand(
         "payer_reference",
@@ -343,12 +344,17 @@ pub(crate) fn sheet(sheet: PaySheet) -> Vec<u8> {
     let trade_type = match sheet.trade_type {
         TradeType::Jsapi => pb::TradeType::Jsapi,
         TradeType::Native => pb::TradeType::Native,
+        TradeType::App => pb::TradeType::App,
+        TradeType::H5 => pb::TradeType::H5,
+        TradeType::Web => pb::TradeType::Web,
     };
     let sheet = pb::PaySheet {
         trade_type: trade_type.into(),
         jsapi: sheet.jsapi,
         code_url: sheet.code_url,
         expire_time: Some(time::to_proto(sheet.expire_at)),
+        page_url: sheet.page_url,
+        order_string: sheet.order_string,
     };
     sheet.encode_to_vec()
 }

@@ -41,8 +41,8 @@ pub use error::{Error, REASONS};
 pub use repo::MIGRATIONS;
 pub use service::Service;
 
-use channel::wechatpay::{KeyError, PlatformCertificate, WechatPay};
-use channel::{Channel, ChannelError};
+use channel::wechatpay::{PlatformCertificate, WechatPay};
+use channel::{Channel, ChannelError, KeyError};
 use till::Till;
 use vault::{Vault, VaultError};
 

@@ -37,6 +37,12 @@ pub(crate) enum TradeType {
     Jsapi,
     /// A QR code.
     Native,
+    /// In a native app.
+    App,
+    /// In a phone's browser.
+    H5,
+    /// In a desktop browser.
+    Web,
 }
 
 codes! {
@@ -82,7 +88,7 @@ codes! {
     Ending { Rejected = "REJECTED", Expired = "EXPIRED", Cancelled = "CANCELLED" }
     Idempotency { Key = "KEY", ByBill = "BY_BILL", None = "NONE" }
     Decision { DepartmentDidIt = "DEPARTMENT_DID_IT", SendAgain = "SEND_AGAIN", Refund = "REFUND" }
-    TradeType { Jsapi = "JSAPI", Native = "NATIVE" }
+    TradeType { Jsapi = "JSAPI", Native = "NATIVE", App = "APP", H5 = "H5", Web = "WEB" }
 }
 
 #[cfg(test)]

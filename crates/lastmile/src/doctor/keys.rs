@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use identity::registry::Registry;
 use payments::channel::ChannelError;
-use payments::channel::wechatpay::PlatformCertificate;
-use payments::config::{Merchant, Verification};
+use payments::channel::wechatpay::{self, PlatformCertificate, Verification};
+use payments::config::{Credentials, Merchant};
 use runtime::{Context, Timestamp};
 
 use super::certificates::{self, Span};
@@ -125,10 +125,12 @@ async fn merchants(config: &Config, context: &Context) -> Vec<Finding> {
     let mut findings =
         vec![Finding::good("keys of merchants", format!("those of {count} merchant accounts can be used"))];
     let now = context.clock.now();
-    let accounts: BTreeMap<&str, &Merchant> =
-        payments.merchants.iter().map(|merchant| (merchant.mch_id.as_str(), merchant)).collect();
-    for (number, merchant) in accounts {
-        findings.extend(of_merchant(number, merchant, now));
+    let accounts: BTreeMap<(&str, &str), &Merchant> =
+        payments.merchants.iter().map(|merchant| ((merchant.channel(), merchant.mch_id.as_str()), merchant)).collect();
+    for ((_, number), merchant) in accounts {
+        match &merchant.credentials {
+            Credentials::Wechatpay(credentials) => findings.extend(of_merchant(number, credentials, now)),
+        }
     }
     match payments::platform_certificates(&payments, context).await {
         Ok(asked) => {
@@ -149,12 +151,13 @@ fn with_simulated(config: &Config) -> payments::Config {
     callbacks.and_then(|at| sandbox::wire_payments(&config, at).ok()).unwrap_or(config.payments)
 }
 
-/// When the certificate of a merchant account ends, and with what the channel's word to it is verified.
-fn of_merchant(number: &str, merchant: &Merchant, now: Timestamp) -> Vec<Finding> {
+/// When the certificate of a merchant account at WeChat Pay ends, and with what the channel's word to it is verified.
+fn of_merchant(number: &str, credentials: &wechatpay::Credentials, now: Timestamp) -> Vec<Finding> {
     let subject = format!("certificate of merchant {number}");
-    let mut findings = match &merchant.certificate_file {
+    let mut findings = match &credentials.certificate_file {
         Some(file) => {
-            certificates::of_merchant(&subject, (file, &merchant.private_key_file, &merchant.serial), now).to_vec()
+            certificates::of_merchant(&subject, (file, &credentials.private_key_file, &credentials.serial), now)
+                .to_vec()
         }
         None => vec![Finding::warning(
             subject,
@@ -162,7 +165,7 @@ fn of_merchant(number: &str, merchant: &Merchant, now: Timestamp) -> Vec<Finding
             "name it (apiclient_cert.pem) as certificate_file of the account in payments.merchants",
         )],
     };
-    if let Verification::PublicKey { id, .. } = &merchant.verification {
+    if let Verification::PublicKey { id, .. } = &credentials.verification {
         let what = format!("merchant {number} verifies with {id}, a key that has no end");
         findings.push(Finding::good("channel wechatpay", what));
     }

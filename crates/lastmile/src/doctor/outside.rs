@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use payments::channel::wechatpay;
 use runtime::Context;
 
 use super::{Finding, storage::chain};
@@ -21,7 +22,7 @@ pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
         findings.push(catalog(&config, context));
     }
     if here.contains(&Role::Payments) {
-        findings.push(channel(&config, context).await);
+        findings.extend(channels(&config, context).await);
     }
     if here.contains(&Role::Adapter) {
         findings.extend(departments(&config, context).await);
@@ -77,17 +78,26 @@ pub(super) fn simulated(config: &Config) -> At {
     }
 }
 
-async fn channel(config: &Config, context: &Context) -> Finding {
-    let offered = &config.payments.channels.wechatpay;
-    let (subject, is_here) = ("channel wechatpay", config.roles().contains(&Role::Sandbox));
-    match (offered.is_offered(), config.sandbox.enabled) {
-        (true, _) => answers(context, subject, &offered.base_url, false).await,
-        (false, true) => answers(context, subject, &simulated(config).wechatpay, is_here).await,
-        (false, false) => {
-            let remedy = "set payments.channels.wechatpay.base_url, and merchants and payees";
-            Finding::warning(subject, "it is not offered: nothing can be paid", remedy)
+/// Each channel that is offered, and those that the sandbox simulates.
+async fn channels(config: &Config, context: &Context) -> Vec<Finding> {
+    let is_here = config.roles().contains(&Role::Sandbox);
+    let simulated = simulated(config);
+    let mut findings = Vec::new();
+    for (name, address) in config.payments.channels.addresses() {
+        let subject = format!("channel {name}");
+        match (address, name) {
+            (Some(address), _) => findings.push(answers(context, &subject, address, false).await),
+            (None, wechatpay::NAME) if config.sandbox.enabled => {
+                findings.push(answers(context, &subject, &simulated.wechatpay, is_here).await);
+            }
+            (None, _) => {}
         }
     }
+    if findings.is_empty() {
+        let remedy = "set the base_url of one below payments.channels, and merchants and payees";
+        findings.push(Finding::warning("channels", "none is offered: nothing can be paid", remedy));
+    }
+    findings
 }
 
 /// Connects to `http://host:port/…`, `https://host…` or `host:port`. What starts with this process need not be there yet.

@@ -16,12 +16,13 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use runtime::config::{ByteSize, Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use driver::WechatPay;
-pub use keys::KeyError;
 pub use trust::PlatformCertificate;
 
 /// The channel's name in orders, accounts and configuration.
@@ -50,6 +51,50 @@ pub struct Config {
     pub bill_max: ByteSize,
     /// How old downloaded platform certificates may become before they are downloaded again.
     pub certificates_refresh: Duration,
+}
+
+/// What a merchant account at WeChat Pay signs and verifies with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// The serial number of the merchant's certificate, hexadecimal.
+    pub serial: String,
+    /// The merchant's private key, PEM, readable by its owner alone.
+    pub private_key_file: PathBuf,
+    /// The merchant's certificate, PEM. Nothing is signed with it; `doctor` says by it when the account's key ends.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
+    /// The merchant's APIv3 key, 32 bytes, readable by its owner alone.
+    pub api_v3_key_file: PathBuf,
+    /// How the channel's signatures are verified.
+    pub verification: Verification,
+}
+
+/// How the signatures of WeChat Pay are verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Verification {
+    /// With platform certificates, downloaded and renewed by the driver.
+    PlatformCertificates,
+    /// With one public key.
+    PublicKey {
+        /// Its id, `PUB_KEY_ID_…`.
+        id: String,
+        /// The key, PEM.
+        file: PathBuf,
+    },
+}
+
+impl Credentials {
+    /// Notes what is wrong, each under its key, with the merchant's number.
+    pub(crate) fn validate(&self, mch_id: &str, note: &mut impl FnMut(&str, &str)) {
+        if !((8..=10).contains(&mch_id.len()) && mch_id.bytes().all(|byte| byte.is_ascii_digit())) {
+            note("mch_id", "must be 8 to 10 digits");
+        }
+        if self.serial.is_empty() || !self.serial.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            note("serial", "must be hexadecimal digits");
+        }
+    }
 }
 
 impl Default for Config {
@@ -111,7 +156,7 @@ impl Config {
     }
 }
 
-fn is_base_url(text: &str) -> bool {
+pub(super) fn is_base_url(text: &str) -> bool {
     let Ok(uri) = text.parse::<http::Uri>() else { return false };
     matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.host().is_some_and(|host| !host.is_empty())

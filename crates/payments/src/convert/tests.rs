@@ -32,12 +32,24 @@ fn a_whole_request_is_read() {
     assert_eq!((ask.key.caller.as_str(), ask.key.request_id.as_str()), ("cases", "case-1-order"));
     assert_eq!((ask.amount.amount_minor(), ask.trade_type), (20_000, TradeType::Jsapi));
     assert_eq!(ask.payer.map(|payer| payer.expose().clone()).as_deref(), Some("oUpF8"));
-    let native = pb::CreateOrderRequest {
-        trade_type: pb::TradeType::Native.into(),
-        payer_reference: String::new(),
-        ..create_request()
-    };
-    assert!(create("cases", native).is_ok());
+}
+
+#[test]
+fn every_trade_type_is_read_and_written_and_only_jsapi_names_a_payer() {
+    use pb::TradeType::{App, H5, Native, Web};
+    let types = [(Native, TradeType::Native), (App, TradeType::App), (H5, TradeType::H5), (Web, TradeType::Web)];
+    for (theirs, ours) in types {
+        let request = |payer_reference: &str| pb::CreateOrderRequest {
+            trade_type: theirs.into(),
+            payer_reference: payer_reference.into(),
+            ..create_request()
+        };
+        assert_eq!(create("cases", request("")).expect("reads").trade_type, ours);
+        assert_eq!(fields(create("cases", request("oUpF8"))), ["payer_reference"], "{theirs:?}");
+        let written = sheet(PaySheet::empty(ours, Timestamp::from_micros(0)));
+        assert_eq!(answer::<pb::PaySheet>(&written).expect("reads").trade_type(), theirs);
+        assert_eq!(ours.to_string().parse(), Ok(ours));
+    }
 }
 
 #[test]
@@ -158,15 +170,18 @@ fn a_page_token_leads_back_to_its_place_and_list() {
 /// Kept documents are read for ever: these bytes were written by the first version.
 #[test]
 fn kept_bytes_do_not_change() {
+    let empty = |trade_type| PaySheet::empty(trade_type, Timestamp::from_micros(1_700_000_000_000_001));
     let kept = sheet(PaySheet {
-        trade_type: TradeType::Jsapi,
         jsapi: [("appId".to_owned(), "wx0".to_owned()), ("package".to_owned(), "prepay_id=1".to_owned())].into(),
-        code_url: String::new(),
-        expire_at: Timestamp::from_micros(1_700_000_000_000_001),
+        ..empty(TradeType::Jsapi)
     });
     let golden = "0801120c0a0561707049641203777830\
                   12160a077061636b616765120b7072657061795f69643d31220908 80e2cfaa0610e807"
         .replace(' ', "");
     assert_eq!(hex::encode(&kept), golden);
     assert_eq!(answer::<pb::PaySheet>(&kept).expect("reads").jsapi["appId"], "wx0");
+    let page = sheet(PaySheet { page_url: "http://a".into(), ..empty(TradeType::H5) });
+    assert_eq!(hex::encode(page), "0804220908 80e2cfaa0610e8072a08687474703a2f2f61".replace(' ', ""));
+    let order = sheet(PaySheet { order_string: "a=b".into(), ..empty(TradeType::App) });
+    assert_eq!(hex::encode(order), "0803220908 80e2cfaa0610e8073203613d62".replace(' ', ""));
 }

@@ -40,6 +40,12 @@ pub enum TradeType {
     Jsapi,
     /// By a QR code.
     Native,
+    /// In a native app.
+    App,
+    /// In a phone's browser.
+    H5,
+    /// In a desktop browser.
+    Web,
 }
 
 /// The text names no state or trade type.
@@ -56,6 +62,14 @@ const STATES: [(State, &str); 8] = [
     (State::Refunding, "refunding"),
     (State::Refunded, "refunded"),
     (State::Refused, "refused"),
+];
+
+const TRADE_TYPES: [(TradeType, &str); 5] = [
+    (TradeType::Jsapi, "jsapi"),
+    (TradeType::Native, "native"),
+    (TradeType::App, "app"),
+    (TradeType::H5, "h5"),
+    (TradeType::Web, "web"),
 ];
 
 impl fmt::Display for State {
@@ -75,10 +89,8 @@ impl FromStr for State {
 
 impl fmt::Display for TradeType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Jsapi => "jsapi",
-            Self::Native => "native",
-        })
+        let word = TRADE_TYPES.iter().find(|(trade_type, _)| trade_type == self).map(|(_, word)| *word);
+        f.write_str(word.unwrap_or_default())
     }
 }
 
@@ -86,11 +98,7 @@ impl FromStr for TradeType {
     type Err = BadWord;
 
     fn from_str(text: &str) -> Result<Self, BadWord> {
-        match text {
-            "jsapi" => Ok(Self::Jsapi),
-            "native" => Ok(Self::Native),
-            _ => Err(BadWord),
-        }
+        TRADE_TYPES.iter().find(|(_, word)| *word == text).map(|(trade_type, _)| *trade_type).ok_or(BadWord)
     }
 }
 

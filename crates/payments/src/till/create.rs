@@ -78,7 +78,8 @@ impl Till {
         if !self.config.has_payee(&ask.payee_id) {
             return Err(Error::PayeeUnknown);
         }
-        let capabilities = self.channel(&ask.channel)?.capabilities();
+        let channel = self.channel(&ask.channel)?;
+        let capabilities = channel.capabilities();
         if !capabilities.trade_types.contains(&ask.trade_type)
             || !capabilities.currencies.contains(&ask.amount.currency())
         {
@@ -96,11 +97,11 @@ impl Till {
             case_id: ask.case_id.clone(),
             payee_id: ask.payee_id.clone(),
             amount: ask.amount,
-            merchant: Merchant { channel: merchant.channel.clone(), number: merchant.mch_id.clone() },
+            merchant: Merchant { channel: merchant.channel().to_owned(), number: merchant.mch_id.clone() },
             app_id: merchant.app_id.clone(),
             trade_type: ask.trade_type,
             channel_order_no: number_of(id.bits()),
-            notify_url: self.config.channels.wechatpay.notify_url(&merchant.mch_id),
+            notify_url: channel.notify_url(&merchant.mch_id),
             description: ask.description.clone(),
             created_at: now,
             expire_at: ask.expire_at,

@@ -19,7 +19,8 @@ use runtime::{Context, Net, Timestamp};
 use store::{Db, Faults, Tx};
 
 use super::Till;
-use crate::config::{Config, Merchant, Payee, Verification};
+use crate::channel::wechatpay;
+use crate::config::{Config, Credentials, Merchant, Payee};
 use crate::convert::{CreateAsk, RefundAsk};
 use crate::domain::order::TradeType;
 use crate::repo::requests::{Key, Method};
@@ -33,15 +34,16 @@ const LIFE: Duration = Duration::from_secs(600);
 fn config() -> Config {
     let merchant = Merchant {
         entry_point: "wechat".into(),
-        channel: "played".into(),
         payee_id: "*".into(),
         app_id: "wx0".into(),
         mch_id: "1900000001".into(),
-        serial: "AB".into(),
-        private_key_file: "unused".into(),
-        certificate_file: None,
-        api_v3_key_file: "unused".into(),
-        verification: Verification::PlatformCertificates,
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: "AB".into(),
+            private_key_file: "unused".into(),
+            certificate_file: None,
+            api_v3_key_file: "unused".into(),
+            verification: wechatpay::Verification::PlatformCertificates,
+        }),
     };
     let mut config = Config {
         payees: vec![Payee { payee_id: "traffic-430100".into(), name: "Changsha traffic police".into() }],
@@ -119,7 +121,7 @@ fn create_ask(request_id: &str, expire_at: Timestamp) -> CreateAsk {
         case_id: format!("case_{}", hex::encode(&rpc::digest::sha256(request_id.as_bytes())[..16])),
         payee_id: "traffic-430100".into(),
         amount: fen(AMOUNT),
-        channel: "played".into(),
+        channel: channel::NAME.into(),
         trade_type: TradeType::Jsapi,
         entry_point: "wechat".into(),
         payer: Some(Pii::new("oUpF8".into())),

@@ -358,6 +358,10 @@ fn describe(path: String, error: &ConfigError) -> Problem {
             None => Problem::new(path, message.clone()),
             Some(rest) => {
                 let known = rest.split_once("expected ").map_or("nothing", |(_, known)| known);
+                // The path of a key in a table that says itself what it is ends before the key.
+                let key = rest.split('`').nth(1).unwrap_or_default();
+                let is_named = path.strip_suffix(key).is_some_and(|above| above.is_empty() || above.ends_with('.'));
+                let path = if is_named { path } else { joined(&path, key) };
                 Problem::new(path, "unknown key").hint(format!("known here: {}", known.trim_start_matches("one of ")))
             }
         },

@@ -10,7 +10,7 @@ use contracts::payments::v1::payment_service_client::PaymentServiceClient;
 use invariants::{Call, Deed, Journals, World, check_all, inquire};
 use lastmile_tests::servers::Postgres;
 use payments::channel::wechatpay::{self, WechatPay};
-use payments::config::{Channels, Merchant, Payee, Verification, Worker};
+use payments::config::{Channels, Credentials, KeyFiles, Merchant, Payee, Worker};
 use rpc::{ClientOptions, Contract, Door, Effect, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
 use runtime::Context;
 use runtime::config::Duration as Span;
@@ -406,18 +406,21 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
     let read = |file: &str| std::fs::read_to_string(keys.join(file)).expect("the sandbox made it").trim().to_owned();
     let merchant = |mch_id: &str, payee_id: &str, verification| Merchant {
         entry_point: "wechat".into(),
-        channel: wechatpay::NAME.into(),
         payee_id: payee_id.into(),
         app_id: APP.into(),
         mch_id: mch_id.into(),
-        serial: read(&format!("{mch_id}/serial_no.txt")),
-        private_key_file: keys.join(mch_id).join("private_key.pem"),
-        certificate_file: None,
-        api_v3_key_file: keys.join(mch_id).join("apiv3_key.txt"),
-        verification,
+        credentials: Credentials::Wechatpay(wechatpay::Credentials {
+            serial: read(&format!("{mch_id}/serial_no.txt")),
+            private_key_file: keys.join(mch_id).join("private_key.pem"),
+            certificate_file: None,
+            api_v3_key_file: keys.join(mch_id).join("apiv3_key.txt"),
+            verification,
+        }),
     };
-    let public =
-        Verification::PublicKey { id: read("platform/public_key_id.txt"), file: keys.join("platform/public_key.pem") };
+    let public = wechatpay::Verification::PublicKey {
+        id: read("platform/public_key_id.txt"),
+        file: keys.join("platform/public_key.pem"),
+    };
     let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };
     let stranger = Merchant {
         entry_point: STRANGER.into(),
@@ -429,7 +432,7 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
         merchants: vec![
             stranger,
             merchant(CHANGSHA, "traffic-430100", public),
-            merchant(OTHERS, "*", Verification::PlatformCertificates),
+            merchant(OTHERS, "*", wechatpay::Verification::PlatformCertificates),
         ],
         channels: Channels {
             wechatpay: wechatpay::Config {
@@ -440,6 +443,7 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
             },
         },
         payer_key_file: dir.join("payer.key"),
+        key_files: KeyFiles::default(),
         worker: Worker {
             interval: Span::from_millis(50),
             lease: Span::from_secs(8),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use contracts::money::{AMOUNT_MINOR_MAX, Currency};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::civil::Date;
 use runtime::http::{Client, Effect, Options};
 use runtime::secret::Pii;
@@ -18,14 +18,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
-use super::keys::{Account, KeyError, public_roots};
+use super::keys::Account;
 use super::signing::{self, Signed, VerifyingKey};
 use super::trust::{self, Keys, PlatformCertificate, Trust};
 use super::{Config, NAME, wire};
+use crate::channel::keys::{KeyError, public_roots};
 use crate::channel::{
-    BillKind, CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus,
+    BillKind, CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
 };
-use crate::config::Merchant;
+use crate::config::{Credentials, Merchant};
 use crate::domain::order::{Terms, TradeType};
 use crate::domain::refund::Refund;
 
@@ -51,9 +52,11 @@ impl WechatPay {
     /// Errors: the first file that cannot be used.
     pub fn new(config: Config, merchants: &[Merchant], context: Context) -> Result<Self, KeyError> {
         let mut accounts = BTreeMap::new();
-        for merchant in merchants.iter().filter(|merchant| merchant.channel == NAME) {
-            if !accounts.contains_key(&merchant.mch_id) {
-                accounts.insert(merchant.mch_id.clone(), Account::read(merchant)?);
+        for merchant in merchants {
+            if let Credentials::Wechatpay(credentials) = &merchant.credentials
+                && !accounts.contains_key(&merchant.mch_id)
+            {
+                accounts.insert(merchant.mch_id.clone(), Account::read(&merchant.mch_id, credentials)?);
             }
         }
         let options = Options {
@@ -281,18 +284,14 @@ impl WechatPay {
         let body = json(&body.ok_or_else(|| unsent("time of the order's end"))?)?;
         let target = format!("/v3/pay/transactions/{}", terms.trade_type);
         let told: wire::CreatedBody = self.ask("create", account, Method::POST, &target, body).await?;
-        let mut sheet = PaySheet {
-            trade_type: terms.trade_type,
-            jsapi: BTreeMap::new(),
-            code_url: String::new(),
-            expire_at: terms.expire_at.min(self.now().plus(SHEET_LIFE)),
-        };
+        let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at.min(self.now().plus(SHEET_LIFE)));
         match terms.trade_type {
             TradeType::Jsapi if wire::is_prepay_id(&told.prepay_id) => {
                 sheet.jsapi = self.jsapi(account, terms, &told.prepay_id)?;
             }
             TradeType::Native if wire::is_code_url(&told.code_url) => sheet.code_url = told.code_url,
-            TradeType::Jsapi | TradeType::Native => return Err(ChannelError::unusable("body")),
+            // What is not declared is refused before it comes here.
+            _ => return Err(ChannelError::unusable("body")),
         }
         Ok(sheet)
     }
@@ -334,6 +333,10 @@ impl WechatPay {
 impl Channel for WechatPay {
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    fn notify_url(&self, merchant: &str) -> String {
+        self.config.notify_url(merchant)
     }
 
     fn create<'a>(
@@ -381,6 +384,19 @@ impl Channel for WechatPay {
         body: &'a Bytes,
     ) -> BoxFuture<'a, Result<Notice, CallbackError>> {
         self.open(merchant, headers, body).boxed()
+    }
+
+    fn reply(&self, refusal: Option<&Refusal>) -> Response<Bytes> {
+        let Some(refusal) = refusal else {
+            let mut acknowledged = Response::new(Bytes::new());
+            *acknowledged.status_mut() = StatusCode::NO_CONTENT;
+            return acknowledged;
+        };
+        let body = serde_json::json!({ "code": refusal.code, "message": refusal.message });
+        let mut refused = Response::new(Bytes::from(body.to_string()));
+        *refused.status_mut() = refusal.status;
+        refused.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        refused
     }
 }
 

@@ -5,15 +5,10 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Method};
 use runtime::Timestamp;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{PrivateKeyDer, SubjectPublicKeyInfoDer};
+
+pub(super) use crate::channel::keys::{SigningKey, VerifyingKey};
 
 /// The scheme of both signatures.
 pub(super) const SCHEME: &str = "WECHATPAY2-SHA256-RSA2048";
@@ -27,54 +22,6 @@ pub(super) const H_NONCE: &str = "wechatpay-nonce";
 pub(super) const H_SIGNATURE: &str = "wechatpay-signature";
 pub(super) const H_SERIAL: &str = "wechatpay-serial";
 pub(super) const H_TYPE: &str = "wechatpay-signature-type";
-
-/// The merchant's private key.
-pub(super) struct SigningKey(rsa::KeyPair);
-
-/// A public key of WeChat.
-#[derive(Clone, Debug)]
-pub(super) struct VerifyingKey(ParsedPublicKey);
-
-/// The bytes are no key of the expected kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an RSA key of at least 2048 bits in PEM")]
-pub struct BadKey;
-
-impl SigningKey {
-    /// Reads a private key, PKCS #8 or PKCS #1.
-    pub(super) fn from_pem(pem: &str) -> Result<Self, BadKey> {
-        let key = match PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| BadKey)? {
-            PrivateKeyDer::Pkcs8(der) => rsa::KeyPair::from_pkcs8(der.secret_pkcs8_der()),
-            PrivateKeyDer::Pkcs1(der) => rsa::KeyPair::from_der(der.secret_pkcs1_der()),
-            _ => return Err(BadKey),
-        };
-        key.map(Self).map_err(|_| BadKey)
-    }
-
-    /// Signs, and writes the signature in base64. None is a failure of the cryptographic library.
-    pub(super) fn sign(&self, message: &str) -> Option<String> {
-        let mut signature = vec![0; self.0.public_modulus_len()];
-        self.0.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).ok()?;
-        Some(STANDARD.encode(signature))
-    }
-}
-
-impl VerifyingKey {
-    /// Reads a public key in PEM, as WeChat hands it out for a `PUB_KEY_ID_…`.
-    pub(super) fn from_pem(pem: &[u8]) -> Result<Self, BadKey> {
-        Self::from_der(SubjectPublicKeyInfoDer::from_pem_slice(pem).map_err(|_| BadKey)?.as_ref())
-    }
-
-    /// Reads a SubjectPublicKeyInfo.
-    pub(super) fn from_der(der: &[u8]) -> Result<Self, BadKey> {
-        ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der).map(Self).map_err(|_| BadKey)
-    }
-
-    /// Whether the signature, in base64, is this key's.
-    pub(super) fn verifies(&self, message: &[u8], signature: &str) -> bool {
-        STANDARD.decode(signature).is_ok_and(|signature| self.0.verify_sig(message, &signature).is_ok())
-    }
-}
 
 /// What our signature of a request covers.
 pub(super) fn request_message(method: &Method, target: &str, seconds: i64, nonce: &str, body: &str) -> String {

@@ -17,9 +17,9 @@ use serde_json::json;
 
 use super::driver::WechatPay;
 use super::signing::{self, BadSigned, Signed, SigningKey, VerifyingKey};
-use super::{Config, seal, trust, wire};
+use super::{Config, Credentials, Verification, seal, trust, wire};
 use crate::channel::{CallbackError, Channel, ChannelError, Notice, OrderStatus, RefundStatus};
-use crate::config::{Merchant, Verification};
+use crate::config::{self, Merchant};
 use crate::domain::ledger;
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund, State};
@@ -86,15 +86,19 @@ fn merchant(dir: &Path) -> Merchant {
     };
     Merchant {
         entry_point: "wechat".into(),
-        channel: super::NAME.into(),
         payee_id: "*".into(),
         app_id: "wx2421b1c4370ec43b".into(),
         mch_id: MERCHANT.into(),
-        serial: "5157F09EFDC096DE15EBE81A47057A7200000000".into(),
-        private_key_file: file("merchant.pem", OURS.private.as_bytes()),
-        certificate_file: None,
-        api_v3_key_file: file("apiv3.key", &[&seal::tests::KEY[..], b"\n"].concat()),
-        verification: Verification::PublicKey { id: KEY_ID.into(), file: file("wechat.pem", WECHAT.public.as_bytes()) },
+        credentials: config::Credentials::Wechatpay(Credentials {
+            serial: "5157F09EFDC096DE15EBE81A47057A7200000000".into(),
+            private_key_file: file("merchant.pem", OURS.private.as_bytes()),
+            certificate_file: None,
+            api_v3_key_file: file("apiv3.key", &[&seal::tests::KEY[..], b"\n"].concat()),
+            verification: Verification::PublicKey {
+                id: KEY_ID.into(),
+                file: file("wechat.pem", WECHAT.public.as_bytes()),
+            },
+        }),
     }
 }
 
@@ -490,16 +494,17 @@ fn certificates_are_downloaded_when_it_is_worth_it_and_not_more_often() {
 fn keys_that_cannot_be_used_are_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let good = merchant(dir.path());
-    let refused = |change: fn(&mut Merchant)| {
+    let refused = |change: fn(&mut Credentials)| {
         let mut merchant = good.clone();
-        change(&mut merchant);
+        let config::Credentials::Wechatpay(credentials) = &mut merchant.credentials;
+        change(credentials);
         let driver = WechatPay::new(Config::default(), &[merchant], Context::system());
         driver.err().map(|error| error.to_string()).unwrap_or_default()
     };
     assert!(refused(|m| m.private_key_file = m.api_v3_key_file.clone()).starts_with("the private key in"));
     assert!(refused(|m| m.api_v3_key_file = m.private_key_file.clone()).contains("APIv3 key: 32 bytes"));
     assert!(refused(|m| m.private_key_file = "/nowhere/at/all".into()).contains("private file"));
-    let public = |m: &mut Merchant| {
+    let public = |m: &mut Credentials| {
         m.verification = Verification::PublicKey { id: "x".into(), file: m.private_key_file.clone() }
     };
     assert!(refused(public).starts_with("the public key in"));

@@ -31,7 +31,7 @@ const SPOILS: [&str; 20] = [
 
 async fn played_out() -> Stage {
     let stage = Stage::new().await;
-    let merchant = LedgerMerchant { channel: "played".into(), number: "1900000001".into() };
+    let merchant = LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() };
     let mut ids = Vec::new();
     for name in ["paid", "posted", "refunded"] {
         stage.till.create(create_ask(name, EPOCH.plus(LIFE))).await.expect("creates");

@@ -8,15 +8,20 @@ use bytes::Bytes;
 use contracts::money::Currency;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use runtime::Timestamp;
 use runtime::http::Effect;
 use runtime::secret::Pii;
 use serde_json::{Value, json};
 
-use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
+use crate::channel::{
+    CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus, Refusal, wechatpay,
+};
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund};
+
+/// Whose place it takes.
+pub(super) const NAME: &str = wechatpay::NAME;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,8 +189,9 @@ impl Books {
         if there.terms != *terms || there.is_closed || there.paid.is_some() || now >= terms.expire_at {
             return Err(ChannelError::Otherwise { code: "OUT_TRADE_NO_USED".into() });
         }
-        let jsapi = [("package".to_owned(), format!("prepay_id={}", terms.channel_order_no))].into();
-        Ok(PaySheet { trade_type: terms.trade_type, jsapi, code_url: String::new(), expire_at: terms.expire_at })
+        let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at);
+        sheet.jsapi.insert("package".to_owned(), format!("prepay_id={}", terms.channel_order_no));
+        Ok(sheet)
     }
 
     fn status(&self, terms: &Terms) -> Result<OrderStatus, ChannelError> {
@@ -241,7 +247,7 @@ impl Back {
 impl Channel for Played {
     fn capabilities(&self) -> &Capabilities {
         const CAPABILITIES: &Capabilities = &Capabilities {
-            channel: "played",
+            channel: NAME,
             trade_types: &[TradeType::Jsapi],
             currencies: &[Currency::CNY],
             amount_minor_max: 1_000_000,
@@ -251,6 +257,10 @@ impl Channel for Played {
             bills: &[],
         };
         CAPABILITIES
+    }
+
+    fn notify_url(&self, merchant: &str) -> String {
+        format!("http://payments/callbacks/{NAME}/{merchant}")
     }
 
     fn create<'a>(
@@ -293,5 +303,9 @@ impl Channel for Played {
         _: &'a Bytes,
     ) -> BoxFuture<'a, Result<Notice, CallbackError>> {
         async { Ok(Notice::Other) }.boxed()
+    }
+
+    fn reply(&self, _: Option<&Refusal>) -> Response<Bytes> {
+        Response::new(Bytes::new())
     }
 }

@@ -130,7 +130,7 @@ impl World {
     }
 
     async fn heed(&self, till: &Arc<Till>, order_no: &str) -> Result<(), ()> {
-        let merchant = LedgerMerchant { channel: "played".into(), number: "1900000001".into() };
+        let merchant = LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() };
         match self.played.notice(order_no) {
             Some(notice) => till.heed(&merchant, notice).await.map_err(|_| ()),
             None => Ok(()),

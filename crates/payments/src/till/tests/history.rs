@@ -87,7 +87,7 @@ impl World {
     }
 
     async fn notice(&self, order: &Order) {
-        let merchant = LedgerMerchant { channel: "played".into(), number: "1900000001".into() };
+        let merchant = LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() };
         if let Some(notice) = self.stage.played.notice(&order.terms.channel_order_no) {
             let _ = self.stage.till.heed(&merchant, notice).await;
         }

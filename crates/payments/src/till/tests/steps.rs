@@ -62,7 +62,7 @@ impl Stage {
 }
 
 fn merchant() -> LedgerMerchant {
-    LedgerMerchant { channel: "played".into(), number: "1900000001".into() }
+    LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() }
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ fn paid(order: &crate::domain::order::Order, transaction: &str) -> Notice {
 }
 
 async fn heed(till: &Till, notice: Notice) -> Result<(), super::super::NoticeError> {
-    till.heed(&LedgerMerchant { channel: "played".into(), number: "1900000001".into() }, notice).await
+    till.heed(&LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() }, notice).await
 }
 
 #[tokio::test(start_paused = true)]
