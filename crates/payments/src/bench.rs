@@ -166,6 +166,7 @@ impl Channel for AtOnce {
         static CAPABILITIES: Capabilities = Capabilities {
             channel: CHANNEL,
             trade_types: &[TradeType::Jsapi],
+            payer_for: &[TradeType::Jsapi],
             currencies: &[Currency::CNY],
             amount_minor_max: i64::MAX,
             description_bytes_max: 127,

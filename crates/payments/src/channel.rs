@@ -6,7 +6,6 @@
 
 pub mod wechatpay;
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the drivers take it up next"))]
 mod keyfiles;
 mod keys;
 
@@ -36,6 +35,8 @@ pub struct Capabilities {
     pub channel: &'static str,
     /// How citizens can pay.
     pub trade_types: &'static [TradeType],
+    /// Where it must be told who pays: by JSAPI whom, by H5 from which address.
+    pub payer_for: &'static [TradeType],
     /// What they can pay in.
     pub currencies: &'static [Currency],
     /// The largest order, minor units.

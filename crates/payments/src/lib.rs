@@ -125,7 +125,7 @@ pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
 /// Errors: the first file that cannot be used.
 pub fn check_keys(config: &Config, context: &Context) -> Result<(), BuildError> {
     if config.channels.wechatpay.is_offered() {
-        WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
+        wechatpay(config, context)?;
     }
     Ok(())
 }
@@ -141,8 +141,12 @@ pub async fn platform_certificates(
     if !config.channels.wechatpay.is_offered() {
         return Ok(Vec::new());
     }
-    let driver = WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
+    let driver = wechatpay(config, context)?;
     Ok(driver.platform_certificates().await)
+}
+
+fn wechatpay(config: &Config, context: &Context) -> Result<WechatPay, KeyError> {
+    WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, config.key_files, context.clone())
 }
 
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {
@@ -150,7 +154,7 @@ async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), Build
     db.migrate(MIGRATIONS).await?;
     let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
     if config.channels.wechatpay.is_offered() {
-        let driver = WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
+        let driver = wechatpay(&config, &context)?;
         channels.push(Arc::new(driver));
     }
     let vault = match &config.merchants[..] {

@@ -57,11 +57,14 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
-    /// The serial number of the merchant's certificate, hexadecimal.
+    /// The serial number of the merchant's certificate, hexadecimal. Without it the certificate says it; with it no other certificate is
+    /// taken up.
+    #[serde(default)]
     pub serial: String,
     /// The merchant's private key, PEM, readable by its owner alone.
     pub private_key_file: PathBuf,
-    /// The merchant's certificate, PEM. Nothing is signed with it; `doctor` says by it when the account's key ends.
+    /// The merchant's certificate, PEM, of the private key. A new one is taken up together with its key, without a restart; `doctor` says by
+    /// it when the key ends.
     #[serde(default)]
     pub certificate_file: Option<PathBuf>,
     /// The merchant's APIv3 key, 32 bytes, readable by its owner alone.
@@ -76,10 +79,14 @@ pub struct Credentials {
 pub enum Verification {
     /// With platform certificates, downloaded and renewed by the driver.
     PlatformCertificates,
-    /// With one public key.
+    /// With one public key. A new file is taken up without a restart: replace the key first, and its id after it.
     PublicKey {
         /// Its id, `PUB_KEY_ID_…`.
+        #[serde(default)]
         id: String,
+        /// A file that holds the id, in place of `id`.
+        #[serde(default)]
+        id_file: Option<PathBuf>,
         /// The key, PEM.
         file: PathBuf,
     },
@@ -91,8 +98,14 @@ impl Credentials {
         if !((8..=10).contains(&mch_id.len()) && mch_id.bytes().all(|byte| byte.is_ascii_digit())) {
             note("mch_id", "must be 8 to 10 digits");
         }
-        if self.serial.is_empty() || !self.serial.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            note("serial", "must be hexadecimal digits");
+        let is_named = !self.serial.is_empty() || self.certificate_file.is_some();
+        if !is_named || !self.serial.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            note("serial", "must be hexadecimal digits; it may be empty where certificate_file says it");
+        }
+        if let Verification::PublicKey { id, id_file, .. } = &self.verification
+            && id.is_empty() == id_file.is_none()
+        {
+            note("verification", "must name the key's id by one of id and id_file");
         }
     }
 }

@@ -248,7 +248,8 @@ impl Rig {
 
     /// The driver alone, with other settings.
     pub(crate) fn driver_with(&self, settings: wechatpay::Config) -> WechatPay {
-        WechatPay::new(settings, &self.config.merchants, self.service.clone()).expect("reads the keys")
+        let (merchants, files) = (&self.config.merchants, self.config.key_files);
+        WechatPay::new(settings, merchants, files, self.service.clone()).expect("reads the keys")
     }
 
     /// The service's settings of the channel.
@@ -419,6 +420,7 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
     };
     let public = wechatpay::Verification::PublicKey {
         id: read("platform/public_key_id.txt"),
+        id_file: None,
         file: keys.join("platform/public_key.pem"),
     };
     let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };

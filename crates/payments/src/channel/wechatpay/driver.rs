@@ -26,15 +26,20 @@ use crate::channel::keys::{KeyError, public_roots};
 use crate::channel::{
     BillKind, CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
 };
-use crate::config::{Credentials, Merchant};
+use crate::config::{Credentials, KeyFiles, Merchant};
 use crate::domain::order::{Terms, TradeType};
 use crate::domain::refund::Refund;
 
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 const NONCE_DIGITS: usize = 32;
 const SHEET_LIFE: Duration = Duration::from_secs(2 * 3_600);
+/// How long the address for a phone's browser works.
+const PAGE_LIFE: Duration = Duration::from_secs(5 * 60);
 const ORDER_LIFE_MAX: Duration = Duration::from_secs(7 * 86_400);
 const DESCRIPTION_BYTES_MAX: usize = 127;
+
+/// Parameters of a pay call, by its own names.
+type Parameters = BTreeMap<String, String>;
 
 /// The driver.
 pub struct WechatPay {
@@ -50,13 +55,14 @@ impl WechatPay {
     /// Makes the driver and reads the keys of every merchant account.
     ///
     /// Errors: the first file that cannot be used.
-    pub fn new(config: Config, merchants: &[Merchant], context: Context) -> Result<Self, KeyError> {
+    pub fn new(config: Config, merchants: &[Merchant], files: KeyFiles, context: Context) -> Result<Self, KeyError> {
         let mut accounts = BTreeMap::new();
         for merchant in merchants {
             if let Credentials::Wechatpay(credentials) = &merchant.credentials
                 && !accounts.contains_key(&merchant.mch_id)
             {
-                accounts.insert(merchant.mch_id.clone(), Account::read(&merchant.mch_id, credentials)?);
+                accounts
+                    .insert(merchant.mch_id.clone(), Account::read(&merchant.mch_id, credentials, files, &context)?);
             }
         }
         let options = Options {
@@ -76,7 +82,8 @@ impl WechatPay {
             context,
             capabilities: Capabilities {
                 channel: NAME,
-                trade_types: &[TradeType::Jsapi, TradeType::Native],
+                trade_types: &[TradeType::Jsapi, TradeType::Native, TradeType::App, TradeType::H5],
+                payer_for: &[TradeType::Jsapi, TradeType::H5],
                 currencies: &[Currency::CNY],
                 amount_minor_max: AMOUNT_MINOR_MAX,
                 description_bytes_max: DESCRIPTION_BYTES_MAX,
@@ -99,26 +106,29 @@ impl WechatPay {
         self.account(&terms.merchant.number).ok_or_else(|| unsent("no keys for the merchant"))
     }
 
-    /// Finds the key that WeChat signs with under `serial`; None when there is no such key.
-    pub(super) async fn key(&self, account: &Account, serial: &str) -> Result<Option<VerifyingKey>, ChannelError> {
+    /// Finds the keys that WeChat may sign with under `serial`; two while one is being replaced.
+    pub(super) async fn keys(&self, account: &Account, serial: &str) -> Result<Vec<VerifyingKey>, ChannelError> {
         let cache = match &account.trust {
-            Trust::Key { id, key } => return Ok((id == serial).then(|| key.clone())),
+            Trust::Keys(keys) => {
+                let good = keys.good();
+                return Ok(good.iter().filter(|public| public.id == serial).map(|public| public.key.clone()).collect());
+            }
             Trust::Certificates(cache) => cache,
         };
         let mut cache = cache.lock().await;
         let (found, wanted) = cache.look(serial, self.now(), self.config.certificates_refresh.get());
         if !wanted {
-            return Ok(found);
+            return Ok(found.into_iter().collect());
         }
         cache.trying(self.now());
         match self.download(account).await {
             Ok(keys) => {
                 let key = trust::find(&keys, serial, self.now());
                 cache.load(keys, self.now());
-                Ok(key)
+                Ok(key.into_iter().collect())
             }
             // The old ones serve until their own end.
-            Err(error) => found.map(Some).ok_or(error),
+            Err(error) => found.map(|key| vec![key]).ok_or(error),
         }
     }
 
@@ -136,7 +146,7 @@ impl WechatPay {
     /// Downloads the platform certificates. The answer is signed with one of them.
     async fn download(&self, account: &Account) -> Result<Keys, ChannelError> {
         let answer = self.exchange(account, Method::GET, "/v3/certificates", String::new()).await?;
-        let keys = trust::read(answer.body(), &account.seal).map_err(ChannelError::unusable)?;
+        let keys = trust::read(answer.body(), |sealed| account.open(sealed)).map_err(ChannelError::unusable)?;
         let signed = Signed::read(answer.headers(), self.now()).map_err(|_| ChannelError::unusable("signature"))?;
         let key = trust::find(&keys, signed.serial, self.now());
         if !key.is_some_and(|key| signed.covers(answer.body(), &key)) {
@@ -191,12 +201,12 @@ impl WechatPay {
     ) -> Result<Bytes, ChannelError> {
         let answer = self.exchange(account, method, target, body).await?;
         let signed = Signed::read(answer.headers(), self.now()).map_err(|_| ChannelError::unusable("signature"))?;
-        let key = match self.key(account, signed.serial).await {
-            Ok(key) => key,
+        let keys = match self.keys(account, signed.serial).await {
+            Ok(keys) => keys,
             // The call itself went through: not to be able to verify its answer does not undo it.
             Err(error) => return Err(possible("key to verify with", error)),
         };
-        if !key.is_some_and(|key| signed.covers(answer.body(), &key)) {
+        if !keys.iter().any(|key| signed.covers(answer.body(), key)) {
             return Err(ChannelError::unusable("signature"));
         }
         Ok(answer.into_body())
@@ -238,8 +248,9 @@ impl WechatPay {
         let (seconds, _) = self.now().seconds_nanos();
         let nonce = self.context.ids.hex(NONCE_DIGITS);
         let message = signing::request_message(&method, covered, seconds, &nonce, &body);
-        let signature = account.key.sign(&message).ok_or_else(|| unsent("signing"))?;
-        let authorization = signing::authorization(&account.number, &account.serial, seconds, &nonce, &signature);
+        let keys = account.keys.current();
+        let signature = keys.key.sign(&message).ok_or_else(|| unsent("signing"))?;
+        let authorization = signing::authorization(&account.number, &keys.serial, seconds, &nonce, &signature);
         let mut request = Request::builder()
             .method(method)
             .uri(uri)
@@ -249,33 +260,52 @@ impl WechatPay {
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if let Trust::Key { id, .. } = &account.trust {
-            request = request.header(signing::H_SERIAL, id);
+        if let Trust::Keys(keys) = &account.trust {
+            request = request.header(signing::H_SERIAL, &keys.current().id);
         }
         request.body(Bytes::from(body)).map_err(|_| unsent("request"))
     }
 
     /// Makes what the super app's pay call takes.
-    fn jsapi(
-        &self,
-        account: &Account,
-        terms: &Terms,
-        prepay_id: &str,
-    ) -> Result<BTreeMap<String, String>, ChannelError> {
-        let (seconds, _) = self.now().seconds_nanos();
-        let nonce = self.context.ids.hex(NONCE_DIGITS);
+    fn jsapi(&self, account: &Account, terms: &Terms, prepay_id: &str) -> Result<Parameters, ChannelError> {
         let package = format!("prepay_id={prepay_id}");
-        let message = signing::sheet_message(&terms.app_id, seconds, &nonce, &package);
-        let signature = account.key.sign(&message).ok_or_else(|| ChannelError::unusable("signing"))?;
-        let fields = [
+        let (seconds, nonce, signature) = self.signed_sheet(account, terms, &package)?;
+        Ok(parameters([
             ("appId", terms.app_id.clone()),
-            ("timeStamp", seconds.to_string()),
+            ("timeStamp", seconds),
             ("nonceStr", nonce),
             ("package", package),
             ("signType", "RSA".to_owned()),
             ("paySign", signature),
-        ];
-        Ok(fields.map(|(name, value)| (name.to_owned(), value)).into())
+        ]))
+    }
+
+    /// Makes what WeChat's SDK in a native app takes. What is signed of the session is the bare id.
+    fn app(&self, account: &Account, terms: &Terms, prepay_id: &str) -> Result<Parameters, ChannelError> {
+        let (seconds, nonce, signature) = self.signed_sheet(account, terms, prepay_id)?;
+        Ok(parameters([
+            ("appid", terms.app_id.clone()),
+            ("partnerid", account.number.clone()),
+            ("prepayid", prepay_id.to_owned()),
+            ("package", "Sign=WXPay".to_owned()),
+            ("noncestr", nonce),
+            ("timestamp", seconds),
+            ("sign", signature),
+        ]))
+    }
+
+    /// Signs a pay sheet: its time, its nonce, and the signature over them, the app and `session`.
+    fn signed_sheet(
+        &self,
+        account: &Account,
+        terms: &Terms,
+        session: &str,
+    ) -> Result<(String, String, String), ChannelError> {
+        let (seconds, _) = self.now().seconds_nanos();
+        let nonce = self.context.ids.hex(NONCE_DIGITS);
+        let message = signing::sheet_message(&terms.app_id, seconds, &nonce, session);
+        let signature = account.keys.current().key.sign(&message).ok_or_else(|| ChannelError::unusable("signing"))?;
+        Ok((seconds.to_string(), nonce, signature))
     }
 
     async fn create_order(&self, terms: &Terms, payer: Option<&Pii<String>>) -> Result<PaySheet, ChannelError> {
@@ -284,12 +314,17 @@ impl WechatPay {
         let body = json(&body.ok_or_else(|| unsent("time of the order's end"))?)?;
         let target = format!("/v3/pay/transactions/{}", terms.trade_type);
         let told: wire::CreatedBody = self.ask("create", account, Method::POST, &target, body).await?;
-        let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at.min(self.now().plus(SHEET_LIFE)));
+        let life = if terms.trade_type == TradeType::H5 { PAGE_LIFE } else { SHEET_LIFE };
+        let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at.min(self.now().plus(life)));
         match terms.trade_type {
             TradeType::Jsapi if wire::is_prepay_id(&told.prepay_id) => {
                 sheet.jsapi = self.jsapi(account, terms, &told.prepay_id)?;
             }
+            TradeType::App if wire::is_prepay_id(&told.prepay_id) => {
+                sheet.jsapi = self.app(account, terms, &told.prepay_id)?;
+            }
             TradeType::Native if wire::is_code_url(&told.code_url) => sheet.code_url = told.code_url,
+            TradeType::H5 if wire::is_page_url(&told.h5_url) => sheet.page_url = told.h5_url,
             // What is not declared is refused before it comes here.
             _ => return Err(ChannelError::unusable("body")),
         }
@@ -398,6 +433,10 @@ impl Channel for WechatPay {
         refused.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         refused
     }
+}
+
+fn parameters<const N: usize>(fields: [(&str, String); N]) -> Parameters {
+    fields.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 fn json(body: &impl Serialize) -> Result<String, ChannelError> {

@@ -37,12 +37,12 @@ impl WechatPay {
             BadSigned::Time => CallbackError::Time,
             BadSigned::Probe => CallbackError::Signature,
         })?;
-        let key = self.key(account, signed.serial).await.map_err(CallbackError::Key)?;
-        if !key.is_some_and(|key| signed.covers(body, &key)) {
+        let keys = self.keys(account, signed.serial).await.map_err(CallbackError::Key)?;
+        if !keys.iter().any(|key| signed.covers(body, key)) {
             return Err(CallbackError::Signature);
         }
         let envelope: Envelope = serde_json::from_slice(body).map_err(|_| CallbackError::Content("envelope"))?;
-        let plain = account.seal.open(&envelope.resource.sealed).ok_or(CallbackError::Content("seal"))?;
+        let plain = account.open(&envelope.resource.sealed).ok_or(CallbackError::Content("seal"))?;
         match envelope.resource.original_type.as_str() {
             "transaction" => transaction(&plain, merchant),
             "refund" => refund(&plain, merchant),

@@ -6,11 +6,12 @@ use runtime::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{ChannelError, OrderStatus, RefundStatus};
-use crate::domain::order::{Capture, Terms};
+use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund};
 
 const CODE_BYTES_MAX: usize = 64;
 const CODE_URL_BYTES_MAX: usize = 512;
+const PAGE_URL_BYTES_MAX: usize = 2_048;
 
 /// Codes under which the channel says that it has no such order, refund or bill.
 const NOT_KNOWN: [&str; 6] = [
@@ -40,6 +41,20 @@ pub(super) struct CreateBody<'a> {
     amount: Asked,
     #[serde(skip_serializing_if = "Option::is_none")]
     payer: Option<Payer<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scene_info: Option<Scene<'a>>,
+}
+
+/// Where an H5 payment comes from: WeChat compares the address with that of the browser.
+#[derive(Serialize)]
+struct Scene<'a> {
+    payer_client_ip: &'a str,
+    h5_info: H5,
+}
+
+#[derive(Serialize)]
+struct H5 {
+    r#type: &'static str,
 }
 
 #[derive(Serialize)]
@@ -76,7 +91,10 @@ struct RefundAsked {
 
 impl<'a> CreateBody<'a> {
     /// The same terms always give the same bytes: WeChat refuses a repetition that differs.
-    pub(super) fn new(terms: &'a Terms, openid: Option<&'a str>) -> Option<Self> {
+    ///
+    /// `payer` is the openid, or for H5 the citizen's address.
+    pub(super) fn new(terms: &'a Terms, payer: Option<&'a str>) -> Option<Self> {
+        let (openid, address) = if terms.trade_type == TradeType::H5 { (None, payer) } else { (payer, None) };
         Some(Self {
             appid: &terms.app_id,
             mchid: &terms.merchant.number,
@@ -86,6 +104,7 @@ impl<'a> CreateBody<'a> {
             notify_url: &terms.notify_url,
             amount: Asked { total: terms.amount.amount_minor(), currency: terms.amount.currency().to_string() },
             payer: openid.map(|openid| Payer { openid }),
+            scene_info: address.map(|payer_client_ip| Scene { payer_client_ip, h5_info: H5 { r#type: "Wap" } }),
         })
     }
 }
@@ -125,6 +144,13 @@ pub(super) struct CreatedBody {
     pub(super) prepay_id: String,
     #[serde(default)]
     pub(super) code_url: String,
+    #[serde(default)]
+    pub(super) h5_url: String,
+}
+
+/// Whether a text can be the address at which a phone's browser pays.
+pub(super) fn is_page_url(text: &str) -> bool {
+    text.starts_with("https://") && text.len() <= PAGE_URL_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether a text can be a payment session's id: letters and digits.

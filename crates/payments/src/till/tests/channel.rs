@@ -249,6 +249,7 @@ impl Channel for Played {
         const CAPABILITIES: &Capabilities = &Capabilities {
             channel: NAME,
             trade_types: &[TradeType::Jsapi],
+            payer_for: &[TradeType::Jsapi],
             currencies: &[Currency::CNY],
             amount_minor_max: 1_000_000,
             description_bytes_max: 100,
