@@ -194,7 +194,7 @@ fn what_was_required_and_not_judged_has_not_passed() {
 #[test]
 fn every_planted_breach_is_found() {
     type Plant = fn(&mut Evidence);
-    let plants: [(&str, &str, Plant); 38] = [
+    let plants: [(&str, &str, Plant); 40] = [
         ("I1", "a problem of the ledger", |it| {
             it.ledger.problems_total = 1;
             it.ledger.problems.push(payments::audit::Problem { subject: "ord_1".into(), what: "x".into() });
