@@ -173,6 +173,7 @@ impl Channel for AtOnce {
             order_life_max: LIFE.saturating_mul(2),
             sheet_life: LIFE,
             bills: &[],
+            combine_max: 0,
         };
         &CAPABILITIES
     }

@@ -25,6 +25,7 @@ use runtime::Timestamp;
 use runtime::http::Effect;
 use runtime::secret::Pii;
 
+use crate::domain::ledger::Merchant;
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund};
 
@@ -49,6 +50,17 @@ pub struct Capabilities {
     pub sheet_life: Duration,
     /// Which bills it gives.
     pub bills: &'static [BillKind],
+    /// How many orders can be paid at once; below 2 it cannot combine any.
+    pub combine_max: u32,
+}
+
+/// A combined order (合单): orders, of several merchant accounts perhaps, that the citizen pays at once. Each is refunded by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// The merchant account that asks for all of it.
+    pub merchant: Merchant,
+    /// The number that the channel knows it by.
+    pub channel_order_no: String,
 }
 
 /// What a channel's bill of a day lists.
@@ -195,8 +207,26 @@ pub enum Notice {
         /// How it ended.
         decision: Decision,
     },
+    /// Every part of a combined order was paid; each is to be checked against its own order.
+    PaidTogether {
+        /// The channel's id of the super app's account.
+        app_id: String,
+        /// The parts.
+        parts: Vec<PartPaid>,
+    },
     /// Something that needs nothing done.
     Other,
+}
+
+/// What a verified callback tells of a part of a combined order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartPaid {
+    /// The number of the part's merchant account.
+    pub merchant: String,
+    /// The number that the channel knows the part by.
+    pub channel_order_no: String,
+    /// What it says of the payment.
+    pub capture: Capture,
 }
 
 /// Why a callback is refused.
@@ -264,6 +294,31 @@ pub trait Channel: Send + Sync {
         refund: &'a Refund,
     ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>>;
 
+    /// Creates a combined order, or repeats its creation unchanged. Its parts are payable by the same app in the same way until the same
+    /// time, and report to the same address; there are two at least, and at most as many as the channel declares.
+    fn create_combined<'a>(
+        &'a self,
+        _whole: &'a Whole,
+        _parts: &'a [Terms],
+        _payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
+        not_offered("COMBINE_NOT_OFFERED")
+    }
+
+    /// Asks how the parts of a combined order stand; the answers come in their order.
+    fn query_combined<'a>(
+        &'a self,
+        _whole: &'a Whole,
+        _parts: &'a [Terms],
+    ) -> BoxFuture<'a, Result<Vec<OrderStatus>, ChannelError>> {
+        not_offered("COMBINE_NOT_OFFERED")
+    }
+
+    /// Closes every part of a combined order. Success is not yet the confirmation.
+    fn close_combined<'a>(&'a self, _whole: &'a Whole, _parts: &'a [Terms]) -> BoxFuture<'a, Result<(), ChannelError>> {
+        not_offered("COMBINE_NOT_OFFERED")
+    }
+
     /// Fetches the bill of a day, in Beijing time, of a merchant account into `file`, unpacked and with the channel's own hash checked;
     /// tells how many bytes it has. The file is there when the bill is whole, and readable by its owner alone: it says who paid.
     ///
@@ -276,8 +331,7 @@ pub trait Channel: Send + Sync {
         _kind: BillKind,
         _file: &'a Path,
     ) -> BoxFuture<'a, Result<u64, ChannelError>> {
-        let code = "BILL_NOT_OFFERED".to_owned();
-        std::future::ready(Err(ChannelError::Refused { code })).boxed()
+        not_offered("BILL_NOT_OFFERED")
     }
 
     /// Verifies a callback and opens it; nothing of the body is read before its signature holds.
@@ -290,4 +344,9 @@ pub trait Channel: Send + Sync {
 
     /// Answers a callback: without a refusal it is acknowledged, and the channel need not send it again.
     fn reply(&self, refusal: Option<&Refusal>) -> Response<Bytes>;
+}
+
+/// A channel does not have what it does not declare.
+fn not_offered<'a, T: Send + 'a>(code: &str) -> BoxFuture<'a, Result<T, ChannelError>> {
+    std::future::ready(Err(ChannelError::Refused { code: code.to_owned() })).boxed()
 }

@@ -1,7 +1,9 @@
-//! Payments against the sandbox's WeChat Pay, over real sockets: orders, callbacks, refunds, bills, and everything that goes wrong.
+//! Payments against the sandbox's WeChat Pay, over real sockets: orders, callbacks, refunds, bills, combined orders, and
+//! everything that goes wrong.
 
 mod bills;
 mod callbacks;
+mod combined;
 mod faults;
 mod life;
 mod requests;

@@ -2,9 +2,11 @@
 //!
 //! Source: pay.weixin.qq.com, API v3: JSON over HTTPS, requests and answers signed with RSA (PKCS #1 v1.5, SHA-256), callbacks signed
 //! and their content sealed with AES-256-GCM. `signing` holds the signatures, `seal` the cipher, `trust` the channel's keys, `keys`
-//! the merchants', `wire` the messages, `notify` the callbacks, `bill` the bills, `driver` the calls.
+//! the merchants', `wire` the messages, `notify` the callbacks, `combine` the combined orders, `bill` the bills,
+//! `driver` the calls.
 
 mod bill;
+mod combine;
 mod driver;
 mod keys;
 mod notify;
@@ -49,6 +51,8 @@ pub struct Config {
     pub bill_timeout: Duration,
     /// The largest bill, unpacked.
     pub bill_max: ByteSize,
+    /// How many orders one combined order may have.
+    pub combine_max: u32,
     /// How old downloaded platform certificates may become before they are downloaded again.
     pub certificates_refresh: Duration,
 }
@@ -118,6 +122,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(5),
             pool_idle: Duration::from_secs(20),
+            combine_max: 50,
             bill_timeout: Duration::from_secs(15 * 60),
             bill_max: ByteSize::from_mib(8 * 1_024),
             certificates_refresh: Duration::from_secs(12 * 3_600),
@@ -162,6 +167,9 @@ impl Config {
             if is_zero {
                 problems.push(Problem::new(format!("{path}.{key}"), "must be more than zero"));
             }
+        }
+        if !(2..=1_000).contains(&self.combine_max) {
+            problems.push(Problem::new(format!("{path}.combine_max"), "must be from 2 to 1000"));
         }
         if self.certificates_refresh.get() < std::time::Duration::from_secs(60) {
             problems.push(Problem::new(format!("{path}.certificates_refresh"), "must be at least 1m"));

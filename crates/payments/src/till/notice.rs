@@ -7,7 +7,7 @@ use store::Tx;
 use super::Till;
 use crate::channel::Notice;
 use crate::domain::ledger::Merchant;
-use crate::domain::order::{Order, Rule};
+use crate::domain::order::{Capture, Order, Rule};
 use crate::domain::refund::Refund;
 use crate::error::Error;
 use crate::repo::{refunds, work};
@@ -57,22 +57,40 @@ impl Till {
                 Ok(())
             }
             Notice::Paid { channel_order_no, app_id, capture } => {
-                let id = order_of(&channel_order_no).ok_or(NoticeError::Unknown)?;
-                let merchant = merchant.clone();
-                crash::point("payments.callback.before_commit");
-                match self.amend(id, move |order| order.told_paid(&merchant, &app_id, &capture)).await {
-                    Ok(_) => {
-                        crash::point("payments.callback.after_commit");
-                        Ok(())
-                    }
-                    Err(Error::NotFound { .. }) => Err(NoticeError::Unknown),
-                    Err(Error::Rule(Rule::Differs(what))) => {
-                        self.mismatch(&self.order_now(id).await?, what);
-                        Err(NoticeError::Differs(what))
-                    }
-                    Err(error) => Err(NoticeError::Failed(error)),
-                }
+                self.heed_paid(merchant.clone(), &channel_order_no, app_id, capture).await
             }
+            Notice::PaidTogether { app_id, parts } => {
+                // Side by side, so that they come into one batch; what is not kept now is told again with the whole.
+                let heeded = parts.into_iter().map(|part| {
+                    let merchant = Merchant { channel: merchant.channel.clone(), number: part.merchant };
+                    let (app_id, number) = (app_id.clone(), part.channel_order_no);
+                    async move { self.heed_paid(merchant, &number, app_id, part.capture).await }
+                });
+                futures::future::join_all(heeded).await.into_iter().collect()
+            }
+        }
+    }
+
+    async fn heed_paid(
+        &self,
+        merchant: Merchant,
+        channel_order_no: &str,
+        app_id: String,
+        capture: Capture,
+    ) -> Result<(), NoticeError> {
+        let id = order_of(channel_order_no).ok_or(NoticeError::Unknown)?;
+        crash::point("payments.callback.before_commit");
+        match self.amend(id, move |order| order.told_paid(&merchant, &app_id, &capture)).await {
+            Ok(_) => {
+                crash::point("payments.callback.after_commit");
+                Ok(())
+            }
+            Err(Error::NotFound { .. }) => Err(NoticeError::Unknown),
+            Err(Error::Rule(Rule::Differs(what))) => {
+                self.mismatch(&self.order_now(id).await?, what);
+                Err(NoticeError::Differs(what))
+            }
+            Err(error) => Err(NoticeError::Failed(error)),
         }
     }
 

@@ -25,6 +25,7 @@ use super::{Config, NAME, wire};
 use crate::channel::keys::{KeyError, public_roots};
 use crate::channel::{
     BillKind, CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
+    Whole,
 };
 use crate::config::{Credentials, KeyFiles, Merchant};
 use crate::domain::order::{Terms, TradeType};
@@ -70,6 +71,7 @@ impl WechatPay {
             pool_idle: config.pool_idle.get(),
             tls: if config.base_url.starts_with("https:") { Some(public_roots()?) } else { None },
         };
+        let combine_max = config.combine_max;
         let calls = context.metrics.counter(
             "lastmile_payments_channel_calls",
             "Calls to payment channels, by channel, call and how they came out.",
@@ -90,6 +92,7 @@ impl WechatPay {
                 order_life_max: ORDER_LIFE_MAX,
                 sheet_life: SHEET_LIFE,
                 bills: &[BillKind::Trades, BillKind::Funds],
+                combine_max,
             },
         })
     }
@@ -169,7 +172,7 @@ impl WechatPay {
     }
 
     /// Sends a call, counts how it came out, and hands back the body of its verified answer.
-    async fn call(
+    pub(super) async fn call(
         &self,
         call: &'static str,
         account: &Account,
@@ -314,6 +317,16 @@ impl WechatPay {
         let body = json(&body.ok_or_else(|| unsent("time of the order's end"))?)?;
         let target = format!("/v3/pay/transactions/{}", terms.trade_type);
         let told: wire::CreatedBody = self.ask("create", account, Method::POST, &target, body).await?;
+        self.sheet(account, terms, told)
+    }
+
+    /// Makes the pay sheet of a session.
+    pub(super) fn sheet(
+        &self,
+        account: &Account,
+        terms: &Terms,
+        told: wire::CreatedBody,
+    ) -> Result<PaySheet, ChannelError> {
         let life = if terms.trade_type == TradeType::H5 { PAGE_LIFE } else { SHEET_LIFE };
         let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at.min(self.now().plus(life)));
         match terms.trade_type {
@@ -402,6 +415,27 @@ impl Channel for WechatPay {
         self.ask_refund(terms, refund).boxed()
     }
 
+    fn create_combined<'a>(
+        &'a self,
+        whole: &'a Whole,
+        parts: &'a [Terms],
+        payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
+        self.combine(whole, parts, payer).boxed()
+    }
+
+    fn query_combined<'a>(
+        &'a self,
+        whole: &'a Whole,
+        parts: &'a [Terms],
+    ) -> BoxFuture<'a, Result<Vec<OrderStatus>, ChannelError>> {
+        self.ask_combined(whole, parts).boxed()
+    }
+
+    fn close_combined<'a>(&'a self, whole: &'a Whole, parts: &'a [Terms]) -> BoxFuture<'a, Result<(), ChannelError>> {
+        self.end_combined(whole, parts).boxed()
+    }
+
     fn bill<'a>(
         &'a self,
         merchant: &'a str,
@@ -439,7 +473,7 @@ fn parameters<const N: usize>(fields: [(&str, String); N]) -> Parameters {
     fields.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-fn json(body: &impl Serialize) -> Result<String, ChannelError> {
+pub(super) fn json(body: &impl Serialize) -> Result<String, ChannelError> {
     serde_json::to_string(body).map_err(|_| unsent("body"))
 }
 

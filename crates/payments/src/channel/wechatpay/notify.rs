@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 
+use super::combine;
 use super::driver::WechatPay;
 use super::seal::Sealed;
 use super::signing::{BadSigned, Signed};
@@ -21,6 +22,14 @@ struct Resource {
     original_type: String,
     #[serde(flatten)]
     sealed: Sealed,
+}
+
+/// What a payment's callback is about. The two have no name of a number in common.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Paid {
+    Together(combine::Told),
+    Alone(Transaction),
 }
 
 impl WechatPay {
@@ -52,7 +61,11 @@ impl WechatPay {
 }
 
 fn transaction(plain: &[u8], merchant: &str) -> Result<Notice, CallbackError> {
-    let told: Transaction = serde_json::from_slice(plain).map_err(|_| CallbackError::Content("transaction"))?;
+    let told = serde_json::from_slice(plain).map_err(|_| CallbackError::Content("transaction"))?;
+    let told = match told {
+        Paid::Together(told) => return told.notice(merchant),
+        Paid::Alone(told) => told,
+    };
     if !told.is_of(merchant) {
         return Err(CallbackError::Content("mchid"));
     }

@@ -419,6 +419,52 @@ async fn signed_callbacks_about_others_or_nothing_are_told_apart() {
     }
 }
 
+/// The callback of a combined order with one field of its second part changed.
+fn combined(field: &str, value: serde_json::Value) -> serde_json::Value {
+    let part = |mchid: &str, number: &str, total: i64| {
+        json!({
+            "mchid": mchid, "out_trade_no": number, "trade_state": "SUCCESS", "transaction_id": format!("4200{number}"),
+            "success_time": "2018-06-08T10:34:56+08:00", "amount": {"total_amount": total, "currency": "CNY"},
+        })
+    };
+    let mut parts = [part(MERCHANT, "p1", 20_000), part("1900000002", "p2", 5_000)];
+    parts[1][field] = value;
+    json!({
+        "combine_appid": "wx2421b1c4370ec43b", "combine_mchid": MERCHANT, "combine_out_trade_no": "w", "sub_orders": parts,
+        "combine_payer_info": {"openid": "o"},
+    })
+}
+
+#[tokio::test]
+async fn a_combined_orders_callback_tells_of_every_part() {
+    let (driver, _dir) = driver();
+    let told = async |plain: serde_json::Value, merchant: &str| {
+        let body = envelope("transaction", &plain);
+        open(&driver, merchant, &signed_headers(&body), &body).await
+    };
+    let Ok(Notice::PaidTogether { app_id, parts }) = told(combined("attach", "a".into()), MERCHANT).await else {
+        panic!("a good callback opens")
+    };
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| (part.merchant.as_str(), part.channel_order_no.as_str(), part.capture.amount.amount_minor()))
+        .collect();
+    assert_eq!(app_id, "wx2421b1c4370ec43b");
+    assert_eq!(parts, [(MERCHANT, "p1", 20_000), ("1900000002", "p2", 5_000)]);
+    assert!(matches!(told(combined("trade_state", "NOTPAY".into()), MERCHANT).await, Ok(Notice::Other)));
+    for (field, value, named) in [
+        ("transaction_id", "".into(), "transaction_id"),
+        ("success_time", "soon".into(), "success_time"),
+        ("amount", json!({"total_amount": 5_000, "currency": "yuan"}), "amount.currency"),
+    ] {
+        let refused = told(combined(field, value), MERCHANT).await;
+        assert!(matches!(refused, Err(CallbackError::Content(found)) if found == named), "{field}: {refused:?}");
+    }
+    let mut foreign = combined("attach", "a".into());
+    foreign["combine_mchid"] = "1900000002".into();
+    assert!(matches!(told(foreign, MERCHANT).await, Err(CallbackError::Content("combine_mchid"))));
+}
+
 /// A refund's callback with one field changed.
 fn refunded(field: &str, value: &str) -> serde_json::Value {
     let mut told = json!({
@@ -587,7 +633,7 @@ fn a_new_key_of_the_merchant_is_signed_with_once_its_certificate_is_there_too() 
     assert_eq!(rotating.signs(&OURS), ("4A".repeat(20), true), "half of a pair is not used");
     rotating.replace("merchant.crt", own_certificate(&NEXT, 0x5b).as_bytes());
     assert_eq!(rotating.signs(&NEXT), ("5B".repeat(20), true));
-    assert_eq!(rotating.signs(&OURS).1, false);
+    assert!(!rotating.signs(&OURS).1);
     rotating.replace("merchant.crt", b"nothing");
     assert_eq!(rotating.signs(&NEXT), ("5B".repeat(20), true), "what cannot be used changes nothing");
 }

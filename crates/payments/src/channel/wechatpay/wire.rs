@@ -47,7 +47,7 @@ pub(super) struct CreateBody<'a> {
 
 /// Where an H5 payment comes from: WeChat compares the address with that of the browser.
 #[derive(Serialize)]
-struct Scene<'a> {
+pub(super) struct Scene<'a> {
     payer_client_ip: &'a str,
     h5_info: H5,
 }
@@ -64,8 +64,8 @@ struct Asked {
 }
 
 #[derive(Serialize)]
-struct Payer<'a> {
-    openid: &'a str,
+pub(super) struct Payer<'a> {
+    pub(super) openid: &'a str,
 }
 
 #[derive(Serialize)]
@@ -104,7 +104,7 @@ impl<'a> CreateBody<'a> {
             notify_url: &terms.notify_url,
             amount: Asked { total: terms.amount.amount_minor(), currency: terms.amount.currency().to_string() },
             payer: openid.map(|openid| Payer { openid }),
-            scene_info: address.map(|payer_client_ip| Scene { payer_client_ip, h5_info: H5 { r#type: "Wap" } }),
+            scene_info: address.map(Scene::new),
         })
     }
 }
@@ -122,6 +122,12 @@ impl<'a> RefundBody<'a> {
                 currency: terms.amount.currency().to_string(),
             },
         }
+    }
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(payer_client_ip: &'a str) -> Self {
+        Self { payer_client_ip, h5_info: H5 { r#type: "Wap" } }
     }
 }
 
@@ -197,29 +203,39 @@ impl Transaction {
         self.mchid == merchant
     }
 
-    /// What it says; Err names the field that is missing or senseless. A state that is not known is pending.
+    /// What it says; Err names the field that is missing or senseless.
     pub(super) fn status(&self) -> Result<OrderStatus, &'static str> {
-        match self.trade_state.as_str() {
-            // REFUND: it was paid, and something of it went back since.
-            "SUCCESS" | "REFUND" => self.capture().map(OrderStatus::Paid),
-            "CLOSED" => Ok(OrderStatus::Closed),
-            _ => Ok(OrderStatus::Pending),
-        }
+        status(&self.trade_state, || self.capture())
     }
 
     fn capture(&self) -> Result<Capture, &'static str> {
         let taken = self.amount.as_ref().ok_or("amount")?;
         let currency: Currency = taken.currency.parse().map_err(|_| "amount.currency")?;
-        // A department is told this number: what it could not be told is refused here.
-        if !rpc::form::is_number(&self.transaction_id) {
-            return Err("transaction_id");
-        }
-        Ok(Capture {
-            amount: Money::new(taken.total, currency).map_err(|_| "amount.total")?,
-            transaction: self.transaction_id.clone(),
-            at: moment(&self.success_time).ok_or("success_time")?,
-        })
+        let amount = Money::new(taken.total, currency).map_err(|_| "amount.total")?;
+        capture(amount, &self.transaction_id, &self.success_time)
     }
+}
+
+/// How an order stands. A state that is not known is pending.
+pub(super) fn status(
+    trade_state: &str,
+    capture: impl FnOnce() -> Result<Capture, &'static str>,
+) -> Result<OrderStatus, &'static str> {
+    match trade_state {
+        // REFUND: it was paid, and something of it went back since.
+        "SUCCESS" | "REFUND" => capture().map(OrderStatus::Paid),
+        "CLOSED" => Ok(OrderStatus::Closed),
+        _ => Ok(OrderStatus::Pending),
+    }
+}
+
+/// Reads what the channel says of a payment.
+pub(super) fn capture(amount: Money, transaction: &str, success_time: &str) -> Result<Capture, &'static str> {
+    // A department is told this number: what it could not be told is refused here.
+    if !rpc::form::is_number(transaction) {
+        return Err("transaction_id");
+    }
+    Ok(Capture { amount, transaction: transaction.to_owned(), at: moment(success_time).ok_or("success_time")? })
 }
 
 /// A refund as the channel tells it.

@@ -256,6 +256,7 @@ impl Channel for Played {
             order_life_max: Duration::from_secs(86_400),
             sheet_life: Duration::from_secs(3_600),
             bills: &[],
+            combine_max: 0,
         };
         CAPABILITIES
     }

@@ -8,7 +8,7 @@ use store::{At, Fault as StoreFault, Faults};
 
 use super::channel::{Call, Mishap};
 use super::*;
-use crate::channel::Notice;
+use crate::channel::{Notice, PartPaid};
 use crate::domain::ledger::Merchant as LedgerMerchant;
 use crate::domain::order::{Order, State};
 use crate::domain::refund::{Decision, State as RefundState};
@@ -423,6 +423,36 @@ async fn a_told_end_of_a_refund_is_booked_once_when_it_fits_and_never_when_it_do
     assert!(matches!(opposite, Err(NoticeError::Differs("refund status"))), "never one thing and then the other");
     assert_eq!(stage.events().await, [pb::EventKind::OrderPaid, pb::EventKind::RefundSucceeded]);
     assert_eq!(stage.assert_sound().await.open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_that_were_paid_together_are_booked_each_by_itself() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.create("r1").await.expect("creates"), stage.create("r2").await.expect("creates"));
+    let part = |order: &pb::Order| {
+        let capture = stage.played.pay(&order.channel_order_no, stage.till.now()).expect("pays");
+        PartPaid { merchant: merchant().number, channel_order_no: order.channel_order_no.clone(), capture }
+    };
+    let parts = vec![part(&one), part(&two)];
+    let told = |spoil: fn(&mut PartPaid)| {
+        let mut parts = parts.clone();
+        spoil(&mut parts[1]);
+        let till = Arc::clone(&stage.till);
+        async move { till.heed(&merchant(), Notice::PaidTogether { app_id: "wx0".into(), parts }).await }
+    };
+    let unfit = told(|part| part.capture.amount = fen(AMOUNT + 1)).await;
+    assert!(matches!(unfit, Err(NoticeError::Differs("amount"))));
+    let unfit = told(|part| part.merchant = "1900000002".into()).await;
+    assert!(matches!(unfit, Err(NoticeError::Differs("merchant"))));
+    let unknown = told(|part| part.channel_order_no = "f".repeat(32)).await;
+    assert!(matches!(unknown, Err(NoticeError::Unknown)));
+    assert_eq!((stage.order_of("r1").await.state, stage.order_of("r2").await.state), (State::Paid, State::Waiting));
+    for _ in 0..2 {
+        told(|_| {}).await.expect("heeds, and what was booked before is as good");
+    }
+    assert_eq!(stage.order_of("r2").await.state, State::Paid);
+    assert_eq!(stage.events().await, [pb::EventKind::OrderPaid, pb::EventKind::OrderPaid]);
+    stage.assert_sound().await;
 }
 
 #[tokio::test(start_paused = true)]
