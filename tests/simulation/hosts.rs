@@ -292,6 +292,7 @@ fn merchant(ground: &Ground, (number, payee): &(&str, &str)) -> anyhow::Result<M
             api_v3_key_file: own.join("apiv3_key.txt"),
             verification: wechatpay::Verification::PublicKey {
                 id: text(platform.join("public_key_id.txt"))?,
+                id_file: None,
                 file: platform.join("public_key.pem"),
             },
         }),

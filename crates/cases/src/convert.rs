@@ -99,10 +99,11 @@ pub(crate) fn ask(request: pb::OpenCaseRequest) -> Result<Ask, Vec<Violation>> {
     check.expect(trade_type.is_some(), "pay.trade_type", "must be one of the contract's");
     let payer_fits = match trade_type {
         Some(TradeType::Jsapi) => form::is_payer(&pay.payer_reference),
+        Some(TradeType::H5) => pay.payer_reference.is_empty() || form::is_address(&pay.payer_reference),
         Some(_) => pay.payer_reference.is_empty(),
         None => true,
     };
-    let rule = "must be 1 to 128 bytes without control characters for JSAPI, and empty otherwise";
+    let rule = "must be 1 to 128 bytes without control characters for JSAPI, an IP address for H5, and empty otherwise";
     check.expect(payer_fits, "pay.payer_reference", rule);
     let amount = match pay.amount.as_ref().map(Money::try_from) {
         Some(Ok(amount)) if amount.amount_minor() > 0 => Some(amount),
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payer_is_named_to_jsapi_alone() {
+    fn a_payer_is_named_to_jsapi_and_an_address_to_h5_alone() {
         let fields = |trade_type: payments::TradeType, payer: &str| {
             let mut asked = request();
             let Some(pb::open_case_request::Action::Pay(pay)) = &mut asked.action else { unreachable!("a payment") };
@@ -401,6 +402,7 @@ mod tests {
             assert_eq!(ask(asked).expect("sound").trade_type, ours);
             assert_eq!(fields(theirs, "o"), ["pay.payer_reference"]);
         }
+        assert!(fields(payments::TradeType::H5, "2001:db8::7").is_empty());
         for (trade_type, payer) in [(jsapi, ""), (jsapi, "o\n"), (jsapi, &"o".repeat(129)), (native, "o")] {
             assert_eq!(fields(trade_type, payer), ["pay.payer_reference"], "{trade_type:?} {payer:?}");
         }

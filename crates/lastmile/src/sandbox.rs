@@ -116,6 +116,7 @@ fn at_wechatpay(directory: &Path, payee_id: &str, mchid: &str, app_id: &str) -> 
             api_v3_key_file: own.join("apiv3_key.txt"),
             verification: wechatpay::Verification::PublicKey {
                 id: text(platform.join("public_key_id.txt"))?,
+                id_file: None,
                 file: platform.join("public_key.pem"),
             },
         }),

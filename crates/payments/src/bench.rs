@@ -167,12 +167,15 @@ impl Channel for AtOnce {
         static CAPABILITIES: Capabilities = Capabilities {
             channel: CHANNEL,
             trade_types: &[TradeType::Jsapi],
+            payer_for: &[TradeType::Jsapi],
             currencies: &[Currency::CNY],
             amount_minor_max: i64::MAX,
             description_bytes_max: 127,
             order_life_max: LIFE.saturating_mul(2),
             sheet_life: LIFE,
             known: Known::OnceCreated,
+            bills: &[],
+            combine_max: 0,
         };
         &CAPABILITIES
     }

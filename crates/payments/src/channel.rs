@@ -13,16 +13,20 @@ mod keys;
 pub use keys::{BadKey, KeyError};
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use contracts::money::Currency;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Response, StatusCode};
+use jiff::civil::Date;
 use runtime::Timestamp;
 use runtime::http::Effect;
 use runtime::secret::Pii;
 
+use crate::domain::ledger::Merchant;
 use crate::domain::order::{Capture, Terms, TradeType};
 pub use crate::domain::plan::Known;
 use crate::domain::refund::{Decision, Refund};
@@ -34,6 +38,8 @@ pub struct Capabilities {
     pub channel: &'static str,
     /// How citizens can pay.
     pub trade_types: &'static [TradeType],
+    /// Where it must be told who pays: by JSAPI whom, by H5 from which address.
+    pub payer_for: &'static [TradeType],
     /// What they can pay in.
     pub currencies: &'static [Currency],
     /// The largest order, minor units.
@@ -46,6 +52,28 @@ pub struct Capabilities {
     pub sheet_life: Duration,
     /// From when on it knows an order.
     pub known: Known,
+    /// Which bills it gives.
+    pub bills: &'static [BillKind],
+    /// How many orders can be paid at once; below 2 it cannot combine any.
+    pub combine_max: u32,
+}
+
+/// A combined order (合单): orders, of several merchant accounts perhaps, that the citizen pays at once. Each is refunded by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// The merchant account that asks for all of it.
+    pub merchant: Merchant,
+    /// The number that the channel knows it by.
+    pub channel_order_no: String,
+}
+
+/// What a channel's bill of a day lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BillKind {
+    /// Payments and refunds.
+    Trades,
+    /// What moved on the merchant's account.
+    Funds,
 }
 
 /// What the citizen's client needs to pay.
@@ -172,8 +200,37 @@ pub enum Notice {
         /// The number that the channel knows the refund by.
         channel_refund_no: String,
     },
+    /// A refund came to its end, with all that a query would say of it; to be checked against the refund.
+    RefundDecided {
+        /// The number that the channel knows the order by.
+        channel_order_no: String,
+        /// The number that the channel knows the refund by.
+        channel_refund_no: String,
+        /// What goes back, or does not, minor units of the order's currency.
+        amount_minor: i64,
+        /// How it ended.
+        decision: Decision,
+    },
+    /// Every part of a combined order was paid; each is to be checked against its own order.
+    PaidTogether {
+        /// The channel's id of the super app's account.
+        app_id: String,
+        /// The parts.
+        parts: Vec<PartPaid>,
+    },
     /// Something that needs nothing done.
     Other,
+}
+
+/// What a verified callback tells of a part of a combined order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartPaid {
+    /// The number of the part's merchant account.
+    pub merchant: String,
+    /// The number that the channel knows the part by.
+    pub channel_order_no: String,
+    /// What it says of the payment.
+    pub capture: Capture,
 }
 
 /// Why a callback is refused.
@@ -241,6 +298,46 @@ pub trait Channel: Send + Sync {
         refund: &'a Refund,
     ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>>;
 
+    /// Creates a combined order, or repeats its creation unchanged. Its parts are payable by the same app in the same way until the same
+    /// time, and report to the same address; there are two at least, and at most as many as the channel declares.
+    fn create_combined<'a>(
+        &'a self,
+        _whole: &'a Whole,
+        _parts: &'a [Terms],
+        _payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
+        not_offered("COMBINE_NOT_OFFERED")
+    }
+
+    /// Asks how the parts of a combined order stand; the answers come in their order.
+    fn query_combined<'a>(
+        &'a self,
+        _whole: &'a Whole,
+        _parts: &'a [Terms],
+    ) -> BoxFuture<'a, Result<Vec<OrderStatus>, ChannelError>> {
+        not_offered("COMBINE_NOT_OFFERED")
+    }
+
+    /// Closes every part of a combined order. Success is not yet the confirmation.
+    fn close_combined<'a>(&'a self, _whole: &'a Whole, _parts: &'a [Terms]) -> BoxFuture<'a, Result<(), ChannelError>> {
+        not_offered("COMBINE_NOT_OFFERED")
+    }
+
+    /// Fetches the bill of a day, in Beijing time, of a merchant account into `file`, unpacked and with the channel's own hash checked;
+    /// tells how many bytes it has. The file is there when the bill is whole, and readable by its owner alone: it says who paid.
+    ///
+    /// Errors: NotKnown where there is none because nothing happened on that day; NotNow while it is not made yet; Refused where the
+    /// channel does not declare such bills.
+    fn bill<'a>(
+        &'a self,
+        _merchant: &'a str,
+        _day: Date,
+        _kind: BillKind,
+        _file: &'a Path,
+    ) -> BoxFuture<'a, Result<u64, ChannelError>> {
+        not_offered("BILL_NOT_OFFERED")
+    }
+
     /// Verifies a callback and opens it; nothing of the body is read before its signature holds.
     fn open_callback<'a>(
         &'a self,
@@ -260,4 +357,9 @@ fn is_base_url(text: &str) -> bool {
         && uri.host().is_some_and(|host| !host.is_empty())
         && uri.query().is_none()
         && !text.contains('#')
+}
+
+/// A channel does not have what it does not declare.
+fn not_offered<'a, T: Send + 'a>(code: &str) -> BoxFuture<'a, Result<T, ChannelError>> {
+    std::future::ready(Err(ChannelError::Refused { code: code.to_owned() })).boxed()
 }

@@ -8,7 +8,7 @@ use contracts::ids::{CaseId, OrderId, RefundId};
 use contracts::money::Money;
 use contracts::payments::v1 as pb;
 use prost::Message;
-use rpc::form::{SERIAL_CHARS_MAX, is_line, is_payer};
+use rpc::form::{SERIAL_CHARS_MAX, is_address, is_line, is_payer};
 use rpc::{Violation, call, page, time};
 use runtime::Timestamp;
 use runtime::secret::Pii;
@@ -148,13 +148,15 @@ pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<Cr
     };
     check.demand("trade_type", trade_type.is_some(), "must be one of the contract's");
     let payer = Some(request.payer_reference).filter(|payer| !payer.is_empty());
-    check.demand(
-        "payer_reference",
-        payer.is_some() == (trade_type == Some(TradeType::Jsapi)) || trade_type.is_none(),
-        "is required by JSAPI and taken by nothing else",
-    );
-    let fits = payer.as_ref().is_none_or(|payer| is_payer(payer));
-    check.demand("payer_reference", fits, "must be text of at most 128 bytes");
+    let fits = match (trade_type, payer.as_deref()) {
+        (Some(TradeType::Jsapi), payer) => payer.is_some_and(is_payer),
+        // Whether the channel must know it is checked where the channel is known.
+        (Some(TradeType::H5), payer) => payer.is_none_or(is_address),
+        (Some(_), payer) => payer.is_none(),
+        (None, _) => true,
+    };
+    let rule = "must be 1 to 128 bytes without control characters for JSAPI, an IP address for H5, and empty otherwise";
+    check.demand("payer_reference", fits, rule);
     let expire_at = time::required(request.expire_time.as_ref());
     let expire_at = expire_at.map_err(|error| check.note("expire_time", error)).ok();
     let ask = amount.zip(trade_type).zip(expire_at).map(|((amount, trade_type), expire_at)| CreateAsk {

@@ -139,7 +139,7 @@ pub async fn platform_certificates(
     if !config.channels.wechatpay.is_offered() {
         return Ok(Vec::new());
     }
-    let driver = WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
+    let driver = wechatpay(config, context)?;
     Ok(driver.platform_certificates().await)
 }
 
@@ -148,13 +148,17 @@ fn channels(config: &Config, context: &Context) -> Result<Vec<Arc<dyn Channel>>,
     let (offered, merchants) = (&config.channels, &config.merchants);
     let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
     if offered.wechatpay.is_offered() {
-        channels.push(Arc::new(WechatPay::new(offered.wechatpay.clone(), merchants, context.clone())?));
+        channels.push(Arc::new(wechatpay(config, context)?));
     }
     if offered.alipay.is_offered() {
         let driver = Alipay::new(offered.alipay.clone(), config.key_files, merchants, context.clone())?;
         channels.push(Arc::new(driver));
     }
     Ok(channels)
+}
+
+fn wechatpay(config: &Config, context: &Context) -> Result<WechatPay, KeyError> {
+    WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, config.key_files, context.clone())
 }
 
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {

@@ -40,6 +40,11 @@ pub fn is_payer(text: &str) -> bool {
     (1..=PAYER_BYTES_MAX).contains(&text.len()) && !has_control(text)
 }
 
+/// Whether it is the address that a citizen's browser comes from: IPv4 or IPv6.
+pub fn is_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
+}
+
 fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
@@ -53,13 +58,14 @@ mod tests {
         type Form = fn(&str) -> bool;
         let line: Form = |text| is_line(text, 3);
         let (name, payer, profile) = ("x".repeat(64), "x".repeat(128), "x".repeat(70));
-        let cases: [(Form, &[&str], &[&str]); 6] = [
+        let cases: [(Form, &[&str], &[&str]); 7] = [
             (is_name, &["traffic.violation", "wechat-account", "a_1", &name], &["", "A", "a b", "a/b", "交通"]),
             (is_region, &["430100", "430102001", "000000"], &["", "43010", "4301020", "430102001001", "43010X"]),
             (is_number, &["4200001234", "S-1/2~", &name], &["", "a b", "a\n", "号1"]),
             (line, &["a", "罚款单", "a b"], &["", "罚款单一", "a\n", "\u{7f}"]),
             (is_profile, &["traffic/430100", &profile], &["", "a\nb"]),
             (is_payer, &["oUpF8uMuAJO", &payer], &["", "a\tb"]),
+            (is_address, &["203.0.113.7", "2001:db8::7"], &["", "203.0.113", "203.0.113.7:80", "host"]),
         ];
         for (form, good, bad) in cases {
             assert!(good.iter().all(|text| form(text)), "{good:?}");

@@ -6,5 +6,5 @@
 mod client;
 mod server;
 
-pub use client::{Client, Effect, Error, ErrorKind, Options};
+pub use client::{Client, Effect, Error, ErrorKind, Flow, Options};
 pub use server::{HangUp, Limits, serve};

@@ -52,6 +52,11 @@ pub struct WechatPay {
     pub refund_after: Duration,
     /// When set, every order is paid by itself after this long.
     pub autopay: Option<Duration>,
+    /// How many orders one combined order may have.
+    pub combine_max: u32,
+    /// Whether a day's bill must be waited for as at WeChat: until 10:00 of the next day, Beijing time. Otherwise there is one at any
+    /// moment, also of a day that is not over.
+    pub bills_wait: bool,
 }
 
 /// A merchant of the sandbox's WeChat Pay.
@@ -168,6 +173,8 @@ impl Default for WechatPay {
             notify_second: Duration::from_millis(100),
             refund_after: Duration::from_millis(300),
             autopay: None,
+            combine_max: 50,
+            bills_wait: false,
         }
     }
 }
@@ -259,6 +266,9 @@ impl Config {
                 note(&format!("alipay.apps.{index}.pid"), "must be 16 digits that begin with 2088");
             }
         }
+        if !(2..=1_000).contains(&self.wechatpay.combine_max) {
+            note("wechatpay.combine_max", "must be from 2 to 1000");
+        }
         for (index, merchant) in self.wechatpay.merchants.iter().enumerate() {
             let mchid = &merchant.mchid;
             if !(8..=10).contains(&mchid.len()) || !mchid.bytes().all(|b| b.is_ascii_digit()) {
@@ -293,10 +303,11 @@ mod tests {
         config.wechatpay.notify_timeout = Duration::from_millis(0);
         config.wechatpay.merchants[1].mchid = "1900430100".into();
         config.wechatpay.merchants[0].appids.clear();
+        config.wechatpay.combine_max = 1;
         config.alipay.listen = "7502".into();
         config.alipay.notify_timeout = Duration::from_millis(0);
         config.alipay.apps[1] = App { app_id: config.alipay.apps[0].app_id.clone(), pid: "1234".into() };
-        assert_eq!(problems(&config), 13, "an app that is there twice is named twice");
+        assert_eq!(problems(&config), 14, "an app that is there twice is named twice");
     }
 
     #[test]

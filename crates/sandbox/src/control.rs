@@ -9,6 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::alipay;
@@ -18,7 +19,7 @@ use crate::police::event::Edit;
 use crate::police::office::{No, Office, Subject};
 use crate::police::people::{self, CAST, Kind, PersonId};
 use crate::police::view::Record;
-use crate::wechatpay::{Desk, Pay, PayError};
+use crate::wechatpay::{Desk, Pay, PayError, RefundStatus};
 
 /// What the control port reaches.
 pub(crate) struct Control {
@@ -30,6 +31,13 @@ pub(crate) struct Control {
     pub desk: Arc<Desk>,
     /// Alipay.
     pub alipay: Arc<alipay::Desk>,
+}
+
+/// What a refund in process ends as.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefundEnd {
+    status: RefundStatus,
 }
 
 /// An answer that says no.
@@ -46,6 +54,17 @@ impl IntoResponse for Refused {
 impl From<JsonRejection> for Refused {
     fn from(error: JsonRejection) -> Self {
         Self(StatusCode::BAD_REQUEST, error.body_text())
+    }
+}
+
+impl From<PayError> for Refused {
+    fn from(error: PayError) -> Self {
+        let status = match error {
+            PayError::Order => StatusCode::NOT_FOUND,
+            PayError::State(_) => StatusCode::CONFLICT,
+            PayError::NotNow => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
     }
 }
 
@@ -68,6 +87,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/police/{region}/records/{number}", post(edit))
         .route("/wechatpay/pay", post(pay))
         .route("/wechatpay/payments/{transaction_id}", get(statement))
+        .route("/wechatpay/refunds/{mchid}/{out_refund_no}", post(end_refund))
         .route("/wechatpay/callbacks", get(callbacks))
         .route("/alipay/{act}", post(act_alipay))
         .route("/alipay/payments/{trade_no}", get(statement_alipay))
@@ -135,15 +155,17 @@ async fn edit(
 
 async fn pay(State(control): State<Arc<Control>>, pay: Result<Json<Pay>, JsonRejection>) -> Answer<Json<Value>> {
     let Json(pay) = pay?;
-    let paid = control.desk.pay(&pay).await.map_err(|error| {
-        let status = match error {
-            PayError::Order => StatusCode::NOT_FOUND,
-            PayError::State(_) => StatusCode::CONFLICT,
-            PayError::NotNow => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Refused(status, error.to_string())
-    })?;
-    Ok(Json(json!({ "transaction_id": paid })))
+    Ok(Json(json!({ "transaction_id": control.desk.pay(&pay).await? })))
+}
+
+async fn end_refund(
+    State(control): State<Arc<Control>>,
+    Path((mchid, out_refund_no)): Path<(String, String)>,
+    end: Result<Json<RefundEnd>, JsonRejection>,
+) -> Answer<StatusCode> {
+    let Json(RefundEnd { status }) = end?;
+    control.desk.end_refund(&mchid, &out_refund_no, status).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn statement(State(control): State<Arc<Control>>, Path(transaction_id): Path<String>) -> Answer<Json<Value>> {

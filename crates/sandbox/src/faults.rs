@@ -80,7 +80,9 @@ pub enum Fault {
     Stuck,
     Lost,
     Doubled,
+    Reordered,
     Forged,
+    WrongSerial,
     Probe,
 }
 
@@ -97,7 +99,7 @@ pub struct Staged {
     /// How many calls suffer it.
     #[serde(default = "once")]
     pub times: u32,
-    /// How long `slow`, `late` and a late callback wait.
+    /// How long `slow`, `late`, and a late or reordered callback wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<runtime::config::Duration>,
 }
@@ -199,7 +201,7 @@ fn check(staged: &Staged) -> Result<(), NotStaged> {
         O::Any if police => for_police(staged.fault),
         O::Any => for_wechatpay(staged.fault),
         O::Notify => !police && for_notify(staged.fault),
-        O::Refund => !police && (for_wechatpay(staged.fault) || staged.fault == Fault::Abnormal),
+        O::Refund => !police && (for_wechatpay(staged.fault) || ends_refund(staged.fault)),
         _ if of_police => police && for_police(staged.fault),
         _ => !police && for_wechatpay(staged.fault),
     };
@@ -207,7 +209,7 @@ fn check(staged: &Staged) -> Result<(), NotStaged> {
 }
 
 fn for_police(fault: Fault) -> bool {
-    !matches!(fault, Fault::Unsigned | Fault::BadSignature | Fault::Abnormal) && !only_notify(fault)
+    !matches!(fault, Fault::Unsigned | Fault::BadSignature | Fault::Abnormal | Fault::Stuck) && !only_notify(fault)
 }
 
 fn for_wechatpay(fault: Fault) -> bool {
@@ -215,8 +217,8 @@ fn for_wechatpay(fault: Fault) -> bool {
     match fault {
         F::ErrorAfter | F::ErrorBefore | F::Busy | F::Slow | F::Late | F::Hang | F::DropAfter | F::DropBefore => true,
         F::GarbleValue | F::GarbleCut | F::TooLong | F::Unsigned | F::BadSignature => true,
-        F::Closed | F::GarbleUnmappable | F::GarbleDoctype | F::Duplicate | F::Fault | F::Abnormal => false,
-        F::Stuck | F::Lost | F::Doubled | F::Forged | F::Probe => false,
+        F::Closed | F::GarbleUnmappable | F::GarbleDoctype | F::Duplicate | F::Fault | F::Abnormal | F::Stuck => false,
+        F::Lost | F::Doubled | F::Reordered | F::Forged | F::WrongSerial | F::Probe => false,
     }
 }
 
@@ -230,9 +232,16 @@ fn for_alipay(staged: &Staged) -> bool {
             staged.fault,
             Fault::ErrorBefore | Fault::DropBefore | Fault::Slow | Fault::Hang | Fault::GarbleCut
         ),
-        O::Notify => for_notify(staged.fault) && staged.fault != Fault::Probe,
+        O::Notify => {
+            for_notify(staged.fault) && !matches!(staged.fault, Fault::Probe | Fault::Reordered | Fault::WrongSerial)
+        }
         O::List | O::Detail | O::Lock | O::Release | O::Pay | O::Inquire | O::Points | O::Certificates => false,
     }
+}
+
+/// How a refund can end otherwise than well.
+fn ends_refund(fault: Fault) -> bool {
+    matches!(fault, Fault::Abnormal | Fault::Closed | Fault::Stuck)
 }
 
 fn for_notify(fault: Fault) -> bool {
@@ -240,7 +249,8 @@ fn for_notify(fault: Fault) -> bool {
 }
 
 fn only_notify(fault: Fault) -> bool {
-    matches!(fault, Fault::Lost | Fault::Doubled | Fault::Forged | Fault::Probe)
+    use Fault as F;
+    matches!(fault, F::Lost | F::Doubled | F::Reordered | F::Forged | F::WrongSerial | F::Probe)
 }
 
 #[cfg(test)]
@@ -277,6 +287,9 @@ mod tests {
         assert_eq!(refused("police-430100", Operation::Any, Fault::Unsigned, 1), NotStaged::Combination);
         assert_eq!(refused("police-430100", Operation::Pay, Fault::Lost, 1), NotStaged::Combination);
         assert_eq!(refused("wechatpay", Operation::Notify, Fault::Busy, 1), NotStaged::Combination);
+        assert_eq!(refused("wechatpay", Operation::Query, Fault::Stuck, 1), NotStaged::Combination);
+        assert_eq!(refused("wechatpay", Operation::Order, Fault::Closed, 1), NotStaged::Combination);
+        assert_eq!(refused("police-430100", Operation::Bill, Fault::Busy, 1), NotStaged::Combination);
         assert_eq!(refused("wechatpay", Operation::Notify, Fault::Lost, 0), NotStaged::Count);
         assert_eq!(refused("wechatpay", Operation::Refund, Fault::Stuck, 1), NotStaged::Combination);
         assert_eq!(refused("alipay", Operation::Pay, Fault::Busy, 1), NotStaged::Combination);

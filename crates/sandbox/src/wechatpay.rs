@@ -1,6 +1,7 @@
-//! The payment channel: WeChat Pay API v3, its orders, refunds, certificates and callbacks. docs/sandbox/wechatpay.md.
+//! The payment channel: WeChat Pay API v3, its orders, refunds, certificates, callbacks and bills. docs/sandbox/wechatpay.md.
 
 mod api;
+mod bill;
 mod book;
 mod crypto;
 mod desk;
@@ -13,4 +14,5 @@ mod outcome;
 pub(crate) use api::router;
 pub(crate) use desk::{Desk, SYSTEM};
 pub use desk::{Pay, PayError};
+pub(crate) use event::RefundStatus;
 pub use keys::{Keys, MerchantKeys};

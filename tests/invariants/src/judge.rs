@@ -311,14 +311,20 @@ fn channel(finding: &mut Finding, journals: &Journals, orders: &[OrderFact]) {
     let (mut paid, mut refunds, mut back) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::<&str, i64>::new());
     let known: BTreeSet<_> = orders.iter().map(|order| order.channel_order_no.as_str()).collect();
     for line in &journals.channel {
+        // Orders that are paid together stand in one line, as its parts.
+        let parts = line.get("parts").and_then(Value::as_array).map_or(std::slice::from_ref(line), Vec::as_slice);
         match text(line, "event") {
-            "order_created" => {
-                let number = text(line, "out_trade_no");
-                finding.expect(known.contains(number), || format!("the channel has {number}, which nobody here knows"));
+            "order_created" | "combine_created" => {
+                for number in parts.iter().map(|part| text(part, "out_trade_no")) {
+                    let stray = || format!("the channel has {number}, which nobody here knows");
+                    finding.expect(known.contains(number), stray);
+                }
             }
-            "order_paid" => {
-                let twice = paid.insert(text(line, "out_trade_no"), minor(line));
-                finding.expect(twice.is_none(), || format!("{} was paid twice", text(line, "out_trade_no")));
+            "order_paid" | "combine_paid" => {
+                for part in parts {
+                    let twice = paid.insert(text(part, "out_trade_no"), minor(part));
+                    finding.expect(twice.is_none(), || format!("{} was paid twice", text(part, "out_trade_no")));
+                }
             }
             "refund_created" => drop(refunds.insert(text(line, "out_refund_no"), text(line, "out_trade_no"))),
             "refund_ended" if text(line, "status") == "SUCCESS" => {

@@ -194,7 +194,7 @@ fn what_was_required_and_not_judged_has_not_passed() {
 #[test]
 fn every_planted_breach_is_found() {
     type Plant = fn(&mut Evidence);
-    let plants: [(&str, &str, Plant); 38] = [
+    let plants: [(&str, &str, Plant); 40] = [
         ("I1", "a problem of the ledger", |it| {
             it.ledger.problems_total = 1;
             it.ledger.problems.push(payments::audit::Problem { subject: "ord_1".into(), what: "x".into() });
@@ -252,6 +252,16 @@ fn every_planted_breach_is_found() {
         ("I5", "money of a stranger", |it| {
             let journals = it.journals.as_mut().expect("journals");
             journals.channel.push(json!({"event": "order_paid", "out_trade_no": "n9", "amount_minor": 5}));
+        }),
+        ("I5", "a combined order of a stranger", |it| {
+            let parts = json!([{"out_trade_no": "n8"}, {"out_trade_no": "n9"}]);
+            let journals = it.journals.as_mut().expect("journals");
+            journals.channel.push(json!({"event": "combine_created", "out_trade_no": "w", "parts": parts}));
+        }),
+        ("I5", "a part that was paid twice", |it| {
+            let parts = json!([{"out_trade_no": "n1", "amount_minor": 20_000}]);
+            let journals = it.journals.as_mut().expect("journals");
+            journals.channel.push(json!({"event": "combine_paid", "out_trade_no": "w", "parts": parts}));
         }),
         ("I5", "a refund that the ledger lacks", |it| it.orders[1].refunded_minor = 0),
         ("I5", "done without the department", |it| drop(department(it).remove(0))),

@@ -1,7 +1,10 @@
-//! Payments against the sandbox's WeChat Pay and Alipay, over real sockets: orders, callbacks, refunds, and everything that goes wrong.
+//! Payments against the sandbox's WeChat Pay and Alipay, over real sockets: orders, callbacks, refunds, bills, combined orders, and
+//! everything that goes wrong.
 
 mod alipay;
+mod bills;
 mod callbacks;
+mod combined;
 mod faults;
 mod life;
 mod requests;

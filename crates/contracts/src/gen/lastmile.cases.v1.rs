@@ -166,7 +166,8 @@ pub struct PayAction {
     /// How the citizen pays. Required.
     #[prost(enumeration = "super::super::payments::v1::TradeType", tag = "5")]
     pub trade_type: i32,
-    /// The payer at the channel (openid), 1 to 128 bytes without control characters; required by JSAPI, empty otherwise.
+    /// The payer at the channel, 1 to 128 bytes without control characters. JSAPI: the openid, required. H5: the address that the
+    /// citizen's browser comes from, IPv4 or IPv6 as text, required by WeChat Pay. Empty otherwise.
     #[prost(string, tag = "6")]
     pub payer_reference: ::prost::alloc::string::String,
     /// The item's own fields with which the bill was found (plate, licence), held to its input schema: at most 1,000 values, 32

@@ -132,8 +132,9 @@ pub struct CreateOrderRequest {
     /// Entry point, 1 to 64 characters of \[A-Za-z0-9._-\]; chooses the merchant account with channel and payee. Required.
     #[prost(string, tag = "7")]
     pub entry_point: ::prost::alloc::string::String,
-    /// The payer at the channel (openid), 1 to 128 bytes without control characters; required by JSAPI, empty otherwise. Kept
-    /// encrypted until the channel has it, then erased.
+    /// The payer at the channel, 1 to 128 bytes without control characters. JSAPI: the openid, required. H5: the address that the
+    /// citizen's browser comes from, IPv4 or IPv6 as text, required by WeChat Pay. Empty otherwise. Kept encrypted until the channel has
+    /// it, then erased.
     #[prost(string, tag = "8")]
     pub payer_reference: ::prost::alloc::string::String,
     /// What the citizen reads on the pay sheet, 1 to 127 bytes without control characters, no identifiers. Required.

@@ -167,7 +167,8 @@ fn of_merchant(number: &str, credentials: &wechatpay::Credentials, now: Timestam
             "name it (apiclient_cert.pem) as certificate_file of the account in payments.merchants",
         )],
     };
-    if let Verification::PublicKey { id, .. } = &credentials.verification {
+    if let Verification::PublicKey { id, file, .. } = &credentials.verification {
+        let id = if id.is_empty() { file.display().to_string() } else { id.clone() };
         let what = format!("merchant {number} verifies with {id}, a key that has no end");
         findings.push(Finding::good("channel wechatpay", what));
     }

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
+use aws_lc_rs::signature::{KeyPair as _, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use runtime::secret::{self, KeyFileError};
@@ -47,6 +48,14 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// The merchant's certificate, or its key, which is another one's.
+    #[error("the certificate in {} cannot be used: {what}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: &'static str,
+    },
     /// The channel's public key.
     #[error("the public key in {} cannot be used", path.display())]
     Public {
@@ -76,6 +85,12 @@ impl SigningKey {
     pub(crate) fn read(path: &Path) -> Result<Self, KeyError> {
         let pem = secret::read_private_text(path)?;
         Self::from_pem(pem.expose()).map_err(|source| KeyError::Key { path: path.to_owned(), source })
+    }
+
+    /// The other half, a SubjectPublicKeyInfo; empty is a failure of the cryptographic library.
+    pub(crate) fn public_der(&self) -> Vec<u8> {
+        let der: Result<PublicKeyX509Der<'_>, _> = self.0.public_key().as_der();
+        der.map(|der| der.as_ref().to_vec()).unwrap_or_default()
     }
 
     /// Signs, and writes the signature in base64. None is a failure of the cryptographic library.

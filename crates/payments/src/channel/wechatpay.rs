@@ -2,8 +2,11 @@
 //!
 //! Source: pay.weixin.qq.com, API v3: JSON over HTTPS, requests and answers signed with RSA (PKCS #1 v1.5, SHA-256), callbacks signed
 //! and their content sealed with AES-256-GCM. `signing` holds the signatures, `seal` the cipher, `trust` the channel's keys, `keys`
-//! the merchants', `wire` the messages, `notify` the callbacks, `driver` the calls.
+//! the merchants', `wire` the messages, `notify` the callbacks, `combine` the combined orders, `bill` the bills,
+//! `driver` the calls.
 
+mod bill;
+mod combine;
 mod driver;
 mod keys;
 mod notify;
@@ -17,7 +20,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use runtime::config::{Duration, Problem};
+use runtime::config::{ByteSize, Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +49,12 @@ pub struct Config {
     pub call_timeout: Duration,
     /// Unused connections are closed after this; keep it below the peer's own limit.
     pub pool_idle: Duration,
+    /// For the file of a bill, from connecting to the last byte.
+    pub bill_timeout: Duration,
+    /// The largest bill, unpacked.
+    pub bill_max: ByteSize,
+    /// How many orders one combined order may have.
+    pub combine_max: u32,
     /// How old downloaded platform certificates may become before they are downloaded again.
     pub certificates_refresh: Duration,
 }
@@ -54,11 +63,14 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
-    /// The serial number of the merchant's certificate, hexadecimal.
+    /// The serial number of the merchant's certificate, hexadecimal. Without it the certificate says it; with it no other certificate is
+    /// taken up.
+    #[serde(default)]
     pub serial: String,
     /// The merchant's private key, PEM, readable by its owner alone.
     pub private_key_file: PathBuf,
-    /// The merchant's certificate, PEM. Nothing is signed with it; `doctor` says by it when the account's key ends.
+    /// The merchant's certificate, PEM, of the private key. A new one is taken up together with its key, without a restart; `doctor` says by
+    /// it when the key ends.
     #[serde(default)]
     pub certificate_file: Option<PathBuf>,
     /// The merchant's APIv3 key, 32 bytes, readable by its owner alone.
@@ -73,10 +85,14 @@ pub struct Credentials {
 pub enum Verification {
     /// With platform certificates, downloaded and renewed by the driver.
     PlatformCertificates,
-    /// With one public key.
+    /// With one public key. A new file is taken up without a restart: replace the key first, and its id after it.
     PublicKey {
         /// Its id, `PUB_KEY_ID_…`.
+        #[serde(default)]
         id: String,
+        /// A file that holds the id, in place of `id`.
+        #[serde(default)]
+        id_file: Option<PathBuf>,
         /// The key, PEM.
         file: PathBuf,
     },
@@ -88,8 +104,14 @@ impl Credentials {
         if !((8..=10).contains(&mch_id.len()) && mch_id.bytes().all(|byte| byte.is_ascii_digit())) {
             note("mch_id", "must be 8 to 10 digits");
         }
-        if self.serial.is_empty() || !self.serial.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            note("serial", "must be hexadecimal digits");
+        let is_named = !self.serial.is_empty() || self.certificate_file.is_some();
+        if !is_named || !self.serial.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            note("serial", "must be hexadecimal digits; it may be empty where certificate_file says it");
+        }
+        if let Verification::PublicKey { id, id_file, .. } = &self.verification
+            && id.is_empty() == id_file.is_none()
+        {
+            note("verification", "must name the key's id by one of id and id_file");
         }
     }
 }
@@ -102,6 +124,9 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(5),
             pool_idle: Duration::from_secs(20),
+            combine_max: 50,
+            bill_timeout: Duration::from_secs(15 * 60),
+            bill_max: ByteSize::from_mib(8 * 1_024),
             certificates_refresh: Duration::from_secs(12 * 3_600),
         }
     }
@@ -137,6 +162,16 @@ impl Config {
             if span.get().is_zero() || span.get() > std::time::Duration::from_secs(30) {
                 problems.push(Problem::new(format!("{path}.{key}"), "must be from 1ms to 30s"));
             }
+        }
+        for (key, is_zero) in
+            [("bill_timeout", self.bill_timeout.get().is_zero()), ("bill_max", self.bill_max.bytes() == 0)]
+        {
+            if is_zero {
+                problems.push(Problem::new(format!("{path}.{key}"), "must be more than zero"));
+            }
+        }
+        if !(2..=1_000).contains(&self.combine_max) {
+            problems.push(Problem::new(format!("{path}.combine_max"), "must be from 2 to 1000"));
         }
         if self.certificates_refresh.get() < std::time::Duration::from_secs(60) {
             problems.push(Problem::new(format!("{path}.certificates_refresh"), "must be at least 1m"));

@@ -35,7 +35,7 @@ fn a_whole_request_is_read() {
 }
 
 #[test]
-fn every_trade_type_is_read_and_written_and_only_jsapi_names_a_payer() {
+fn every_trade_type_is_read_and_written_and_only_jsapi_and_h5_name_a_payer() {
     use pb::TradeType::{App, H5, Native, Web};
     let types = [(Native, TradeType::Native), (App, TradeType::App), (H5, TradeType::H5), (Web, TradeType::Web)];
     for (theirs, ours) in types {
@@ -46,6 +46,7 @@ fn every_trade_type_is_read_and_written_and_only_jsapi_names_a_payer() {
         };
         assert_eq!(create("cases", request("")).expect("reads").trade_type, ours);
         assert_eq!(fields(create("cases", request("oUpF8"))), ["payer_reference"], "{theirs:?}");
+        assert_eq!(create("cases", request("203.0.113.7")).is_ok(), ours == TradeType::H5, "{theirs:?}");
         let written = sheet(PaySheet::empty(ours, Timestamp::from_micros(0)), Known::OnceOpened);
         let written = answer::<pb::PaySheet>(&written).expect("reads");
         assert_eq!((written.trade_type(), written.works_until_end), (theirs, true));

@@ -161,6 +161,9 @@ pub(super) fn creation_answer(order: &Order) -> Result<Vec<u8>, Error> {
 }
 
 fn check_limits(ask: &CreateAsk, capabilities: &Capabilities, now: Timestamp) -> Result<(), Error> {
+    if capabilities.payer_for.contains(&ask.trade_type) != ask.payer.is_some() {
+        return Err(Error::field("payer_reference", "this channel must have it for this trade type, or must not"));
+    }
     if ask.description.len() > capabilities.description_bytes_max {
         return Err(Error::field("description", "is longer than the channel takes"));
     }

@@ -327,7 +327,7 @@ impl Till {
     }
 
     /// Books the channel's verdict on a refund; false when the channel contradicts itself and nothing was booked.
-    async fn decide(&self, refund: &Refund, decision: Decision) -> Result<bool, Error> {
+    pub(super) async fn decide(&self, refund: &Refund, decision: Decision) -> Result<bool, Error> {
         match self.teller.follow(refund, move |order, refund| refund::decide(order, refund, &decision)).await {
             Ok(dealt) => {
                 crash::point("payments.refund.after_decision");

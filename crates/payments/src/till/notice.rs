@@ -7,9 +7,10 @@ use store::Tx;
 use super::Till;
 use crate::channel::Notice;
 use crate::domain::ledger::Merchant;
-use crate::domain::order::Rule;
+use crate::domain::order::{Capture, Order, Rule};
+use crate::domain::refund::Refund;
 use crate::error::Error;
-use crate::repo::work;
+use crate::repo::{refunds, work};
 
 /// Why a verified callback was not booked.
 #[derive(Debug, thiserror::Error)]
@@ -36,36 +37,82 @@ impl Till {
     pub(crate) async fn heed(&self, merchant: &Merchant, notice: Notice) -> Result<(), NoticeError> {
         match notice {
             Notice::Other => Ok(()),
-            Notice::Refund { channel_refund_no } => self.hint(&channel_refund_no).await,
-            Notice::Paid { channel_order_no, app_id, capture } => {
-                let id = order_of(&channel_order_no).ok_or(NoticeError::Unknown)?;
-                let merchant = merchant.clone();
-                crash::point("payments.callback.before_commit");
-                match self.amend(id, move |order| order.told_paid(&merchant, &app_id, &capture)).await {
-                    Ok(_) => {
-                        crash::point("payments.callback.after_commit");
-                        Ok(())
-                    }
-                    Err(Error::NotFound { .. }) => Err(NoticeError::Unknown),
-                    Err(Error::Rule(Rule::Differs(what))) => {
-                        self.mismatch(&self.order_now(id).await?, what);
-                        Err(NoticeError::Differs(what))
-                    }
-                    Err(error) => Err(NoticeError::Failed(error)),
+            Notice::Refund { channel_refund_no } => self.hint(merchant, refund_of(&channel_refund_no)?).await,
+            Notice::RefundDecided { channel_order_no, channel_refund_no, amount_minor, decision } => {
+                let (order, refund) = self.refund_at(merchant, refund_of(&channel_refund_no)?).await?;
+                let differs = [
+                    ("out_trade_no", order.terms.channel_order_no != channel_order_no),
+                    ("amount.refund", refund.amount.amount_minor() != amount_minor),
+                ];
+                if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
+                    self.mismatch(&order, what);
+                    return Err(NoticeError::Differs(what));
                 }
+                crash::point("payments.callback.before_commit");
+                if !self.decide(&refund, decision).await? {
+                    self.mismatch(&order, "refund status");
+                    return Err(NoticeError::Differs("refund status"));
+                }
+                crash::point("payments.callback.after_commit");
+                Ok(())
+            }
+            Notice::Paid { channel_order_no, app_id, capture } => {
+                self.heed_paid(merchant.clone(), &channel_order_no, app_id, capture).await
+            }
+            Notice::PaidTogether { app_id, parts } => {
+                // Side by side, so that they come into one batch; what is not kept now is told again with the whole.
+                let heeded = parts.into_iter().map(|part| {
+                    let merchant = Merchant { channel: merchant.channel.clone(), number: part.merchant };
+                    let (app_id, number) = (app_id.clone(), part.channel_order_no);
+                    async move { self.heed_paid(merchant, &number, app_id, part.capture).await }
+                });
+                futures::future::join_all(heeded).await.into_iter().collect()
             }
         }
     }
 
+    async fn heed_paid(
+        &self,
+        merchant: Merchant,
+        channel_order_no: &str,
+        app_id: String,
+        capture: Capture,
+    ) -> Result<(), NoticeError> {
+        let id = order_of(channel_order_no).ok_or(NoticeError::Unknown)?;
+        crash::point("payments.callback.before_commit");
+        match self.amend(id, move |order| order.told_paid(&merchant, &app_id, &capture)).await {
+            Ok(_) => {
+                crash::point("payments.callback.after_commit");
+                Ok(())
+            }
+            Err(Error::NotFound { .. }) => Err(NoticeError::Unknown),
+            Err(Error::Rule(Rule::Differs(what))) => {
+                self.mismatch(&self.order_now(id).await?, what);
+                Err(NoticeError::Differs(what))
+            }
+            Err(error) => Err(NoticeError::Failed(error)),
+        }
+    }
+
     /// Something became of a refund: it is asked for at once, and the answer to that is what counts.
-    async fn hint(&self, channel_refund_no: &str) -> Result<(), NoticeError> {
-        let Ok(id) = format!("{}{channel_refund_no}", RefundId::PREFIX).parse::<RefundId>() else {
-            return Err(NoticeError::Unknown);
-        };
+    async fn hint(&self, merchant: &Merchant, id: RefundId) -> Result<(), NoticeError> {
+        self.refund_at(merchant, id).await?;
         let now = self.now();
         self.db.transact(async |mut tx: Tx| work::wake(&mut tx, &id.to_string(), now).await).await?;
         self.nudge.notify_one();
         Ok(())
+    }
+
+    /// Reads a refund that a merchant account was told of, with its order.
+    async fn refund_at(&self, merchant: &Merchant, id: RefundId) -> Result<(Order, Refund), NoticeError> {
+        let mut reader = self.db.read().await?;
+        let refund = refunds::get(&mut reader, id).await?.ok_or(NoticeError::Unknown)?;
+        let order = self.order(&mut reader, refund.order).await?;
+        if order.terms.merchant != *merchant {
+            self.mismatch(&order, "merchant");
+            return Err(NoticeError::Differs("merchant"));
+        }
+        Ok((order, refund))
     }
 }
 
@@ -73,6 +120,11 @@ impl Till {
 fn order_of(channel_order_no: &str) -> Option<OrderId> {
     let bits = u128::from_str_radix(channel_order_no, 16).ok()?;
     (channel_order_no == number_of(bits)).then(|| OrderId::new(bits))
+}
+
+/// The refund that a channel knows by a number of ours.
+fn refund_of(channel_refund_no: &str) -> Result<RefundId, NoticeError> {
+    format!("{}{channel_refund_no}", RefundId::PREFIX).parse().map_err(|_| NoticeError::Unknown)
 }
 
 /// The number that channels know an order by: its id's.

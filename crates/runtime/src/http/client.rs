@@ -15,6 +15,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use ::http::{Request, Response, Uri};
@@ -123,15 +124,37 @@ impl Client {
         timeout: Duration,
         body_max_bytes: usize,
     ) -> Result<Response<Bytes>, Error> {
+        let (head, mut flow) = self.open(request, timeout, body_max_bytes).await?.into_parts();
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = flow.next().await {
+            match chunk {
+                Ok(chunk) => bytes.extend_from_slice(&chunk),
+                Err(error) if error.kind == ErrorKind::TooLarge => {
+                    bytes.extend_from_slice(&error.read);
+                    return Err(Error { read: bytes.freeze(), ..error });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Response::from_parts(head, bytes.freeze()))
+    }
+
+    /// Sends one request and hands back the reply while its body still comes.
+    ///
+    /// Shape, units, errors: as for [`Client::send`]; what goes wrong with the body is told by [`Flow::next`].
+    pub async fn open(
+        &self,
+        request: Request<Bytes>,
+        timeout: Duration,
+        body_max_bytes: usize,
+    ) -> Result<Response<Flow>, Error> {
         self.check(request.uri())?;
         let mut request = request.map(Full::new);
         let connection = capture_connection(&mut request);
-        let call = async {
-            let reply = self.pool.request(request).await.map_err(|error| classify(error, &connection))?;
-            collect(reply, body_max_bytes).await
-        };
+        let end = Instant::now().checked_add(timeout);
+        let call = async { self.pool.request(request).await.map_err(|error| classify(error, &connection)) };
         match self.clock.timeout(timeout, call).await {
-            Ok(outcome) => outcome,
+            Ok(reply) => Ok(reply?.map(|body| Flow { body, clock: self.clock.clone(), end, room: body_max_bytes })),
             Err(_) => Err(Error::bare(effect_so_far(&connection), ErrorKind::Timeout)),
         }
     }
@@ -176,19 +199,46 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     None
 }
 
-async fn collect(reply: Response<hyper::body::Incoming>, body_max_bytes: usize) -> Result<Response<Bytes>, Error> {
-    let (head, mut body) = reply.into_parts();
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::new(Effect::Possible, ErrorKind::Broken, error))?;
-        let Ok(data) = frame.into_data() else { continue };
-        let room = body_max_bytes.saturating_sub(bytes.len());
-        bytes.extend_from_slice(data.get(..room).unwrap_or(&data));
-        if data.len() > room {
-            return Err(Error { read: bytes.freeze(), ..Error::bare(Effect::Possible, ErrorKind::TooLarge) });
+/// The body of a reply, as it comes.
+#[derive(Debug)]
+pub struct Flow {
+    body: hyper::body::Incoming,
+    clock: Clock,
+    /// When the call is over, whatever has come by then; none is never.
+    end: Option<Instant>,
+    /// How many bytes may still come.
+    room: usize,
+}
+
+impl Flow {
+    /// Waits for more of the body; None at its end.
+    ///
+    /// Errors: [`Error`], its effect always `Possible`; of a body that is too large `read` is what would still have been allowed.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        loop {
+            let frame = match self.end {
+                None => self.body.frame().await,
+                Some(end) => {
+                    let left = end.saturating_duration_since(Instant::now());
+                    match self.clock.timeout(left, self.body.frame()).await {
+                        Ok(frame) => frame,
+                        Err(_) => return Some(Err(Error::bare(Effect::Possible, ErrorKind::Timeout))),
+                    }
+                }
+            };
+            let frame = match frame? {
+                Ok(frame) => frame,
+                Err(error) => return Some(Err(Error::new(Effect::Possible, ErrorKind::Broken, error))),
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            let Some(room) = self.room.checked_sub(data.len()) else {
+                let read = data.slice(..self.room);
+                return Some(Err(Error { read, ..Error::bare(Effect::Possible, ErrorKind::TooLarge) }));
+            };
+            self.room = room;
+            return Some(Ok(data));
         }
     }
-    Ok(Response::from_parts(head, bytes.freeze()))
 }
 
 /// Connects through [`Net`], with TLS where the address says so.
@@ -211,7 +261,7 @@ struct TlsFailed(#[source] io::Error);
 
 impl Connector {
     async fn connect(self, uri: Uri) -> io::Result<Stream> {
-        let deadline = tokio::time::Instant::now() + self.connect_timeout;
+        let deadline = Instant::now() + self.connect_timeout;
         let is_tls = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });

@@ -48,6 +48,43 @@ async fn read_head(io: &mut Io) -> String {
 }
 
 #[tokio::test]
+async fn a_reply_flows_while_it_comes_under_its_cap_and_its_deadline() {
+    let (listener, address) = listen().await;
+    let (more, mut gate) = tokio::sync::mpsc::channel::<()>(1);
+    tokio::spawn(async move {
+        for length in [6, 7, 1_000] {
+            let (mut io, _) = listener.accept().await.expect("accepts");
+            read_head(&mut io).await;
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\none");
+            io.write_all(head.as_bytes()).await.expect("writes");
+            gate.recv().await.expect("the first part was read");
+            io.write_all(&b"two!"[..4.min(length - 3)]).await.expect("writes");
+            gate.recv().await.expect("the second part was read");
+        }
+    });
+    let open = async |span| {
+        let request = Request::get(format!("http://{address}/")).body(Bytes::new()).expect("a request");
+        client().open(request, span, 6).await.expect("a reply").into_body()
+    };
+    let mut flow = open(PATIENCE).await;
+    assert_eq!(flow.next().await.expect("more").expect("comes"), "one", "before the rest is sent");
+    more.send(()).await.expect("listens");
+    assert_eq!(flow.next().await.expect("more").expect("comes"), "two");
+    assert!(flow.next().await.is_none());
+    more.send(()).await.expect("listens");
+    let mut flow = open(PATIENCE).await;
+    flow.next().await.expect("more").expect("comes");
+    more.send(()).await.expect("listens");
+    let error = flow.next().await.expect("more").expect_err("too much");
+    assert_eq!((error.kind, error.read.as_ref()), (ErrorKind::TooLarge, &b"two"[..]));
+    more.send(()).await.expect("listens");
+    let mut flow = open(SOON).await;
+    flow.next().await.expect("more").expect("comes");
+    let error = flow.next().await.expect("more").expect_err("it never goes on");
+    assert_eq!((error.effect, error.kind), (Effect::Possible, ErrorKind::Timeout));
+}
+
+#[tokio::test]
 async fn a_reply_is_collected_whole_under_its_cap() {
     let (listener, address) = listen().await;
     tokio::spawn(async move {

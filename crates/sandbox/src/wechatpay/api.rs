@@ -1,22 +1,31 @@
 //! The HTTP face: who asks, what for, and a signed answer.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode, request};
+use jiff::Span;
+use jiff::civil::Date;
 use runtime::Context;
 use runtime::http::HangUp;
 use serde_json::{Value, json};
 
+use super::bill::{self, Trades};
+use super::book::Book;
 use super::desk::{Desk, SYSTEM};
-use super::event::{RefundStatus, TradeType};
+use super::event::{RefundStatus, TradeType, Whole};
 use super::messages;
 use super::outcome::{self, ApiError, bad_parameter};
+use crate::beijing;
 use crate::faults::{Fault, HANG, Operation, Suffer};
 use crate::rsa::Signer;
 
@@ -32,9 +41,25 @@ struct Asked {
     call: Call,
 }
 
+/// What a call brings.
+enum Told {
+    Json(Value),
+    Empty,
+    /// The file of a bill: not JSON, and not signed.
+    File(Bytes),
+}
+
+type Done = Result<Told, ApiError>;
+
 /// What can be asked for.
 enum Call {
     Order(TradeType),
+    Combine(TradeType),
+    CombineByNumber(String),
+    CombineClose(String),
+    TradeBill,
+    FlowBill,
+    Download,
     ByNumber(String),
     ByTransaction(String),
     Close(String),
@@ -46,9 +71,11 @@ enum Call {
 impl Call {
     fn operation(&self) -> Operation {
         match self {
-            Self::Order(_) => Operation::Order,
-            Self::ByNumber(_) | Self::ByTransaction(_) => Operation::Query,
-            Self::Close(_) => Operation::Close,
+            Self::Order(_) | Self::Combine(_) => Operation::Order,
+            Self::ByNumber(_) | Self::ByTransaction(_) | Self::CombineByNumber(_) => Operation::Query,
+            Self::Close(_) | Self::CombineClose(_) => Operation::Close,
+            Self::TradeBill | Self::FlowBill => Operation::Bill,
+            Self::Download => Operation::Download,
             Self::Refund => Operation::Refund,
             Self::RefundByNumber(_) => Operation::RefundQuery,
             Self::Certificates => Operation::Certificates,
@@ -58,10 +85,17 @@ impl Call {
     fn of(method: &Method, path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         match (method.as_str(), parts.as_slice()) {
-            ("POST", ["v3", "pay", "transactions", "jsapi"]) => Some(Self::Order(TradeType::Jsapi)),
-            ("POST", ["v3", "pay", "transactions", "native"]) => Some(Self::Order(TradeType::Native)),
-            ("POST", ["v3", "pay", "transactions", "app"]) => Some(Self::Order(TradeType::App)),
-            ("POST", ["v3", "pay", "transactions", "h5"]) => Some(Self::Order(TradeType::H5)),
+            ("POST", ["v3", "pay", "transactions", how]) => trade_type(how).map(Self::Order),
+            ("POST", ["v3", "combine-transactions", how]) => trade_type(how).map(Self::Combine),
+            ("GET", ["v3", "combine-transactions", "out-trade-no", number]) => {
+                Some(Self::CombineByNumber((*number).into()))
+            }
+            ("POST", ["v3", "combine-transactions", "out-trade-no", number, "close"]) => {
+                Some(Self::CombineClose((*number).into()))
+            }
+            ("GET", ["v3", "bill", "tradebill"]) => Some(Self::TradeBill),
+            ("GET", ["v3", "bill", "fundflowbill"]) => Some(Self::FlowBill),
+            ("GET", ["v3", "billdownload", "file"]) => Some(Self::Download),
             ("GET", ["v3", "pay", "transactions", "out-trade-no", number]) => Some(Self::ByNumber((*number).into())),
             ("GET", ["v3", "pay", "transactions", "id", number]) => Some(Self::ByTransaction((*number).into())),
             ("POST", ["v3", "pay", "transactions", "out-trade-no", number, "close"]) => {
@@ -106,7 +140,13 @@ impl Desk {
             Some(Fault::Late) => self.pause(suffer.map_or(Duration::ZERO, |suffer| suffer.delay)).await,
             _ => {}
         }
-        let done = self.run(&asked, head, body, fault == Some(Fault::Abnormal)).await;
+        let ends = match fault {
+            Some(Fault::Abnormal) => RefundStatus::Abnormal,
+            Some(Fault::Closed) => RefundStatus::Closed,
+            Some(Fault::Stuck) => RefundStatus::Processing,
+            _ => RefundStatus::Success,
+        };
+        let done = self.run(&asked, head, body, ends).await;
         let named = head.headers.get("wechatpay-serial").and_then(|value| value.to_str().ok());
         let signer = self.keys.answering(named);
         match suffer {
@@ -152,27 +192,60 @@ impl Desk {
         }
     }
 
-    async fn run(
-        self: &Arc<Self>,
-        asked: &Asked,
-        head: &request::Parts,
-        body: &Bytes,
-        abnormal: bool,
-    ) -> Result<(StatusCode, Option<Value>), ApiError> {
+    async fn run(self: &Arc<Self>, asked: &Asked, head: &request::Parts, body: &Bytes, ends: RefundStatus) -> Done {
         let mchid = asked.mchid.as_str();
         let json = || serde_json::from_slice::<Value>(body).map_err(|_| bad_parameter("body"));
         let owns = |named: &str| if named == mchid { Ok(()) } else { Err(outcome::NO_AUTH) };
-        let ok = |told: Value| Ok((StatusCode::OK, Some(told)));
+        let ok = |told: Value| Ok(Told::Json(told));
+        let whole = |number: &str| Whole { mchid: mchid.to_owned(), out_trade_no: number.to_owned() };
+        let parts_max = usize::try_from(self.config.combine_max).unwrap_or(usize::MAX);
         match &asked.call {
             Call::Order(trade_type) => {
                 let terms = messages::order(*trade_type, &json()?)?;
                 owns(&terms.mchid)?;
                 self.owns_app(&terms.mchid, &terms.appid)?;
-                ok(messages::session(&self.create(&terms).await?))
+                ok(messages::session(terms.trade_type, &self.create(&terms).await?.session))
+            }
+            Call::Combine(trade_type) => {
+                let terms = messages::combine(*trade_type, &json()?, parts_max)?;
+                owns(&terms.whole.mchid)?;
+                // Every merchant of a part must be known, and have the app that the whole is ordered from.
+                terms.parts.iter().try_for_each(|part| self.owns_app(&part.mchid, &terms.appid))?;
+                self.owns_app(&terms.whole.mchid, &terms.appid)?;
+                ok(messages::session(terms.trade_type, &self.create_combine(&terms).await?.session()))
+            }
+            Call::CombineByNumber(number) => {
+                let (combine, now) = self.query_combine(&whole(number)).await?;
+                ok(messages::combined(&combine, now))
+            }
+            Call::CombineClose(number) => {
+                let (appid, parts) = messages::close_combine(&json()?, parts_max)?;
+                self.owns_app(mchid, &appid)?;
+                self.close_combine(&whole(number), &parts).await?;
+                Ok(Told::Empty)
+            }
+            Call::TradeBill => {
+                let which = match query(head, "bill_type") {
+                    None | Some("ALL") => Trades::All,
+                    Some("SUCCESS") => Trades::Success,
+                    Some("REFUND") => Trades::Refund,
+                    Some(_) => return Err(bad_parameter("bill_type")),
+                };
+                ok(self.bill(head, mchid, |book, day| bill::trades(book, mchid, day, which)).await?)
+            }
+            Call::FlowBill => match query(head, "account_type") {
+                None | Some("BASIC") => ok(self.bill(head, mchid, |book, day| bill::flows(book, mchid, day)).await?),
+                // The other accounts are never used here.
+                Some("OPERATION" | "FEES") => Err(outcome::NO_BILL),
+                Some(_) => Err(bad_parameter("account_type")),
+            },
+            Call::Download => {
+                let token = query(head, "token").ok_or(bad_parameter("token"))?;
+                self.files.find(token, mchid, self.book.now()).map(Told::File).ok_or(outcome::BAD_BILL)
             }
             Call::ByNumber(number) => {
                 owns(query(head, "mchid").ok_or(bad_parameter("mchid"))?)?;
-                let (order, now) = self.query(|book| book.order(mchid, number).cloned()).await?;
+                let (order, now) = self.query(|book| book.own_order(mchid, number).cloned()).await?;
                 ok(messages::transaction(&order, now))
             }
             Call::ByTransaction(number) => {
@@ -183,12 +256,9 @@ impl Desk {
             Call::Close(number) => {
                 owns(&messages::close(&json()?)?)?;
                 self.close(mchid, number).await?;
-                Ok((StatusCode::NO_CONTENT, None))
+                Ok(Told::Empty)
             }
-            Call::Refund => {
-                let ends = if abnormal { RefundStatus::Abnormal } else { RefundStatus::Success };
-                ok(messages::refunded(&self.refund(mchid, messages::refund(&json()?)?, ends).await?))
-            }
+            Call::Refund => ok(messages::refunded(&self.refund(mchid, messages::refund(&json()?)?, ends).await?)),
             Call::RefundByNumber(number) => ok(messages::refunded(&self.query_refund(mchid, number).await?)),
             Call::Certificates => ok(self.certificates(mchid)?),
         }
@@ -217,21 +287,60 @@ impl Desk {
         }] }))
     }
 
+    /// Makes a bill ready to be downloaded, and tells where and what it hashes to.
+    async fn bill(
+        &self,
+        head: &request::Parts,
+        mchid: &str,
+        write: impl FnOnce(&Book, Date) -> Option<Vec<u8>>,
+    ) -> Result<Value, ApiError> {
+        let day = query(head, "bill_date").ok_or(bad_parameter("bill_date"))?;
+        let is_written_out = day.len() == "2018-06-08".len();
+        let day: Date = day.parse().ok().filter(|_| is_written_out).ok_or(bad_parameter("bill_date"))?;
+        let is_gzip = match query(head, "tar_type") {
+            None => false,
+            Some("GZIP") => true,
+            Some(_) => return Err(bad_parameter("tar_type")),
+        };
+        let now = self.book.now();
+        let (today, months) = (beijing::day(now), Span::new().months(3));
+        if day > today || today.checked_sub(months).is_ok_and(|oldest| day < oldest) {
+            return Err(outcome::BAD_BILL);
+        }
+        let ready_at = day.tomorrow().map_or(now, |next| beijing::moment(next.at(10, 0, 0, 0)));
+        if self.config.bills_wait && now < ready_at {
+            return Err(outcome::BILL_NOT_READY);
+        }
+        // Through the journal, so that nothing stands in a bill that a kill could take back.
+        let written = self.book.change(|_, _| Ok(Vec::new()), |book, _| Ok::<_, ApiError>(write(book, day)));
+        let bytes = written.await??.ok_or(outcome::NO_BILL)?;
+        let hash = hex::encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &bytes));
+        let bytes = if is_gzip { gzip(&bytes).map_err(|_| outcome::SYSTEM)? } else { bytes };
+        let token = self.context.ids.hex(64);
+        self.files.keep(&token, mchid, bytes, now);
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).ok_or(bad_parameter("host"))?;
+        let address = format!("http://{host}/v3/billdownload/file?token={token}");
+        Ok(json!({ "hash_type": "SHA1", "hash_value": hash, "download_url": address }))
+    }
+
     // === answering ===
 
-    fn told(&self, done: Result<(StatusCode, Option<Value>), ApiError>, signer: &Signer) -> Response<Body> {
+    fn told(&self, done: Done, signer: &Signer) -> Response<Body> {
         match done {
-            Ok((status, told)) => self.signed(status, told.map(|told| told.to_string()).unwrap_or_default(), signer),
+            Ok(Told::Json(told)) => self.signed(StatusCode::OK, told.to_string(), signer),
+            Ok(Told::Empty) => self.signed(StatusCode::NO_CONTENT, String::new(), signer),
+            Ok(Told::File(bytes)) => {
+                let mut response = self.plain(StatusCode::OK, 0);
+                let binary = HeaderValue::from_static("application/octet-stream");
+                response.headers_mut().insert(CONTENT_TYPE, binary);
+                *response.body_mut() = Body::from(bytes);
+                response
+            }
             Err(error) => self.refused(&error),
         }
     }
 
-    async fn spoilt(
-        &self,
-        Suffer { fault, delay }: Suffer,
-        done: Result<(StatusCode, Option<Value>), ApiError>,
-        signer: &Signer,
-    ) -> Response<Body> {
+    async fn spoilt(&self, Suffer { fault, delay }: Suffer, done: Done, signer: &Signer) -> Response<Body> {
         match fault {
             Fault::ErrorAfter => self.refused(&outcome::SYSTEM),
             Fault::DropAfter => hang_up(),
@@ -257,7 +366,8 @@ impl Desk {
                 response
             }
             Fault::GarbleValue | Fault::GarbleCut | Fault::TooLong => match done {
-                Ok((status, Some(told))) => self.signed(status, garbled(told, fault), signer),
+                Ok(Told::Json(told)) => self.signed(StatusCode::OK, garbled(told, fault), signer),
+                Ok(Told::File(bytes)) => self.told(Ok(Told::File(garbled_file(&bytes, fault))), signer),
                 other => self.told(other, signer),
             },
             _ => self.told(done, signer),
@@ -338,7 +448,8 @@ fn query<'a>(head: &'a request::Parts, name: &str) -> Option<&'a str> {
 fn garbled(mut told: Value, fault: Fault) -> String {
     match fault {
         Fault::GarbleValue => {
-            for name in ["trade_state", "status", "prepay_id", "code_url", "h5_url", "data"] {
+            for name in ["trade_state", "status", "prepay_id", "code_url", "h5_url", "data", "sub_orders", "hash_value"]
+            {
                 if let Some(value) = told.get_mut(name) {
                     *value = json!("SANDBOX_UNDEFINED");
                 }
@@ -353,6 +464,36 @@ fn garbled(mut told: Value, fault: Fault) -> String {
             let text = told.to_string();
             text.chars().take(text.chars().count() / 2).collect()
         }
+    }
+}
+
+fn garbled_file(bytes: &Bytes, fault: Fault) -> Bytes {
+    match fault {
+        Fault::GarbleCut => bytes.slice(..bytes.len() / 2),
+        Fault::TooLong => [bytes, &[b'x'; TOO_LONG_BYTES][..]].concat().into(),
+        _ => {
+            let mut other = bytes.to_vec();
+            if let Some(last) = other.iter_mut().rev().find(|byte| byte.is_ascii_digit()) {
+                *last = if *last == b'7' { b'8' } else { b'7' };
+            }
+            other.into()
+        }
+    }
+}
+
+fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(bytes)?;
+    packed.finish()
+}
+
+fn trade_type(word: &str) -> Option<TradeType> {
+    match word {
+        "jsapi" => Some(TradeType::Jsapi),
+        "native" => Some(TradeType::Native),
+        "app" => Some(TradeType::App),
+        "h5" => Some(TradeType::H5),
+        _ => None,
     }
 }
 

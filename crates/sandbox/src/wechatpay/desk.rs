@@ -6,8 +6,9 @@ use std::time::Duration;
 use runtime::{Context, Timestamp};
 use serde::Deserialize;
 
-use super::book::{Book, Order, Paid, Refund};
-use super::event::{Event, RefundStatus, RefundTerms, Session, Terms, TradeType};
+use super::bill::Files;
+use super::book::{Book, Combine, Order, Paid, Refund};
+use super::event::{CombineTerms, Event, RefundStatus, RefundTerms, Session, Terms, TradeType, Whole};
 use super::keys::Keys;
 use super::messages::RefundRequest;
 use super::notify::{Outbox, Sent};
@@ -29,6 +30,7 @@ pub(crate) struct Desk {
     pub(super) faults: Faults,
     pub(super) context: Context,
     pub(super) outbox: Outbox,
+    pub(super) files: Files,
 }
 
 /// What the citizen pays: a prepay id, a code, a link, or an order number.
@@ -90,7 +92,7 @@ impl Desk {
         }
         let outbox = Outbox::new(&context, book.notices());
         let book = Kept::new(book, journal, context.clock.clone());
-        let desk = Arc::new(Self { book, keys, config, faults, context, outbox });
+        let desk = Arc::new(Self { book, keys, config, faults, context, outbox, files: Files::default() });
         desk.context.tasks.spawn("sandbox wechatpay callbacks", desk.clone().work());
         if let Some(pause) = desk.config.autopay {
             let unpaid =
@@ -133,6 +135,25 @@ impl Desk {
         self.book.change(|book, now| book.close(mchid, out_trade_no, now), |_, _| Ok(())).await?
     }
 
+    pub(super) async fn create_combine(self: &Arc<Self>, terms: &CombineTerms) -> Result<Combine, ApiError> {
+        let session = self.session(terms.trade_type);
+        let view = |book: &Book, _| book.combine(&terms.whole);
+        let combine = self.book.change(|book, now| book.create_combine(terms, session, now), view).await??;
+        if let (Some(pause), Some(part)) = (self.config.autopay, combine.terms.parts.first()) {
+            self.clone().pay_after(pause.get(), part.clone());
+        }
+        Ok(combine)
+    }
+
+    pub(super) async fn query_combine(&self, whole: &Whole) -> Result<(Combine, Timestamp), ApiError> {
+        self.book.change(|_, _| Ok(Vec::new()), |book, now| Ok((book.combine(whole)?, now))).await?
+    }
+
+    pub(super) async fn close_combine(&self, whole: &Whole, parts: &[(String, String)]) -> Result<(), ApiError> {
+        self.book.change(|book, now| book.close_combine(whole, parts, now), |_, _| Ok(())).await?
+    }
+
+    /// Takes a refund. It ends by itself as `ends`; in process it stays so until somebody ends it.
     pub(super) async fn refund(
         &self,
         mchid: &str,
@@ -141,6 +162,10 @@ impl Desk {
     ) -> Result<Refund, ApiError> {
         let (refund_id, notice) = (self.serial("503000"), self.notice_id());
         let after = self.config.refund_after.get();
+        let due = move |now: Timestamp| match ends {
+            RefundStatus::Processing => Timestamp::MAX,
+            _ => now.plus(after),
+        };
         let number = request.out_refund_no.clone();
         let decide = |book: &Book, now: Timestamp| {
             let order = match (&request.transaction_id, &request.out_trade_no) {
@@ -157,7 +182,7 @@ impl Desk {
                 reason: request.reason,
                 notify_url: request.notify_url,
                 digest: request.digest,
-                due: now.plus(after),
+                due: due(now),
                 ends,
                 notice,
             };
@@ -172,9 +197,25 @@ impl Desk {
         self.book.change(|_, _| Ok(Vec::new()), |book, _| book.refund(mchid, out_refund_no).cloned()).await?
     }
 
+    /// Ends a refund that is in process, as somebody at WeChat would.
+    pub(crate) async fn end_refund(
+        &self,
+        mchid: &str,
+        out_refund_no: &str,
+        status: RefundStatus,
+    ) -> Result<(), PayError> {
+        let decide = |book: &Book, _| match book.end_refund(mchid, out_refund_no, status) {
+            Err(error) if error == outcome::NO_REFUND => Err(PayError::Order),
+            ended => ended.map_err(|_| PayError::State("the refund is not in process")),
+        };
+        self.book.change(decide, |_, _| Ok(())).await.map_err(|_| PayError::NotNow)??;
+        self.outbox.wake();
+        Ok(())
+    }
+
     // === what the citizen does ===
 
-    /// Pays an order; returns WeChat's number of the payment.
+    /// Pays an order, or every part of a combined one; returns WeChat's number of the payment, or of the first part's.
     pub(crate) async fn pay(&self, pay: &Pay) -> Result<String, PayError> {
         let (transaction_id, notice) = (self.serial("420000"), self.notice_id());
         let openid = pay.openid.clone().unwrap_or_else(|| format!("o{}", self.context.ids.hex(27)));
@@ -182,7 +223,13 @@ impl Desk {
         let decide = |book: &Book, now: Timestamp| {
             let order = find(book, pay).ok_or(PayError::Order)?;
             let paid = Paid { transaction_id: number, openid, at: now };
-            book.pay(order, paid, notice, pay.although_closed).map_err(|error| PayError::State(error.message))
+            let next = || self.serial("420000");
+            let decided = match &order.terms.part_of {
+                // The citizen pays the whole or nothing of it.
+                Some(whole) => book.pay_combine(whole, &paid, next, notice, pay.although_closed),
+                None => book.pay(order, paid, notice, pay.although_closed),
+            };
+            decided.map_err(|error| PayError::State(error.message))
         };
         self.book.change(decide, |_, _| Ok(())).await.map_err(|_| PayError::NotNow)??;
         self.outbox.wake();
@@ -244,10 +291,16 @@ fn find<'a>(book: &'a Book, pay: &'a Pay) -> Option<&'a Order> {
     let token = pay.prepay_id.as_ref().or(pay.code_url.as_ref()).or(pay.h5_url.as_ref());
     match (token, &pay.out_trade_no, &pay.mchid) {
         (Some(token), _, _) => book.order_of_session(token),
-        (None, Some(number), Some(mchid)) => book.order(mchid, number).ok(),
+        (None, Some(number), Some(mchid)) => {
+            let whole = Whole { mchid: mchid.clone(), out_trade_no: number.clone() };
+            book.order(mchid, number).ok().or_else(|| book.first_part(&whole))
+        }
         (None, Some(number), None) => {
             let mut orders = book.orders_of_number(number);
-            orders.next().filter(|_| orders.next().is_none())
+            let first = orders.next();
+            // The parts of one combined order are paid together, whichever of them is meant.
+            let is_same = |first: &Order, other: &Order| first.terms.part_of == other.terms.part_of;
+            first.filter(|first| orders.all(|other| first.terms.part_of.is_some() && is_same(first, other)))
         }
         (None, None, _) => None,
     }

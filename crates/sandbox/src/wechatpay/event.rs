@@ -34,10 +34,43 @@ pub(super) struct Terms {
     pub expires_at: Option<Timestamp>,
     /// SHA-256 of all parameters; a repetition must have the same.
     pub digest: String,
+    /// The combined order that it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<Whole>,
+}
+
+/// A combined order: merchant and number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Whole {
+    pub mchid: String,
+    pub out_trade_no: String,
+}
+
+/// What a combined order (合单) is made of: orders of several merchants that the citizen pays at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CombineTerms {
+    #[serde(flatten)]
+    pub whole: Whole,
+    pub appid: String,
+    pub trade_type: TradeType,
+    pub notify_url: String,
+    /// SHA-256 of all parameters; a repetition must have the same.
+    pub digest: String,
+    /// The parts, in the order in which they were given.
+    pub parts: Vec<Terms>,
+}
+
+/// The payment of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PartPaid {
+    pub mchid: String,
+    pub out_trade_no: String,
+    pub transaction_id: String,
+    pub amount_minor: i64,
 }
 
 /// A payment session: what a prepay id, a code or a link stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Session {
     pub prepay_id: String,
     pub link: String,
@@ -66,10 +99,11 @@ pub(super) struct RefundTerms {
 /// How a refund stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(super) enum RefundStatus {
+pub(crate) enum RefundStatus {
     Processing,
     Success,
     Abnormal,
+    Closed,
 }
 
 /// A change: one journal line.
@@ -102,6 +136,34 @@ pub(super) enum Event {
     },
     /// The merchant closed an order.
     OrderClosed { mchid: String, out_trade_no: String },
+    /// A combined order was made.
+    CombineCreated {
+        #[serde(flatten)]
+        terms: CombineTerms,
+        #[serde(flatten)]
+        session: Session,
+    },
+    /// A combined order whose session had run out got another.
+    CombineRenewed {
+        #[serde(flatten)]
+        whole: Whole,
+        #[serde(flatten)]
+        session: Session,
+    },
+    /// The citizen paid every part of a combined order.
+    CombinePaid {
+        #[serde(flatten)]
+        whole: Whole,
+        parts: Vec<PartPaid>,
+        openid: String,
+        /// Id of the callback that tells it.
+        notice: String,
+    },
+    /// The merchant closed every part of a combined order.
+    CombineClosed {
+        #[serde(flatten)]
+        whole: Whole,
+    },
     /// A refund was taken.
     RefundCreated(RefundTerms),
     /// A refund came to its end.

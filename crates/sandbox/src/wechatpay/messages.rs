@@ -3,8 +3,8 @@
 use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
-use super::book::{Order, Refund, TradeState};
-use super::event::{RefundStatus, Terms, TradeType};
+use super::book::{Combine, Order, Refund, TradeState};
+use super::event::{CombineTerms, RefundStatus, Session, Terms, TradeType, Whole};
 use super::outcome::{ApiError, bad_parameter};
 use crate::beijing;
 use runtime::Timestamp;
@@ -24,26 +24,10 @@ pub(super) struct RefundRequest {
 
 /// Reads an order.
 pub(super) fn order(trade_type: TradeType, body: &Value) -> Result<Terms, ApiError> {
-    let payer_needed = trade_type == TradeType::Jsapi;
-    let openid = optional(body, "payer.openid", 128)?;
-    if openid.is_none() == payer_needed {
-        return Err(bad_parameter("payer.openid"));
-    }
-    if trade_type == TradeType::H5 {
-        required(body, "scene_info.payer_client_ip", 45)?;
-        required(body, "scene_info.h5_info.type", 32)?;
-    }
-    let out_trade_no = required(body, "out_trade_no", 32)?;
-    if !is_number(&out_trade_no, 6) {
-        return Err(bad_parameter("out_trade_no"));
-    }
-    let expires_at = match optional(body, "time_expire", 64)? {
-        None => None,
-        Some(text) => Some(beijing::parse_rfc3339(&text).ok_or(bad_parameter("time_expire"))?),
-    };
+    let openid = payer(trade_type, body, "payer.openid")?;
     Ok(Terms {
         mchid: required(body, "mchid", 32)?,
-        out_trade_no,
+        out_trade_no: order_number(body, "out_trade_no")?,
         appid: required(body, "appid", 32)?,
         trade_type,
         description: required(body, "description", 127)?,
@@ -52,9 +36,81 @@ pub(super) fn order(trade_type: TradeType, body: &Value) -> Result<Terms, ApiErr
         amount_minor: amount(body, "amount.total")?,
         currency: currency(body)?,
         openid,
-        expires_at,
+        expires_at: expiry(body)?,
         digest: digest_of(body),
+        part_of: None,
     })
+}
+
+/// Reads a combined order of at most `parts_max` parts.
+pub(super) fn combine(trade_type: TradeType, body: &Value, parts_max: usize) -> Result<CombineTerms, ApiError> {
+    let openid = payer(trade_type, body, "combine_payer_info.openid")?;
+    let whole = Whole {
+        mchid: required(body, "combine_mchid", 32)?,
+        out_trade_no: order_number(body, "combine_out_trade_no")?,
+    };
+    let appid = required(body, "combine_appid", 32)?;
+    let notify_url = notify_url(body, "notify_url")?.ok_or(bad_parameter("notify_url"))?;
+    let expires_at = expiry(body)?;
+    let part = |part: &Value| {
+        Ok(Terms {
+            mchid: required(part, "mchid", 32)?,
+            out_trade_no: order_number(part, "out_trade_no")?,
+            appid: appid.clone(),
+            trade_type,
+            description: required(part, "description", 127)?,
+            attach: optional(part, "attach", 128)?,
+            notify_url: notify_url.clone(),
+            amount_minor: amount(part, "amount.total_amount")?,
+            currency: currency(part)?,
+            openid: openid.clone(),
+            expires_at,
+            digest: String::new(),
+            part_of: Some(whole.clone()),
+        })
+    };
+    let parts = parts_of(body, parts_max)?.iter().map(part).collect::<Result<Vec<Terms>, ApiError>>()?;
+    let digest = digest_of(body);
+    Ok(CombineTerms { whole, appid, trade_type, notify_url, digest, parts })
+}
+
+/// Reads the closing of a combined order: its app, and merchant and number of each part.
+pub(super) fn close_combine(body: &Value, parts_max: usize) -> Result<(String, Vec<(String, String)>), ApiError> {
+    let part = |part: &Value| Ok((required(part, "mchid", 32)?, order_number(part, "out_trade_no")?));
+    let parts = parts_of(body, parts_max)?.iter().map(part).collect::<Result<_, ApiError>>()?;
+    Ok((required(body, "combine_appid", 32)?, parts))
+}
+
+/// Reads the parts of a combined order: two at least, and no two the same.
+fn parts_of(body: &Value, parts_max: usize) -> Result<&[Value], ApiError> {
+    let parts = at(body, "sub_orders").and_then(Value::as_array).ok_or(bad_parameter("sub_orders"))?;
+    let names: std::collections::BTreeSet<_> =
+        parts.iter().map(|part| (part["mchid"].as_str(), part["out_trade_no"].as_str())).collect();
+    let fits = (2..=parts_max).contains(&parts.len()) && names.len() == parts.len();
+    if fits { Ok(parts) } else { Err(bad_parameter("sub_orders")) }
+}
+
+/// Reads who pays: known before for JSAPI alone. An order from a phone's browser says where from.
+fn payer(trade_type: TradeType, body: &Value, path: &'static str) -> Result<Option<String>, ApiError> {
+    let openid = optional(body, path, 128)?;
+    if openid.is_none() == (trade_type == TradeType::Jsapi) {
+        return Err(bad_parameter(path));
+    }
+    if trade_type == TradeType::H5 {
+        let address = required(body, "scene_info.payer_client_ip", 45)?;
+        address.parse::<std::net::IpAddr>().map_err(|_| bad_parameter("scene_info.payer_client_ip"))?;
+        required(body, "scene_info.h5_info.type", 32)?;
+    }
+    Ok(openid)
+}
+
+fn order_number(body: &Value, path: &'static str) -> Result<String, ApiError> {
+    required(body, path, 32).and_then(|text| if is_number(&text, 6) { Ok(text) } else { Err(bad_parameter(path)) })
+}
+
+fn expiry(body: &Value) -> Result<Option<Timestamp>, ApiError> {
+    let text = optional(body, "time_expire", 64)?;
+    text.map(|text| beijing::parse_rfc3339(&text).ok_or(bad_parameter("time_expire"))).transpose()
 }
 
 /// Reads a refund.
@@ -129,23 +185,70 @@ fn digest_of(body: &Value) -> String {
 }
 
 /// What an order request is answered.
-pub(super) fn session(order: &Order) -> Value {
-    match order.terms.trade_type {
-        TradeType::Jsapi | TradeType::App => json!({ "prepay_id": order.session.prepay_id }),
-        TradeType::Native => json!({ "code_url": order.session.link }),
-        TradeType::H5 => json!({ "h5_url": order.session.link }),
+pub(super) fn session(trade_type: TradeType, session: &Session) -> Value {
+    match trade_type {
+        TradeType::Jsapi | TradeType::App => json!({ "prepay_id": session.prepay_id }),
+        TradeType::Native => json!({ "code_url": session.link }),
+        TradeType::H5 => json!({ "h5_url": session.link }),
+    }
+}
+
+/// A combined order as a query and a callback tell it.
+pub(super) fn combined(combine: &Combine, now: Timestamp) -> Value {
+    let part = |order: &Order| {
+        let terms = &order.terms;
+        let mut told = json!({
+            "mchid": terms.mchid,
+            "out_trade_no": terms.out_trade_no,
+            "trade_state": trade_state(order.state(now)).0,
+            "attach": terms.attach.clone().unwrap_or_default(),
+            "amount": { "total_amount": terms.amount_minor, "currency": terms.currency },
+        });
+        if let Some(paid) = &order.paid {
+            told["trade_type"] = json!(terms.trade_type);
+            told["transaction_id"] = json!(paid.transaction_id);
+            told["bank_type"] = json!("OTHERS");
+            told["success_time"] = json!(beijing::rfc3339(paid.at));
+            told["amount"]["payer_amount"] = json!(terms.amount_minor);
+            told["amount"]["payer_currency"] = json!(terms.currency);
+        }
+        told
+    };
+    let terms = &combine.terms;
+    let mut told = json!({
+        "combine_appid": terms.appid,
+        "combine_mchid": terms.whole.mchid,
+        "combine_out_trade_no": terms.whole.out_trade_no,
+        "sub_orders": combine.parts.iter().map(part).collect::<Vec<_>>(),
+    });
+    if let Some(paid) = combine.parts.first().and_then(|order| order.paid.as_ref()) {
+        told["combine_payer_info"] = json!({ "openid": paid.openid });
+    }
+    told
+}
+
+/// The payment of a combined order as its callback tells it, whatever happened to its parts since.
+pub(super) fn combined_paid(combine: &Combine, now: Timestamp) -> Value {
+    let mut told = combined(combine, now);
+    for part in told["sub_orders"].as_array_mut().into_iter().flatten() {
+        part["trade_state"] = json!("SUCCESS");
+    }
+    told
+}
+
+fn trade_state(state: TradeState) -> (&'static str, &'static str) {
+    match state {
+        TradeState::Notpay => ("NOTPAY", "订单未支付"),
+        TradeState::Success => ("SUCCESS", "支付成功"),
+        TradeState::Refund => ("REFUND", "订单发生过退款，退款详情请查询退款单"),
+        TradeState::Closed => ("CLOSED", "订单已关闭"),
     }
 }
 
 /// An order as a query and a callback tell it.
 pub(super) fn transaction(order: &Order, now: Timestamp) -> Value {
     let terms = &order.terms;
-    let (state, text) = match order.state(now) {
-        TradeState::Notpay => ("NOTPAY", "订单未支付"),
-        TradeState::Success => ("SUCCESS", "支付成功"),
-        TradeState::Refund => ("REFUND", "订单发生过退款，退款详情请查询退款单"),
-        TradeState::Closed => ("CLOSED", "订单已关闭"),
-    };
+    let (state, text) = trade_state(order.state(now));
     let mut told = json!({
         "appid": terms.appid,
         "mchid": terms.mchid,
@@ -229,11 +332,13 @@ pub(super) fn refund_notice(refund: &Refund) -> Value {
     told
 }
 
-fn status(status: RefundStatus) -> &'static str {
+/// A refund's status in the channel's word.
+pub(super) fn status(status: RefundStatus) -> &'static str {
     match status {
         RefundStatus::Processing => "PROCESSING",
         RefundStatus::Success => "SUCCESS",
         RefundStatus::Abnormal => "ABNORMAL",
+        RefundStatus::Closed => "CLOSED",
     }
 }
 

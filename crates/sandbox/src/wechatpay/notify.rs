@@ -46,6 +46,8 @@ struct Delivery {
     busy: bool,
     /// Its staged fault, if any, was taken.
     faulted: bool,
+    /// It waits until another one was taken, so that it comes after it.
+    held: bool,
 }
 
 /// A callback that was sent.
@@ -53,7 +55,7 @@ struct Delivery {
 pub(crate) struct Sent {
     /// Its id; the same for every attempt.
     pub notice: String,
-    /// `genuine`, `double`, `forged` or `probe`.
+    /// `genuine`, `double`, `forged`, `wrong_serial` or `probe`.
     pub kind: &'static str,
     /// The merchant's HTTP status; none when there was no answer.
     pub status: Option<u16>,
@@ -70,13 +72,18 @@ struct Message {
     resource: Value,
 }
 
+impl Delivery {
+    fn fresh(next: Timestamp) -> Self {
+        Self { next, attempts: 0, busy: false, faulted: false, held: false }
+    }
+}
+
 impl Outbox {
     /// Takes over what an earlier run did not finish.
     pub(super) fn new<'a>(context: &Context, open: impl Iterator<Item = &'a Notice>) -> Self {
         let now = context.clock.now();
-        let fresh = Delivery { next: now, attempts: 0, busy: false, faulted: false };
         Self {
-            deliveries: Mutex::new(open.map(|notice| (notice.id.clone(), fresh)).collect()),
+            deliveries: Mutex::new(open.map(|notice| (notice.id.clone(), Delivery::fresh(now))).collect()),
             sent: Mutex::default(),
             wake: Notify::new(),
             seats: Arc::new(Semaphore::new(SENDING_MAX)),
@@ -97,9 +104,8 @@ impl Outbox {
     /// Takes what is due now, and the time of what is due next.
     fn due(&self, notices: Vec<String>, now: Timestamp) -> (Vec<(String, Delivery)>, Option<Timestamp>) {
         let mut deliveries = locked(&self.deliveries);
-        let fresh = Delivery { next: now, attempts: 0, busy: false, faulted: false };
         for id in notices {
-            deliveries.entry(id).or_insert(fresh);
+            deliveries.entry(id).or_insert(Delivery::fresh(now));
         }
         let mut due = Vec::new();
         for (id, delivery) in deliveries.iter_mut().filter(|(_, delivery)| !delivery.busy && delivery.next <= now) {
@@ -112,6 +118,14 @@ impl Outbox {
 
     fn put_back(&self, id: &str, delivery: Delivery) {
         locked(&self.deliveries).insert(id.to_owned(), Delivery { busy: false, ..delivery });
+        self.wake();
+    }
+
+    /// Lets go what waited for another one to be taken.
+    fn release(&self, now: Timestamp) {
+        for delivery in locked(&self.deliveries).values_mut().filter(|delivery| delivery.held) {
+            (delivery.held, delivery.next) = (false, now);
+        }
         self.wake();
     }
 
@@ -163,12 +177,15 @@ impl Desk {
         delivery.faulted = true;
         match fault.map(|suffer| (suffer.fault, suffer.delay)) {
             Some((Fault::Lost, _)) => return self.end(&id, false, 0).await,
-            Some((Fault::Late, delay)) => {
+            Some((fault @ (Fault::Late | Fault::Reordered), delay)) => {
                 let next = self.book.now().plus(delay);
-                return self.outbox.put_back(&id, Delivery { next, ..delivery });
+                return self.outbox.put_back(&id, Delivery { next, held: fault == Fault::Reordered, ..delivery });
             }
             Some((Fault::Forged, _)) => {
                 self.send(&id, &message.forged(), "forged").await;
+            }
+            Some((Fault::WrongSerial, _)) => {
+                self.send(&id, &message.forged(), "wrong_serial").await;
             }
             Some((Fault::Probe, _)) => {
                 self.send(&id, &message, "probe").await;
@@ -178,6 +195,9 @@ impl Desk {
         let mut taken = self.send(&id, &message, "genuine").await;
         if fault.is_some_and(|suffer| suffer.fault == Fault::Doubled) {
             taken |= self.send(&id, &message, "double").await;
+        }
+        if taken {
+            self.outbox.release(self.book.now());
         }
         delivery.attempts += 1;
         let pause = SCHEDULE.get(usize::try_from(delivery.attempts).unwrap_or(usize::MAX).saturating_sub(1));
@@ -214,10 +234,22 @@ impl Desk {
                     resource: messages::transaction_paid(order, now),
                 })
             }
+            About::Combined(whole) => {
+                let combine = book.combine(whole).ok()?;
+                Some(Message {
+                    mchid: whole.mchid.clone(),
+                    url: combine.terms.notify_url.clone(),
+                    event_type: "TRANSACTION.SUCCESS",
+                    original_type: "transaction",
+                    summary: "支付成功",
+                    resource: messages::combined_paid(&combine, now),
+                })
+            }
             About::Refunded(mchid, number) => {
                 let refund = book.refund(mchid, number).ok()?;
                 let (event_type, summary) = match refund.status {
                     RefundStatus::Abnormal => ("REFUND.ABNORMAL", "退款异常"),
+                    RefundStatus::Closed => ("REFUND.CLOSED", "退款关闭"),
                     RefundStatus::Success | RefundStatus::Processing => ("REFUND.SUCCESS", "退款成功"),
                 };
                 Some(Message {
@@ -266,8 +298,9 @@ impl Desk {
         for (name, value) in api::signature_headers(&self.context, signer, &body) {
             let value = match (name, kind) {
                 ("Wechatpay-Signature", "probe") => format!("WECHATPAY/SIGNTEST/{value}"),
-                // Signed by somebody else under the platform's serial number.
-                ("Wechatpay-Signature", "forged") => self.other_signer(signer).sign(&body),
+                // Signed by somebody else, under the platform's serial number or under one that nobody has.
+                ("Wechatpay-Signature", "forged" | "wrong_serial") => self.other_signer(signer).sign(&body),
+                ("Wechatpay-Serial", "wrong_serial") => value.replace(|digit: char| digit.is_ascii_digit(), "7"),
                 _ => value,
             };
             request = request.header(name, value);
@@ -289,10 +322,14 @@ impl Desk {
 }
 
 impl Message {
-    /// The same payment, of another amount.
+    /// The same payment or refund, of another amount.
     fn forged(&self) -> Self {
         let mut forged = self.clone();
-        forged.resource["amount"]["total"] = json!(1);
+        for path in ["/amount/total", "/amount/refund", "/sub_orders/0/amount/total_amount"] {
+            if let Some(amount) = forged.resource.pointer_mut(path) {
+                *amount = json!(1);
+            }
+        }
         forged
     }
 }

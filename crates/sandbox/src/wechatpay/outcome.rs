@@ -56,6 +56,14 @@ pub(super) const TOO_MUCH: ApiError =
 /// The app does not belong to the merchant.
 pub(super) const OTHER_APP: ApiError =
     error(StatusCode::BAD_REQUEST, "APPID_MCHID_NOT_MATCH", "appid与mchid不匹配", 268_435_465);
+/// There is no bill: nothing moved on that day.
+pub(super) const NO_BILL: ApiError =
+    error(StatusCode::BAD_REQUEST, "NO_STATEMENT_EXIST", "账单文件不存在", 268_435_466);
+/// The bill of that day is not made yet.
+pub(super) const BILL_NOT_READY: ApiError =
+    error(StatusCode::BAD_REQUEST, "STATEMENT_CREATING", "账单生成中", 268_435_467);
+/// No bill can be asked for of such a day, or no file under such an address.
+pub(super) const BAD_BILL: ApiError = error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "参数错误", 268_435_468);
 /// Too many calls.
 pub(super) const TOO_OFTEN: ApiError =
     error(StatusCode::TOO_MANY_REQUESTS, "FREQUENCY_LIMITED", "频率超限", 268_447_840);

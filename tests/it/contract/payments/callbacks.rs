@@ -3,17 +3,18 @@
 use bytes::Bytes;
 use contracts::payments::v1 as pb;
 use http::{Request, StatusCode};
-use pb::{EventKind, OrderState};
+use pb::{EventKind, OrderState, RefundState};
 use runtime::config::Duration as Span;
 use runtime::http::{Client, Options};
 use sandbox::{Fault, Operation};
 
 use super::on_each_engine;
-use super::rig::{CHANGSHA, Engine, Rig, jsapi};
+use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, jsapi, refund};
 
 on_each_engine!(
     a_callback_that_never_comes_is_not_missed,
     doubled_late_and_forged_ones_book_once,
+    a_refunds_callback_decides_it,
     strangers_are_refused,
 );
 
@@ -28,7 +29,8 @@ async fn a_callback_that_never_comes_is_not_missed(engine: Engine) {
 
 async fn doubled_late_and_forged_ones_book_once(engine: Engine) {
     let rig = Rig::new(engine).await;
-    for (number, fault) in [Fault::Doubled, Fault::Forged, Fault::Probe, Fault::Late].into_iter().enumerate() {
+    let faults = [Fault::Doubled, Fault::Forged, Fault::WrongSerial, Fault::Probe, Fault::Late];
+    for (number, fault) in faults.into_iter().enumerate() {
         let delay = (fault == Fault::Late).then(|| Span::from_secs(1));
         rig.stage(Operation::Notify, fault, delay);
         let order = rig.create(jsapi(&format!("r{number}"))).await.expect("creates");
@@ -36,7 +38,31 @@ async fn doubled_late_and_forged_ones_book_once(engine: Engine) {
         rig.in_state(&order.order_id, OrderState::Paid).await;
     }
     let events = rig.events(0, 0).await;
-    assert_eq!(events.iter().map(pb::Event::kind).collect::<Vec<_>>(), [EventKind::OrderPaid; 4]);
+    assert_eq!(events.iter().map(pb::Event::kind).collect::<Vec<_>>(), [EventKind::OrderPaid; 5]);
+    rig.assert_held().await;
+}
+
+async fn a_refunds_callback_decides_it(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    for (number, (fault, end)) in [
+        (None, RefundState::Succeeded),
+        (Some(Fault::Abnormal), RefundState::Failed),
+        (Some(Fault::Closed), RefundState::Failed),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let order = rig.paid(jsapi(&format!("r{number}"))).await;
+        // Nobody answers a question about it: only the callback can tell, the genuine one behind a forged one.
+        rig.stage_times(Operation::RefundQuery, Fault::ErrorBefore, 10_000);
+        rig.stage(Operation::Notify, Fault::Forged, None);
+        if let Some(fault) = fault {
+            rig.stage(Operation::Refund, fault, None);
+        }
+        let record = rig.refund(refund(&format!("f{number}"), &order, AMOUNT)).await.expect("accepts");
+        rig.refund_in_state(&record.refund_id, end).await;
+        rig.sandbox.faults().clear();
+    }
     rig.assert_held().await;
 }
 

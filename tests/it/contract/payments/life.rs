@@ -4,11 +4,12 @@ use contracts::payments::v1 as pb;
 use pb::{EventKind, OrderState, RefundState};
 
 use super::on_each_engine;
-use super::rig::{AMOUNT, CHANGSHA, Engine, OTHERS, Rig, jsapi, native, refund, until};
+use super::rig::{AMOUNT, APP, CHANGSHA, Engine, OTHERS, Rig, jsapi, native, refund, until};
 
 on_each_engine!(
     an_order_is_paid_and_posted,
     a_qr_code_is_paid_under_platform_certificates,
+    an_order_is_paid_in_a_native_app_and_in_a_phones_browser,
     an_order_is_closed_and_stays_closed,
     money_goes_back_in_parts,
     a_restart_forgets_nothing,
@@ -49,12 +50,16 @@ async fn an_order_is_paid_and_posted(engine: Engine) {
 
 /// What the super app is handed must verify under the merchant's certificate, or it will not pay.
 fn assert_sheet_is_signed(sheet: &pb::PaySheet, certificate: &str) {
-    use base64::Engine as _;
     let field = |name: &str| sheet.jsapi.get(name).unwrap_or_else(|| panic!("{name} is missing")).as_str();
     assert_eq!(field("signType"), "RSA");
     assert!(field("package").starts_with("prepay_id=wx"));
     let message = format!("{}\n{}\n{}\n{}\n", field("appId"), field("timeStamp"), field("nonceStr"), field("package"));
-    let signature = base64::engine::general_purpose::STANDARD.decode(field("paySign")).expect("base64");
+    assert_signed(&message, field("paySign"), certificate);
+}
+
+fn assert_signed(message: &str, signature: &str, certificate: &str) {
+    use base64::Engine as _;
+    let signature = base64::engine::general_purpose::STANDARD.decode(signature).expect("base64");
     let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).expect("PEM");
     let certificate = pem.parse_x509().expect("a certificate");
     let key = aws_lc_rs::signature::UnparsedPublicKey::new(
@@ -72,6 +77,36 @@ async fn a_qr_code_is_paid_under_platform_certificates(engine: Engine) {
     rig.sandbox.pay(&pay).await.expect("pays");
     rig.in_state(&order.order_id, OrderState::Paid).await;
     assert_eq!(rig.balance(&format!("channel/wechatpay/{OTHERS}")).await, (AMOUNT, 0));
+    assert_eq!(rig.assert_sound().await, 0);
+}
+
+async fn an_order_is_paid_in_a_native_app_and_in_a_phones_browser(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    let of = |request_id: &str, trade_type: pb::TradeType, payer: &str| pb::CreateOrderRequest {
+        trade_type: trade_type.into(),
+        payer_reference: payer.into(),
+        ..jsapi(request_id)
+    };
+    let order = rig.create(of("r1", pb::TradeType::App, "")).await.expect("creates");
+    let sheet = order.pay_sheet.clone().expect("a sheet");
+    let field = |name: &str| sheet.jsapi[name].as_str();
+    assert_eq!((field("appid"), field("partnerid"), field("package")), (APP, CHANGSHA, "Sign=WXPay"));
+    let message = format!("{}\n{}\n{}\n{}\n", field("appid"), field("timestamp"), field("noncestr"), field("prepayid"));
+    assert_signed(&message, field("sign"), &rig.certificate(CHANGSHA));
+    let pay = sandbox::Pay { prepay_id: Some(field("prepayid").into()), ..sandbox::Pay::default() };
+    rig.sandbox.pay(&pay).await.expect("pays");
+    rig.in_state(&order.order_id, OrderState::Paid).await;
+
+    let refused = rig.create(of("r2", pb::TradeType::H5, "")).await.expect_err("WeChat must know the address");
+    assert_eq!(refused.reason(), "INVALID_REQUEST");
+    let order = rig.create(of("r3", pb::TradeType::H5, "2001:db8::7")).await.expect("creates");
+    let sheet = order.pay_sheet.clone().expect("a sheet");
+    assert!(sheet.jsapi.is_empty() && sheet.code_url.is_empty() && sheet.page_url.starts_with("https://"), "{sheet:?}");
+    let life = sheet.expire_time.expect("an end").seconds - runtime::Clock::system().now().seconds_nanos().0;
+    assert!(life <= 300, "the address works for five minutes");
+    let pay = sandbox::Pay { h5_url: Some(sheet.page_url), ..sandbox::Pay::default() };
+    rig.sandbox.pay(&pay).await.expect("pays");
+    rig.in_state(&order.order_id, OrderState::Paid).await;
     assert_eq!(rig.assert_sound().await, 0);
 }
 

@@ -1,6 +1,6 @@
 //! Payments as it is mounted, with its callbacks served and the sandbox's WeChat Pay behind it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_client::PaymentServiceClient;
 use invariants::{Call, Deed, Journals, World, check_all, inquire};
 use lastmile_tests::servers::Postgres;
-use payments::channel::{alipay, wechatpay};
+use payments::channel::alipay;
+use payments::channel::wechatpay::{self, WechatPay};
 use payments::config::{Channels, Credentials, KeyFiles, Merchant, Payee, Worker};
 use rpc::{ClientOptions, Contract, Door, Effect, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
 use runtime::Context;
@@ -102,6 +103,11 @@ impl Rig {
 
     pub(crate) fn stage(&self, operation: Operation, fault: Fault, delay: Option<Span>) {
         let staged = Staged { system: "wechatpay".into(), operation, fault, times: 1, delay };
+        self.sandbox.faults().stage(staged).expect("staged");
+    }
+
+    pub(crate) fn stage_times(&self, operation: Operation, fault: Fault, times: u32) {
+        let staged = Staged { system: "wechatpay".into(), operation, fault, times, delay: None };
         self.sandbox.faults().stage(staged).expect("staged");
     }
 
@@ -244,6 +250,27 @@ impl Rig {
     pub(crate) fn journalled(&self, event: &str) -> usize {
         let journal = std::fs::read_to_string(self.dir.path().join("sandbox/wechatpay.journal")).expect("a journal");
         journal.lines().filter(|line| line.contains(&format!("\"event\":\"{event}\""))).count()
+    }
+
+    /// The driver alone, with the service's settings.
+    pub(crate) fn driver(&self) -> WechatPay {
+        self.driver_with(self.settings())
+    }
+
+    /// The driver alone, with other settings.
+    pub(crate) fn driver_with(&self, settings: wechatpay::Config) -> WechatPay {
+        let (merchants, files) = (&self.config.merchants, self.config.key_files);
+        WechatPay::new(settings, merchants, files, self.service.clone()).expect("reads the keys")
+    }
+
+    /// The service's settings of the channel.
+    pub(crate) fn settings(&self) -> wechatpay::Config {
+        self.config.channels.wechatpay.clone()
+    }
+
+    /// A path of a file that is not there yet.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// The merchant's certificate, PEM.
@@ -408,6 +435,7 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
     };
     let public = wechatpay::Verification::PublicKey {
         id: read("platform/public_key_id.txt"),
+        id_file: None,
         file: keys.join("platform/public_key.pem"),
     };
     let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };

@@ -1,6 +1,7 @@
 //! The calls: sign, send, verify, read.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use contracts::money::{AMOUNT_MINOR_MAX, Currency};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use jiff::civil::Date;
 use runtime::http::{Client, Effect, Options};
 use runtime::secret::Pii;
 use runtime::telemetry::{Counter, Family, Labels};
@@ -22,23 +24,29 @@ use super::trust::{self, Keys, PlatformCertificate, Trust};
 use super::{Config, NAME, wire};
 use crate::channel::keys::{KeyError, public_roots};
 use crate::channel::{
-    CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
+    BillKind, CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PaySheet, RefundStatus,
+    Refusal, Whole,
 };
-use crate::config::{Credentials, Merchant};
+use crate::config::{Credentials, KeyFiles, Merchant};
 use crate::domain::order::{Terms, TradeType};
 use crate::domain::refund::Refund;
 
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 const NONCE_DIGITS: usize = 32;
 const SHEET_LIFE: Duration = Duration::from_secs(2 * 3_600);
+/// How long the address for a phone's browser works.
+const PAGE_LIFE: Duration = Duration::from_secs(5 * 60);
 const ORDER_LIFE_MAX: Duration = Duration::from_secs(7 * 86_400);
 const DESCRIPTION_BYTES_MAX: usize = 127;
 
+/// Parameters of a pay call, by its own names.
+type Parameters = BTreeMap<String, String>;
+
 /// The driver.
 pub struct WechatPay {
-    config: Config,
-    context: Context,
-    http: Client,
+    pub(super) config: Config,
+    pub(super) context: Context,
+    pub(super) http: Client,
     accounts: BTreeMap<String, Account>,
     capabilities: Capabilities,
     calls: Family<Labels, Counter>,
@@ -48,13 +56,14 @@ impl WechatPay {
     /// Makes the driver and reads the keys of every merchant account.
     ///
     /// Errors: the first file that cannot be used.
-    pub fn new(config: Config, merchants: &[Merchant], context: Context) -> Result<Self, KeyError> {
+    pub fn new(config: Config, merchants: &[Merchant], files: KeyFiles, context: Context) -> Result<Self, KeyError> {
         let mut accounts = BTreeMap::new();
         for merchant in merchants {
             if let Credentials::Wechatpay(credentials) = &merchant.credentials
                 && !accounts.contains_key(&merchant.mch_id)
             {
-                accounts.insert(merchant.mch_id.clone(), Account::read(&merchant.mch_id, credentials)?);
+                accounts
+                    .insert(merchant.mch_id.clone(), Account::read(&merchant.mch_id, credentials, files, &context)?);
             }
         }
         let options = Options {
@@ -62,6 +71,7 @@ impl WechatPay {
             pool_idle: config.pool_idle.get(),
             tls: if config.base_url.starts_with("https:") { Some(public_roots()?) } else { None },
         };
+        let combine_max = config.combine_max;
         let calls = context.metrics.counter(
             "lastmile_payments_channel_calls",
             "Calls to payment channels, by channel, call and how they came out.",
@@ -74,13 +84,16 @@ impl WechatPay {
             context,
             capabilities: Capabilities {
                 channel: NAME,
-                trade_types: &[TradeType::Jsapi, TradeType::Native],
+                trade_types: &[TradeType::Jsapi, TradeType::Native, TradeType::App, TradeType::H5],
+                payer_for: &[TradeType::Jsapi, TradeType::H5],
                 currencies: &[Currency::CNY],
                 amount_minor_max: AMOUNT_MINOR_MAX,
                 description_bytes_max: DESCRIPTION_BYTES_MAX,
                 order_life_max: ORDER_LIFE_MAX,
                 sheet_life: SHEET_LIFE,
                 known: Known::OnceCreated,
+                bills: &[BillKind::Trades, BillKind::Funds],
+                combine_max,
             },
         })
     }
@@ -97,26 +110,29 @@ impl WechatPay {
         self.account(&terms.merchant.number).ok_or_else(|| unsent("no keys for the merchant"))
     }
 
-    /// Finds the key that WeChat signs with under `serial`; None when there is no such key.
-    pub(super) async fn key(&self, account: &Account, serial: &str) -> Result<Option<VerifyingKey>, ChannelError> {
+    /// Finds the keys that WeChat may sign with under `serial`; two while one is being replaced.
+    pub(super) async fn keys(&self, account: &Account, serial: &str) -> Result<Vec<VerifyingKey>, ChannelError> {
         let cache = match &account.trust {
-            Trust::Key { id, key } => return Ok((id == serial).then(|| key.clone())),
+            Trust::Keys(keys) => {
+                let good = keys.good();
+                return Ok(good.iter().filter(|public| public.id == serial).map(|public| public.key.clone()).collect());
+            }
             Trust::Certificates(cache) => cache,
         };
         let mut cache = cache.lock().await;
         let (found, wanted) = cache.look(serial, self.now(), self.config.certificates_refresh.get());
         if !wanted {
-            return Ok(found);
+            return Ok(found.into_iter().collect());
         }
         cache.trying(self.now());
         match self.download(account).await {
             Ok(keys) => {
                 let key = trust::find(&keys, serial, self.now());
                 cache.load(keys, self.now());
-                Ok(key)
+                Ok(key.into_iter().collect())
             }
             // The old ones serve until their own end.
-            Err(error) => found.map(Some).ok_or(error),
+            Err(error) => found.map(|key| vec![key]).ok_or(error),
         }
     }
 
@@ -134,7 +150,7 @@ impl WechatPay {
     /// Downloads the platform certificates. The answer is signed with one of them.
     async fn download(&self, account: &Account) -> Result<Keys, ChannelError> {
         let answer = self.exchange(account, Method::GET, "/v3/certificates", String::new()).await?;
-        let keys = trust::read(answer.body(), &account.seal).map_err(ChannelError::unusable)?;
+        let keys = trust::read(answer.body(), |sealed| account.open(sealed)).map_err(ChannelError::unusable)?;
         let signed = Signed::read(answer.headers(), self.now()).map_err(|_| ChannelError::unusable("signature"))?;
         let key = trust::find(&keys, signed.serial, self.now());
         if !key.is_some_and(|key| signed.covers(answer.body(), &key)) {
@@ -144,7 +160,7 @@ impl WechatPay {
     }
 
     /// Sends a call and reads its verified answer.
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         call: &'static str,
         account: &Account,
@@ -157,7 +173,7 @@ impl WechatPay {
     }
 
     /// Sends a call, counts how it came out, and hands back the body of its verified answer.
-    async fn call(
+    pub(super) async fn call(
         &self,
         call: &'static str,
         account: &Account,
@@ -189,12 +205,12 @@ impl WechatPay {
     ) -> Result<Bytes, ChannelError> {
         let answer = self.exchange(account, method, target, body).await?;
         let signed = Signed::read(answer.headers(), self.now()).map_err(|_| ChannelError::unusable("signature"))?;
-        let key = match self.key(account, signed.serial).await {
-            Ok(key) => key,
+        let keys = match self.keys(account, signed.serial).await {
+            Ok(keys) => keys,
             // The call itself went through: not to be able to verify its answer does not undo it.
             Err(error) => return Err(possible("key to verify with", error)),
         };
-        if !key.is_some_and(|key| signed.covers(answer.body(), &key)) {
+        if !keys.iter().any(|key| signed.covers(answer.body(), key)) {
             return Err(ChannelError::unusable("signature"));
         }
         Ok(answer.into_body())
@@ -223,7 +239,7 @@ impl WechatPay {
         }
     }
 
-    fn signed(
+    pub(super) fn signed(
         &self,
         account: &Account,
         method: Method,
@@ -236,8 +252,9 @@ impl WechatPay {
         let (seconds, _) = self.now().seconds_nanos();
         let nonce = self.context.ids.hex(NONCE_DIGITS);
         let message = signing::request_message(&method, covered, seconds, &nonce, &body);
-        let signature = account.key.sign(&message).ok_or_else(|| unsent("signing"))?;
-        let authorization = signing::authorization(&account.number, &account.serial, seconds, &nonce, &signature);
+        let keys = account.keys.current();
+        let signature = keys.key.sign(&message).ok_or_else(|| unsent("signing"))?;
+        let authorization = signing::authorization(&account.number, &keys.serial, seconds, &nonce, &signature);
         let mut request = Request::builder()
             .method(method)
             .uri(uri)
@@ -247,33 +264,52 @@ impl WechatPay {
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if let Trust::Key { id, .. } = &account.trust {
-            request = request.header(signing::H_SERIAL, id);
+        if let Trust::Keys(keys) = &account.trust {
+            request = request.header(signing::H_SERIAL, &keys.current().id);
         }
         request.body(Bytes::from(body)).map_err(|_| unsent("request"))
     }
 
     /// Makes what the super app's pay call takes.
-    fn jsapi(
-        &self,
-        account: &Account,
-        terms: &Terms,
-        prepay_id: &str,
-    ) -> Result<BTreeMap<String, String>, ChannelError> {
-        let (seconds, _) = self.now().seconds_nanos();
-        let nonce = self.context.ids.hex(NONCE_DIGITS);
+    fn jsapi(&self, account: &Account, terms: &Terms, prepay_id: &str) -> Result<Parameters, ChannelError> {
         let package = format!("prepay_id={prepay_id}");
-        let message = signing::sheet_message(&terms.app_id, seconds, &nonce, &package);
-        let signature = account.key.sign(&message).ok_or_else(|| ChannelError::unusable("signing"))?;
-        let fields = [
+        let (seconds, nonce, signature) = self.signed_sheet(account, terms, &package)?;
+        Ok(parameters([
             ("appId", terms.app_id.clone()),
-            ("timeStamp", seconds.to_string()),
+            ("timeStamp", seconds),
             ("nonceStr", nonce),
             ("package", package),
             ("signType", "RSA".to_owned()),
             ("paySign", signature),
-        ];
-        Ok(fields.map(|(name, value)| (name.to_owned(), value)).into())
+        ]))
+    }
+
+    /// Makes what WeChat's SDK in a native app takes. What is signed of the session is the bare id.
+    fn app(&self, account: &Account, terms: &Terms, prepay_id: &str) -> Result<Parameters, ChannelError> {
+        let (seconds, nonce, signature) = self.signed_sheet(account, terms, prepay_id)?;
+        Ok(parameters([
+            ("appid", terms.app_id.clone()),
+            ("partnerid", account.number.clone()),
+            ("prepayid", prepay_id.to_owned()),
+            ("package", "Sign=WXPay".to_owned()),
+            ("noncestr", nonce),
+            ("timestamp", seconds),
+            ("sign", signature),
+        ]))
+    }
+
+    /// Signs a pay sheet: its time, its nonce, and the signature over them, the app and `session`.
+    fn signed_sheet(
+        &self,
+        account: &Account,
+        terms: &Terms,
+        session: &str,
+    ) -> Result<(String, String, String), ChannelError> {
+        let (seconds, _) = self.now().seconds_nanos();
+        let nonce = self.context.ids.hex(NONCE_DIGITS);
+        let message = signing::sheet_message(&terms.app_id, seconds, &nonce, session);
+        let signature = account.keys.current().key.sign(&message).ok_or_else(|| ChannelError::unusable("signing"))?;
+        Ok((seconds.to_string(), nonce, signature))
     }
 
     async fn create_order(&self, terms: &Terms, payer: Option<&Pii<String>>) -> Result<PaySheet, ChannelError> {
@@ -282,12 +318,27 @@ impl WechatPay {
         let body = json(&body.ok_or_else(|| unsent("time of the order's end"))?)?;
         let target = format!("/v3/pay/transactions/{}", terms.trade_type);
         let told: wire::CreatedBody = self.ask("create", account, Method::POST, &target, body).await?;
-        let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at.min(self.now().plus(SHEET_LIFE)));
+        self.sheet(account, terms, told)
+    }
+
+    /// Makes the pay sheet of a session.
+    pub(super) fn sheet(
+        &self,
+        account: &Account,
+        terms: &Terms,
+        told: wire::CreatedBody,
+    ) -> Result<PaySheet, ChannelError> {
+        let life = if terms.trade_type == TradeType::H5 { PAGE_LIFE } else { SHEET_LIFE };
+        let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at.min(self.now().plus(life)));
         match terms.trade_type {
             TradeType::Jsapi if wire::is_prepay_id(&told.prepay_id) => {
                 sheet.jsapi = self.jsapi(account, terms, &told.prepay_id)?;
             }
+            TradeType::App if wire::is_prepay_id(&told.prepay_id) => {
+                sheet.jsapi = self.app(account, terms, &told.prepay_id)?;
+            }
             TradeType::Native if wire::is_code_url(&told.code_url) => sheet.code_url = told.code_url,
+            TradeType::H5 if wire::is_page_url(&told.h5_url) => sheet.page_url = told.h5_url,
             // What is not declared is refused before it comes here.
             _ => return Err(ChannelError::unusable("body")),
         }
@@ -365,6 +416,37 @@ impl Channel for WechatPay {
         self.ask_refund(terms, refund).boxed()
     }
 
+    fn create_combined<'a>(
+        &'a self,
+        whole: &'a Whole,
+        parts: &'a [Terms],
+        payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
+        self.combine(whole, parts, payer).boxed()
+    }
+
+    fn query_combined<'a>(
+        &'a self,
+        whole: &'a Whole,
+        parts: &'a [Terms],
+    ) -> BoxFuture<'a, Result<Vec<OrderStatus>, ChannelError>> {
+        self.ask_combined(whole, parts).boxed()
+    }
+
+    fn close_combined<'a>(&'a self, whole: &'a Whole, parts: &'a [Terms]) -> BoxFuture<'a, Result<(), ChannelError>> {
+        self.end_combined(whole, parts).boxed()
+    }
+
+    fn bill<'a>(
+        &'a self,
+        merchant: &'a str,
+        day: Date,
+        kind: BillKind,
+        file: &'a Path,
+    ) -> BoxFuture<'a, Result<u64, ChannelError>> {
+        self.fetch_bill(merchant, day, kind, file).boxed()
+    }
+
     fn open_callback<'a>(
         &'a self,
         merchant: &'a str,
@@ -388,12 +470,16 @@ impl Channel for WechatPay {
     }
 }
 
-fn json(body: &impl Serialize) -> Result<String, ChannelError> {
+fn parameters<const N: usize>(fields: [(&str, String); N]) -> Parameters {
+    fields.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+pub(super) fn json(body: &impl Serialize) -> Result<String, ChannelError> {
     serde_json::to_string(body).map_err(|_| unsent("body"))
 }
 
 /// Something went wrong before a byte was sent.
-fn unsent(what: &'static str) -> ChannelError {
+pub(super) fn unsent(what: &'static str) -> ChannelError {
     ChannelError::NoAnswer { effect: Effect::None, what, source: None }
 }
 

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 
+use super::combine;
 use super::driver::WechatPay;
 use super::seal::Sealed;
 use super::signing::{BadSigned, Signed};
-use super::wire::Transaction;
-use crate::channel::{CallbackError, Notice, OrderStatus};
+use super::wire::{RefundNotice, Transaction};
+use crate::channel::{CallbackError, Notice, OrderStatus, RefundStatus};
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -23,10 +24,12 @@ struct Resource {
     sealed: Sealed,
 }
 
+/// What a payment's callback is about. The two have no name of a number in common.
 #[derive(Deserialize)]
-struct RefundNotice {
-    mchid: String,
-    out_refund_no: String,
+#[serde(untagged)]
+enum Paid {
+    Together(combine::Told),
+    Alone(Transaction),
 }
 
 impl WechatPay {
@@ -43,12 +46,12 @@ impl WechatPay {
             BadSigned::Time => CallbackError::Time,
             BadSigned::Probe => CallbackError::Signature,
         })?;
-        let key = self.key(account, signed.serial).await.map_err(CallbackError::Key)?;
-        if !key.is_some_and(|key| signed.covers(body, &key)) {
+        let keys = self.keys(account, signed.serial).await.map_err(CallbackError::Key)?;
+        if !keys.iter().any(|key| signed.covers(body, key)) {
             return Err(CallbackError::Signature);
         }
         let envelope: Envelope = serde_json::from_slice(body).map_err(|_| CallbackError::Content("envelope"))?;
-        let plain = account.seal.open(&envelope.resource.sealed).ok_or(CallbackError::Content("seal"))?;
+        let plain = account.open(&envelope.resource.sealed).ok_or(CallbackError::Content("seal"))?;
         match envelope.resource.original_type.as_str() {
             "transaction" => transaction(&plain, merchant),
             "refund" => refund(&plain, merchant),
@@ -58,7 +61,11 @@ impl WechatPay {
 }
 
 fn transaction(plain: &[u8], merchant: &str) -> Result<Notice, CallbackError> {
-    let told: Transaction = serde_json::from_slice(plain).map_err(|_| CallbackError::Content("transaction"))?;
+    let told = serde_json::from_slice(plain).map_err(|_| CallbackError::Content("transaction"))?;
+    let told = match told {
+        Paid::Together(told) => return told.notice(merchant),
+        Paid::Alone(told) => told,
+    };
     if !told.is_of(merchant) {
         return Err(CallbackError::Content("mchid"));
     }
@@ -75,5 +82,12 @@ fn refund(plain: &[u8], merchant: &str) -> Result<Notice, CallbackError> {
     if told.mchid != merchant {
         return Err(CallbackError::Content("mchid"));
     }
-    Ok(Notice::Refund { channel_refund_no: told.out_refund_no })
+    let channel_refund_no = told.out_refund_no.clone();
+    let (channel_order_no, amount_minor) = (told.out_trade_no.clone(), told.amount.refund);
+    Ok(match told.status().map_err(CallbackError::Content)? {
+        RefundStatus::Processing { .. } => Notice::Refund { channel_refund_no },
+        RefundStatus::Decided(decision) => {
+            Notice::RefundDecided { channel_order_no, channel_refund_no, amount_minor, decision }
+        }
+    })
 }

@@ -51,7 +51,16 @@ pub(super) mod tests {
 
     /// Seals as WeChat does.
     pub(in super::super) fn seal(plain: &[u8], nonce: &str, associated_data: &str) -> serde_json::Value {
-        let key = SealKey::new(KEY).expect("32 bytes");
+        sealed_under(KEY, plain, nonce, associated_data)
+    }
+
+    /// Seals a callback's content under a key.
+    pub(in super::super) fn seal_with(key: &[u8], plain: &[u8]) -> serde_json::Value {
+        sealed_under(key, plain, "0123456789ab", "transaction")
+    }
+
+    fn sealed_under(key: &[u8], plain: &[u8], nonce: &str, associated_data: &str) -> serde_json::Value {
+        let key = SealKey::new(key).expect("32 bytes");
         let mut bytes = plain.to_vec();
         let unique = Nonce::try_assume_unique_for_key(nonce.as_bytes()).expect("12 bytes");
         key.0.seal_in_place_append_tag(unique, Aad::from(associated_data.as_bytes()), &mut bytes).expect("seals");

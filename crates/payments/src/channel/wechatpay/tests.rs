@@ -19,7 +19,7 @@ use super::driver::WechatPay;
 use super::signing::{self, BadSigned, Signed, SigningKey, VerifyingKey};
 use super::{Config, Credentials, Verification, seal, trust, wire};
 use crate::channel::{CallbackError, Channel, ChannelError, Notice, OrderStatus, RefundStatus};
-use crate::config::{self, Merchant};
+use crate::config::{self, KeyFiles, Merchant};
 use crate::domain::ledger;
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund, State};
@@ -96,6 +96,7 @@ fn merchant(dir: &Path) -> Merchant {
             api_v3_key_file: file("apiv3.key", &[&seal::tests::KEY[..], b"\n"].concat()),
             verification: Verification::PublicKey {
                 id: KEY_ID.into(),
+                id_file: None,
                 file: file("wechat.pem", WECHAT.public.as_bytes()),
             },
         }),
@@ -106,7 +107,8 @@ fn driver() -> (WechatPay, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let (clock, _) = Clock::manual(now());
     let context = Context { clock, ..Context::system() };
-    let driver = WechatPay::new(Config::default(), &[merchant(dir.path())], context).expect("reads the keys");
+    let driver = WechatPay::new(Config::default(), &[merchant(dir.path())], KeyFiles::default(), context)
+        .expect("reads the keys");
     (driver, dir)
 }
 
@@ -148,6 +150,10 @@ fn signed_messages_are_the_published_ones() {
     let expected = "wx2421b1c4370ec43b\n1554208460\n593BEC0C930BF1AFEB40B4A08C8FB242\n\
                     prepay_id=wx201410272009395522657a690389285100\n";
     assert_eq!(sheet, expected);
+    let app = signing::sheet_message("wx2421b1c4370ec43b", NOW, "593BEC0C930BF1AFEB40B4A08C8FB242", &package[10..]);
+    let expected =
+        "wx2421b1c4370ec43b\n1554208460\n593BEC0C930BF1AFEB40B4A08C8FB242\nwx201410272009395522657a690389285100\n";
+    assert_eq!(app, expected, "an app's sheet has the bare id");
     let header = signing::authorization("1900009191", "408B07E79B8269FEC3D5D3E6AB8ED163A6A380DB", NOW, "N", "S==");
     let expected = "WECHATPAY2-SHA256-RSA2048 mchid=\"1900009191\",nonce_str=\"N\",signature=\"S==\",\
                     timestamp=\"1554208460\",serial_no=\"408B07E79B8269FEC3D5D3E6AB8ED163A6A380DB\"";
@@ -185,8 +191,16 @@ fn a_repeated_creation_has_the_same_bytes() {
                     \"amount\":{\"total\":20000,\"currency\":\"CNY\"},\"payer\":{\"openid\":\"oUpF8\"}}";
     assert_eq!(body(), expected);
     assert_eq!(body(), body());
-    let native = serde_json::to_value(wire::CreateBody::new(&terms(), None).expect("a body")).expect("json");
-    assert!(native.get("payer").is_none());
+    let of = |trade_type, payer| {
+        let terms = Terms { trade_type, ..terms() };
+        serde_json::to_value(wire::CreateBody::new(&terms, payer).expect("a body")).expect("json")
+    };
+    for body in [of(TradeType::Native, None), of(TradeType::App, None)] {
+        assert!(body.get("payer").is_none() && body.get("scene_info").is_none());
+    }
+    let h5 = of(TradeType::H5, Some("203.0.113.7"));
+    let scene = json!({"payer_client_ip": "203.0.113.7", "h5_info": {"type": "Wap"}});
+    assert!(h5.get("payer").is_none() && h5["scene_info"] == scene, "{h5}");
 }
 
 #[test]
@@ -290,6 +304,8 @@ fn refusals_say_whether_anything_may_have_happened() {
         (404, "RESOURCE_NOT_EXISTS", "not known"),
         (403, "NOTENOUGH", "not now NOTENOUGH"),
         (429, "FREQUENCY_LIMITED", "not now FREQUENCY_LIMITED"),
+        (400, "NO_STATEMENT_EXIST", "not known"),
+        (400, "STATEMENT_CREATING", "not now STATEMENT_CREATING"),
         (500, "SYSTEMERROR", "no answer Possible"),
         (502, "", "no answer Possible"),
         (404, "<html>", "no answer Possible"),
@@ -389,12 +405,11 @@ async fn signed_callbacks_about_others_or_nothing_are_told_apart() {
         ("transaction", transaction("NOTPAY"), Ok(Notice::Other)),
         ("transaction", foreign, Err("mchid")),
         ("transaction", json!({"x": 1}), Err("transaction")),
-        (
-            "refund",
-            json!({"mchid": MERCHANT, "out_refund_no": "r"}),
-            Ok(Notice::Refund { channel_refund_no: "r".into() }),
-        ),
-        ("refund", json!({"mchid": "1", "out_refund_no": "r"}), Err("mchid")),
+        ("refund", json!({"mchid": MERCHANT, "out_refund_no": "r"}), Err("refund")),
+        ("refund", refunded("mchid", "1"), Err("mchid")),
+        ("refund", refunded("success_time", "soon"), Err("success_time")),
+        ("refund", refunded("refund_id", ""), Err("refund_id")),
+        ("refund", refunded("refund_status", "SOMETHING_NEW"), Ok(Notice::Refund { channel_refund_no: "r".into() })),
         ("coupon", json!({}), Ok(Notice::Other)),
     ] {
         let body = envelope(kind, &plain);
@@ -403,6 +418,81 @@ async fn signed_callbacks_about_others_or_nothing_are_told_apart() {
             (Err(CallbackError::Content(field)), Err(expected)) => assert_eq!(field, expected),
             (found, expected) => panic!("{kind}: {found:?} instead of {expected:?}"),
         }
+    }
+}
+
+/// The callback of a combined order with one field of its second part changed.
+fn combined(field: &str, value: serde_json::Value) -> serde_json::Value {
+    let part = |mchid: &str, number: &str, total: i64| {
+        json!({
+            "mchid": mchid, "out_trade_no": number, "trade_state": "SUCCESS", "transaction_id": format!("4200{number}"),
+            "success_time": "2018-06-08T10:34:56+08:00", "amount": {"total_amount": total, "currency": "CNY"},
+        })
+    };
+    let mut parts = [part(MERCHANT, "p1", 20_000), part("1900000002", "p2", 5_000)];
+    parts[1][field] = value;
+    json!({
+        "combine_appid": "wx2421b1c4370ec43b", "combine_mchid": MERCHANT, "combine_out_trade_no": "w", "sub_orders": parts,
+        "combine_payer_info": {"openid": "o"},
+    })
+}
+
+#[tokio::test]
+async fn a_combined_orders_callback_tells_of_every_part() {
+    let (driver, _dir) = driver();
+    let told = async |plain: serde_json::Value, merchant: &str| {
+        let body = envelope("transaction", &plain);
+        open(&driver, merchant, &signed_headers(&body), &body).await
+    };
+    let Ok(Notice::PaidTogether { app_id, parts }) = told(combined("attach", "a".into()), MERCHANT).await else {
+        panic!("a good callback opens")
+    };
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| (part.merchant.as_str(), part.channel_order_no.as_str(), part.capture.amount.amount_minor()))
+        .collect();
+    assert_eq!(app_id, "wx2421b1c4370ec43b");
+    assert_eq!(parts, [(MERCHANT, "p1", 20_000), ("1900000002", "p2", 5_000)]);
+    assert!(matches!(told(combined("trade_state", "NOTPAY".into()), MERCHANT).await, Ok(Notice::Other)));
+    for (field, value, named) in [
+        ("transaction_id", "".into(), "transaction_id"),
+        ("success_time", "soon".into(), "success_time"),
+        ("amount", json!({"total_amount": 5_000, "currency": "yuan"}), "amount.currency"),
+    ] {
+        let refused = told(combined(field, value), MERCHANT).await;
+        assert!(matches!(refused, Err(CallbackError::Content(found)) if found == named), "{field}: {refused:?}");
+    }
+    let mut foreign = combined("attach", "a".into());
+    foreign["combine_mchid"] = "1900000002".into();
+    assert!(matches!(told(foreign, MERCHANT).await, Err(CallbackError::Content("combine_mchid"))));
+}
+
+/// A refund's callback with one field changed.
+fn refunded(field: &str, value: &str) -> serde_json::Value {
+    let mut told = json!({
+        "mchid": MERCHANT, "out_trade_no": "o", "transaction_id": "4200", "out_refund_no": "r", "refund_id": "5000",
+        "refund_status": "SUCCESS", "success_time": "2018-06-08T10:34:56+08:00", "user_received_account": "支付用户零钱",
+        "amount": {"total": 20_000, "refund": 500, "payer_total": 20_000, "payer_refund": 500},
+    });
+    told[field] = value.into();
+    told
+}
+
+#[tokio::test]
+async fn a_refunds_callback_says_how_it_ended() {
+    let (driver, _dir) = driver();
+    let at = Timestamp::from_seconds_nanos(1_528_425_296, 0);
+    let failed = |code: &str| Decision::Failed { code: code.into() };
+    for (status, decision) in [
+        ("SUCCESS", Decision::Succeeded { channel_refund: "5000".into(), at }),
+        ("ABNORMAL", failed("ABNORMAL")),
+        ("CLOSED", failed("CLOSED")),
+    ] {
+        let body = envelope("refund", &refunded("refund_status", status));
+        let notice = open(&driver, MERCHANT, &signed_headers(&body), &body).await.expect("opens");
+        let (channel_order_no, channel_refund_no) = ("o".to_owned(), "r".to_owned());
+        let expected = Notice::RefundDecided { channel_order_no, channel_refund_no, amount_minor: 500, decision };
+        assert_eq!(notice, expected, "{status}");
     }
 }
 
@@ -421,7 +511,7 @@ fn certificate_list(serial: &[u8]) -> String {
 
 fn read_certificates(serial: &[u8]) -> trust::Keys {
     let seal_key = seal::SealKey::new(seal::tests::KEY).expect("a key");
-    trust::read(certificate_list(serial).as_bytes(), &seal_key).expect("reads")
+    trust::read(certificate_list(serial).as_bytes(), |sealed| seal_key.open(sealed)).expect("reads")
 }
 
 #[test]
@@ -435,7 +525,7 @@ fn platform_certificates_are_taken_from_their_seal() {
 
     let other = seal::SealKey::new(b"another-key-of-32-bytes-and-more".as_slice()).expect("a key");
     let body = certificate_list(&[1]);
-    assert_eq!(trust::read(body.as_bytes(), &other).err(), Some("sealed certificate"));
+    assert_eq!(trust::read(body.as_bytes(), |sealed| other.open(sealed)).err(), Some("sealed certificate"));
 }
 
 #[test]
@@ -462,6 +552,117 @@ fn certificates_are_downloaded_when_it_is_worth_it_and_not_more_often() {
     assert_eq!(look(&cache, "0B", 86_406), (true, false));
 }
 
+/// A driver whose key files a test replaces, with the hand of its clock.
+struct Rotating {
+    driver: WechatPay,
+    hand: runtime::clock::ManualClock,
+    dir: tempfile::TempDir,
+}
+
+/// A certificate of a merchant's key under a serial number.
+fn own_certificate(key: &Pair, serial: u8) -> String {
+    let key = rcgen::KeyPair::from_pem_and_sign_algo(&key.private, &rcgen::PKCS_RSA_SHA256).expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(&[serial; 20]));
+    params.self_signed(&key).expect("signs").pem()
+}
+
+impl Rotating {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut merchant = merchant(dir.path());
+        let config::Credentials::Wechatpay(credentials) = &mut merchant.credentials;
+        let (certificate, id) = (dir.path().join("merchant.crt"), dir.path().join("wechat.id"));
+        std::fs::write(&certificate, own_certificate(&OURS, 0x4a)).expect("writes");
+        std::fs::write(&id, format!("{KEY_ID}\n")).expect("writes");
+        credentials.serial = String::new();
+        credentials.certificate_file = Some(certificate);
+        let Verification::PublicKey { id: fixed, id_file, .. } = &mut credentials.verification else { unreachable!() };
+        (*fixed, *id_file) = (String::new(), Some(id));
+        let (clock, hand) = Clock::manual(now());
+        let context = Context { clock, ..Context::system() };
+        let config = Config { base_url: "http://wechat".into(), ..Config::default() };
+        let driver = WechatPay::new(config, &[merchant], KeyFiles::default(), context).expect("reads the keys");
+        Self { driver, hand, dir }
+    }
+
+    /// Puts a file in its place and passes the time until it is looked at.
+    fn replace(&self, name: &str, bytes: &[u8]) {
+        let (new, path) = (self.dir.path().join("new"), self.dir.path().join(name));
+        secret::create_private(&new, bytes).expect("writes");
+        std::fs::rename(new, path).expect("renames");
+        self.hand.advance(KeyFiles::default().look_every.get());
+    }
+
+    /// The serial number that a request is signed under, and whether it is `pair`'s signature.
+    fn signs(&self, pair: &Pair) -> (String, bool) {
+        let account = self.driver.account(MERCHANT).expect("an account");
+        let request = self.driver.signed(account, Method::GET, "/v3/x", String::new()).expect("signs");
+        let header = request.headers()[http::header::AUTHORIZATION].to_str().expect("text");
+        let field = |name: &str| header.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next());
+        let [serial, seconds, nonce, signature] =
+            ["serial_no", "timestamp", "nonce_str", "signature"].map(|name| field(name).expect("is there"));
+        let message = format!("GET\n/v3/x\n{seconds}\n{nonce}\n\n");
+        let key = VerifyingKey::from_pem(pair.public.as_bytes()).expect("a key");
+        (serial.to_owned(), key.verifies(message.as_bytes(), signature))
+    }
+
+    /// Whether a callback opens that was signed just now by `pair` under `id` and sealed under `seal_key`.
+    async fn opens(&self, pair: &Pair, id: &str, seal_key: &[u8]) -> bool {
+        let mut resource = seal::tests::seal_with(seal_key, transaction("SUCCESS").to_string().as_bytes());
+        resource["original_type"] = "transaction".into();
+        let body = json!({"id": "n-1", "resource": resource}).to_string();
+        let seconds = self.driver.now().seconds_nanos().0.to_string();
+        let key = SigningKey::from_pem(&pair.private).expect("a key");
+        let signature = key.sign(&format!("{seconds}\nn\n{body}\n")).expect("signs");
+        let signed = headers(&[
+            (signing::H_TIMESTAMP, &seconds),
+            (signing::H_NONCE, "n"),
+            (signing::H_SIGNATURE, &signature),
+            (signing::H_SERIAL, id),
+        ]);
+        open(&self.driver, MERCHANT, &signed, &body).await.is_ok()
+    }
+}
+
+static NEXT: LazyLock<Pair> = LazyLock::new(pair);
+
+#[test]
+fn a_new_key_of_the_merchant_is_signed_with_once_its_certificate_is_there_too() {
+    let rotating = Rotating::new();
+    assert_eq!(rotating.signs(&OURS), ("4A".repeat(20), true));
+    rotating.replace("merchant.pem", NEXT.private.as_bytes());
+    assert_eq!(rotating.signs(&OURS), ("4A".repeat(20), true), "half of a pair is not used");
+    rotating.replace("merchant.crt", own_certificate(&NEXT, 0x5b).as_bytes());
+    assert_eq!(rotating.signs(&NEXT), ("5B".repeat(20), true));
+    assert!(!rotating.signs(&OURS).1);
+    rotating.replace("merchant.crt", b"nothing");
+    assert_eq!(rotating.signs(&NEXT), ("5B".repeat(20), true), "what cannot be used changes nothing");
+}
+
+#[tokio::test]
+async fn callbacks_verify_and_open_under_old_and_new_keys_during_the_overlap() {
+    const NEW_ID: &str = "PUB_KEY_ID_0119000000012027";
+    const NEW_SEAL: &[u8; 32] = b"fedcba9876543210fedcba9876543210";
+    let rotating = Rotating::new();
+    assert!(rotating.opens(&WECHAT, KEY_ID, seal::tests::KEY).await);
+    assert!(!rotating.opens(&NEXT, NEW_ID, seal::tests::KEY).await && !rotating.opens(&WECHAT, KEY_ID, NEW_SEAL).await);
+
+    rotating.replace("wechat.pem", NEXT.public.as_bytes());
+    assert!(rotating.opens(&WECHAT, KEY_ID, seal::tests::KEY).await, "the old key still has the old id");
+    rotating.replace("wechat.id", NEW_ID.as_bytes());
+    rotating.replace("apiv3.key", NEW_SEAL);
+    for seal_key in [seal::tests::KEY, NEW_SEAL] {
+        assert!(rotating.opens(&WECHAT, KEY_ID, seal_key).await, "what was on its way");
+        assert!(rotating.opens(&NEXT, NEW_ID, seal_key).await);
+    }
+    assert!(!rotating.opens(&WECHAT, NEW_ID, NEW_SEAL).await, "each key under its own id");
+
+    rotating.hand.advance(KeyFiles::default().overlap.get());
+    assert!(rotating.opens(&NEXT, NEW_ID, NEW_SEAL).await);
+    assert!(!rotating.opens(&WECHAT, KEY_ID, NEW_SEAL).await && !rotating.opens(&NEXT, NEW_ID, seal::tests::KEY).await);
+}
+
 #[test]
 fn keys_that_cannot_be_used_are_named() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -471,14 +672,15 @@ fn keys_that_cannot_be_used_are_named() {
         if let config::Credentials::Wechatpay(credentials) = &mut merchant.credentials {
             change(credentials);
         }
-        let driver = WechatPay::new(Config::default(), &[merchant], Context::system());
+        let driver = WechatPay::new(Config::default(), &[merchant], KeyFiles::default(), Context::system());
         driver.err().map(|error| error.to_string()).unwrap_or_default()
     };
     assert!(refused(|m| m.private_key_file = m.api_v3_key_file.clone()).starts_with("the private key in"));
     assert!(refused(|m| m.api_v3_key_file = m.private_key_file.clone()).contains("APIv3 key: 32 bytes"));
     assert!(refused(|m| m.private_key_file = "/nowhere/at/all".into()).contains("private file"));
+    assert!(refused(|m| m.certificate_file = Some(m.private_key_file.clone())).starts_with("the certificate in"));
     let public = |m: &mut Credentials| {
-        m.verification = Verification::PublicKey { id: "x".into(), file: m.private_key_file.clone() }
+        m.verification = Verification::PublicKey { id: "x".into(), id_file: None, file: m.private_key_file.clone() }
     };
     assert!(refused(public).starts_with("the public key in"));
 }

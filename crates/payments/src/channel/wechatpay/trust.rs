@@ -13,8 +13,9 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::seal::{SealKey, Sealed};
+use super::seal::Sealed;
 use super::signing::VerifyingKey;
+use crate::channel::keyfiles::KeyFiles;
 
 /// After a download, an unknown serial number does not cause another sooner: callbacks with invented ones must not make us hammer
 /// WeChat.
@@ -25,15 +26,17 @@ const CERTIFICATES_MAX: usize = 16;
 
 /// Where a merchant's trust comes from.
 pub(super) enum Trust {
-    /// One public key.
-    Key {
-        /// `PUB_KEY_ID_…`.
-        id: String,
-        /// The key.
-        key: VerifyingKey,
-    },
+    /// One public key, and those that it replaced a while ago.
+    Keys(KeyFiles<PublicKey>),
     /// Downloaded certificates.
     Certificates(Mutex<Cache>),
+}
+
+/// A public key that has an id.
+pub(super) struct PublicKey {
+    /// `PUB_KEY_ID_…`.
+    pub(super) id: String,
+    pub(super) key: VerifyingKey,
 }
 
 /// The platform certificates as last downloaded.
@@ -114,14 +117,14 @@ pub(super) fn find(keys: &Keys, of: &str, now: Timestamp) -> Option<VerifyingKey
 ///
 /// That a certificate opens under the APIv3 key is what makes it WeChat's; the serial number is taken from the certificate itself,
 /// because the one beside it is not sealed.
-pub(super) fn read(body: &[u8], seal: &SealKey) -> Result<Keys, &'static str> {
+pub(super) fn read(body: &[u8], open: impl Fn(&Sealed) -> Option<Vec<u8>>) -> Result<Keys, &'static str> {
     let list: List = serde_json::from_slice(body).map_err(|_| "certificate list")?;
     if list.data.len() > CERTIFICATES_MAX {
         return Err("number of certificates");
     }
     let mut keys = Keys::new();
     for listed in &list.data {
-        let pem = seal.open(&listed.encrypt_certificate).ok_or("sealed certificate")?;
+        let pem = open(&listed.encrypt_certificate).ok_or("sealed certificate")?;
         let der = CertificateDer::from_pem_slice(&pem).map_err(|_| "certificate")?;
         let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| "certificate")?;
         let validity = certificate.validity();

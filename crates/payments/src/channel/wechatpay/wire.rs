@@ -6,19 +6,27 @@ use runtime::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{ChannelError, OrderStatus, RefundStatus};
-use crate::domain::order::{Capture, Terms};
+use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund};
 
 const CODE_BYTES_MAX: usize = 64;
 const CODE_URL_BYTES_MAX: usize = 512;
+const PAGE_URL_BYTES_MAX: usize = 2_048;
 
-/// Codes under which the channel says that it has no such order or refund.
-const NOT_KNOWN: [&str; 5] =
-    ["ORDERNOTEXIST", "ORDER_NOT_EXIST", "RESOURCE_NOT_EXISTS", "REFUNDNOTEXIST", "REFUND_NOT_EXISTS"];
+/// Codes under which the channel says that it has no such order, refund or bill.
+const NOT_KNOWN: [&str; 6] = [
+    "ORDERNOTEXIST",
+    "ORDER_NOT_EXIST",
+    "RESOURCE_NOT_EXISTS",
+    "REFUNDNOTEXIST",
+    "REFUND_NOT_EXISTS",
+    "NO_STATEMENT_EXIST",
+];
 /// Codes under which it says that it has the order in another state or with other parameters.
 const OTHERWISE: [&str; 5] = ["OUT_TRADE_NO_USED", "ORDER_CLOSED", "ORDERCLOSED", "ORDER_PAID", "ORDERPAID"];
 /// Codes of a passing obstacle.
-const NOT_NOW: [&str; 4] = ["FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED", "RATELIMIT_EXCEEDED", "NOTENOUGH"];
+const NOT_NOW: [&str; 5] =
+    ["FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED", "RATELIMIT_EXCEEDED", "NOTENOUGH", "STATEMENT_CREATING"];
 /// Codes that are a refusal although they come with status 500.
 const REFUSED: [&str; 1] = ["OPENID_MISMATCH"];
 
@@ -33,6 +41,20 @@ pub(super) struct CreateBody<'a> {
     amount: Asked,
     #[serde(skip_serializing_if = "Option::is_none")]
     payer: Option<Payer<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scene_info: Option<Scene<'a>>,
+}
+
+/// Where an H5 payment comes from: WeChat compares the address with that of the browser.
+#[derive(Serialize)]
+pub(super) struct Scene<'a> {
+    payer_client_ip: &'a str,
+    h5_info: H5,
+}
+
+#[derive(Serialize)]
+struct H5 {
+    r#type: &'static str,
 }
 
 #[derive(Serialize)]
@@ -42,8 +64,8 @@ struct Asked {
 }
 
 #[derive(Serialize)]
-struct Payer<'a> {
-    openid: &'a str,
+pub(super) struct Payer<'a> {
+    pub(super) openid: &'a str,
 }
 
 #[derive(Serialize)]
@@ -69,7 +91,10 @@ struct RefundAsked {
 
 impl<'a> CreateBody<'a> {
     /// The same terms always give the same bytes: WeChat refuses a repetition that differs.
-    pub(super) fn new(terms: &'a Terms, openid: Option<&'a str>) -> Option<Self> {
+    ///
+    /// `payer` is the openid, or for H5 the citizen's address.
+    pub(super) fn new(terms: &'a Terms, payer: Option<&'a str>) -> Option<Self> {
+        let (openid, address) = if terms.trade_type == TradeType::H5 { (None, payer) } else { (payer, None) };
         Some(Self {
             appid: &terms.app_id,
             mchid: &terms.merchant.number,
@@ -79,6 +104,7 @@ impl<'a> CreateBody<'a> {
             notify_url: &terms.notify_url,
             amount: Asked { total: terms.amount.amount_minor(), currency: terms.amount.currency().to_string() },
             payer: openid.map(|openid| Payer { openid }),
+            scene_info: address.map(Scene::new),
         })
     }
 }
@@ -96,6 +122,12 @@ impl<'a> RefundBody<'a> {
                 currency: terms.amount.currency().to_string(),
             },
         }
+    }
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(payer_client_ip: &'a str) -> Self {
+        Self { payer_client_ip, h5_info: H5 { r#type: "Wap" } }
     }
 }
 
@@ -118,6 +150,13 @@ pub(super) struct CreatedBody {
     pub(super) prepay_id: String,
     #[serde(default)]
     pub(super) code_url: String,
+    #[serde(default)]
+    pub(super) h5_url: String,
+}
+
+/// Whether a text can be the address at which a phone's browser pays.
+pub(super) fn is_page_url(text: &str) -> bool {
+    text.starts_with("https://") && text.len() <= PAGE_URL_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether a text can be a payment session's id: letters and digits.
@@ -164,29 +203,39 @@ impl Transaction {
         self.mchid == merchant
     }
 
-    /// What it says; Err names the field that is missing or senseless. A state that is not known is pending.
+    /// What it says; Err names the field that is missing or senseless.
     pub(super) fn status(&self) -> Result<OrderStatus, &'static str> {
-        match self.trade_state.as_str() {
-            // REFUND: it was paid, and something of it went back since.
-            "SUCCESS" | "REFUND" => self.capture().map(OrderStatus::Paid),
-            "CLOSED" => Ok(OrderStatus::Closed),
-            _ => Ok(OrderStatus::Pending),
-        }
+        status(&self.trade_state, || self.capture())
     }
 
     fn capture(&self) -> Result<Capture, &'static str> {
         let taken = self.amount.as_ref().ok_or("amount")?;
         let currency: Currency = taken.currency.parse().map_err(|_| "amount.currency")?;
-        // A department is told this number: what it could not be told is refused here.
-        if !rpc::form::is_number(&self.transaction_id) {
-            return Err("transaction_id");
-        }
-        Ok(Capture {
-            amount: Money::new(taken.total, currency).map_err(|_| "amount.total")?,
-            transaction: self.transaction_id.clone(),
-            at: moment(&self.success_time).ok_or("success_time")?,
-        })
+        let amount = Money::new(taken.total, currency).map_err(|_| "amount.total")?;
+        capture(amount, &self.transaction_id, &self.success_time)
     }
+}
+
+/// How an order stands. A state that is not known is pending.
+pub(super) fn status(
+    trade_state: &str,
+    capture: impl FnOnce() -> Result<Capture, &'static str>,
+) -> Result<OrderStatus, &'static str> {
+    match trade_state {
+        // REFUND: it was paid, and something of it went back since.
+        "SUCCESS" | "REFUND" => capture().map(OrderStatus::Paid),
+        "CLOSED" => Ok(OrderStatus::Closed),
+        _ => Ok(OrderStatus::Pending),
+    }
+}
+
+/// Reads what the channel says of a payment.
+pub(super) fn capture(amount: Money, transaction: &str, success_time: &str) -> Result<Capture, &'static str> {
+    // A department is told this number: what it could not be told is refused here.
+    if !rpc::form::is_number(transaction) {
+        return Err("transaction_id");
+    }
+    Ok(Capture { amount, transaction: transaction.to_owned(), at: moment(success_time).ok_or("success_time")? })
 }
 
 /// A refund as the channel tells it.
@@ -201,9 +250,44 @@ pub(super) struct RefundTold {
     amount: RefundTaken,
 }
 
+/// A refund as a callback tells it.
 #[derive(Deserialize)]
-struct RefundTaken {
-    refund: i64,
+pub(super) struct RefundNotice {
+    pub(super) mchid: String,
+    pub(super) out_trade_no: String,
+    pub(super) out_refund_no: String,
+    refund_id: String,
+    refund_status: String,
+    #[serde(default)]
+    success_time: Option<String>,
+    pub(super) amount: RefundTaken,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefundTaken {
+    pub(super) refund: i64,
+}
+
+impl RefundNotice {
+    /// What it says; Err names the field that is missing or senseless.
+    pub(super) fn status(self) -> Result<RefundStatus, &'static str> {
+        refund_status(self.refund_status, self.refund_id, self.success_time.as_deref())
+    }
+}
+
+/// How a refund stands. A status that is not known is processing.
+fn refund_status(status: String, refund_id: String, success_time: Option<&str>) -> Result<RefundStatus, &'static str> {
+    if !rpc::form::is_number(&refund_id) {
+        return Err("refund_id");
+    }
+    Ok(match status.as_str() {
+        "SUCCESS" => {
+            let at = success_time.and_then(moment).ok_or("success_time")?;
+            RefundStatus::Decided(Decision::Succeeded { channel_refund: refund_id, at })
+        }
+        "CLOSED" | "ABNORMAL" => RefundStatus::Decided(Decision::Failed { code: status }),
+        _ => RefundStatus::Processing { channel_refund: refund_id },
+    })
 }
 
 impl RefundTold {
@@ -218,18 +302,16 @@ impl RefundTold {
         if self.amount.refund != refund.amount.amount_minor() {
             return Err("amount.refund");
         }
-        if !rpc::form::is_number(&self.refund_id) {
-            return Err("refund_id");
-        }
-        Ok(match self.status.as_str() {
-            "SUCCESS" => {
-                let at = self.success_time.as_deref().and_then(moment).ok_or("success_time")?;
-                RefundStatus::Decided(Decision::Succeeded { channel_refund: self.refund_id, at })
-            }
-            "CLOSED" | "ABNORMAL" => RefundStatus::Decided(Decision::Failed { code: self.status }),
-            _ => RefundStatus::Processing { channel_refund: self.refund_id },
-        })
+        refund_status(self.status, self.refund_id, self.success_time.as_deref())
     }
+}
+
+/// Where a bill is to be had, and what it hashes to when it is unpacked.
+#[derive(Deserialize)]
+pub(super) struct BillTold {
+    pub(super) hash_type: String,
+    pub(super) hash_value: String,
+    pub(super) download_url: String,
 }
 
 #[derive(Deserialize)]

@@ -270,12 +270,15 @@ impl Channel for Played {
         const CAPABILITIES: &Capabilities = &Capabilities {
             channel: NAME,
             trade_types: &[TradeType::Jsapi],
+            payer_for: &[TradeType::Jsapi],
             currencies: &[Currency::CNY],
             amount_minor_max: 1_000_000,
             description_bytes_max: 100,
             order_life_max: Duration::from_secs(86_400),
             sheet_life: Duration::from_secs(3_600),
             known: Known::OnceCreated,
+            bills: &[],
+            combine_max: 0,
         };
         const LAZY: &Capabilities = &Capabilities { known: Known::OnceOpened, ..*CAPABILITIES };
         if self.books().is_lazy { LAZY } else { CAPABILITIES }

@@ -8,9 +8,10 @@ use store::{At, Fault as StoreFault, Faults};
 
 use super::channel::{Call, Mishap};
 use super::*;
+use crate::channel::{Notice, PartPaid};
 use crate::domain::ledger::Merchant as LedgerMerchant;
 use crate::domain::order::{Order, State};
-use crate::domain::refund::State as RefundState;
+use crate::domain::refund::{Decision, State as RefundState};
 use crate::error::Error;
 use crate::till::NoticeError;
 
@@ -220,7 +221,7 @@ async fn a_callback_that_does_not_fit_is_not_booked() {
     let tell = async |order_no: &str, app_id: &str, amount: i64, merchant: LedgerMerchant| {
         let capture = crate::domain::order::Capture { amount: fen(amount), ..capture.clone() };
         let (channel_order_no, app_id) = (order_no.to_owned(), app_id.to_owned());
-        stage.till.heed(&merchant, crate::channel::Notice::Paid { channel_order_no, app_id, capture }).await
+        stage.till.heed(&merchant, Notice::Paid { channel_order_no, app_id, capture }).await
     };
     let other = LedgerMerchant { number: "1900000002".into(), ..merchant() };
     assert!(matches!(tell(&order_no, "wx0", AMOUNT - 1, merchant()).await, Err(NoticeError::Differs("amount"))));
@@ -397,6 +398,102 @@ async fn a_refund_that_never_reaches_the_channel_ends_by_itself() {
             stage.assert_sound().await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_told_end_of_a_refund_is_booked_once_when_it_fits_and_never_when_it_does_not() {
+    let stage = Stage::new().await;
+    let id = stage.paid("r1").await;
+    stage.till.refund(&refund_ask("f1", id, AMOUNT / 4)).await.expect("accepts");
+    stage.pass(Duration::from_secs(1)).await;
+    assert_eq!(stage.refund_state("f1").await, RefundState::Processing);
+    let order_no = stage.order(&id.to_string()).await.terms.channel_order_no;
+    let refund_no = stage.till.refund_by_request("cases", "f1").await.expect("is there").channel_refund_no();
+    let asked = stage.played.count(Call::QueryRefund);
+    let succeeded = Decision::Succeeded { channel_refund: "wx-1".into(), at: stage.till.now() };
+    let told = |decision: Decision, spoil: fn(&mut String, &mut String, &mut i64, &mut LedgerMerchant)| {
+        let (mut order_no, mut refund_no) = (order_no.clone(), refund_no.clone());
+        let (mut amount, mut merchant) = (AMOUNT / 4, merchant());
+        spoil(&mut order_no, &mut refund_no, &mut amount, &mut merchant);
+        let notice = Notice::RefundDecided {
+            channel_order_no: order_no,
+            channel_refund_no: refund_no,
+            amount_minor: amount,
+            decision,
+        };
+        let till = Arc::clone(&stage.till);
+        async move { till.heed(&merchant, notice).await }
+    };
+    let unfit = told(succeeded.clone(), |_, _, amount, _| *amount += 1).await;
+    assert!(matches!(unfit, Err(NoticeError::Differs("amount.refund"))));
+    let unfit = told(succeeded.clone(), |order_no, _, _, _| order_no.push('0')).await;
+    assert!(matches!(unfit, Err(NoticeError::Differs("out_trade_no"))));
+    let unfit = told(succeeded.clone(), |_, _, _, merchant| merchant.number.push('0')).await;
+    assert!(matches!(unfit, Err(NoticeError::Differs("merchant"))));
+    let strange = told(succeeded.clone(), |_, refund_no, _, _| *refund_no = "r".into()).await;
+    assert!(matches!(strange, Err(NoticeError::Unknown)));
+    let strange = told(succeeded.clone(), |_, refund_no, _, _| *refund_no = "f".repeat(32)).await;
+    assert!(matches!(strange, Err(NoticeError::Unknown)));
+    assert_eq!(stage.refund_state("f1").await, RefundState::Processing, "nothing of that was booked");
+
+    for _ in 0..2 {
+        told(succeeded.clone(), |_, _, _, _| {}).await.expect("heeds, and a duplicate is normal");
+    }
+    assert_eq!(stage.refund_state("f1").await, RefundState::Succeeded);
+    assert_eq!(stage.played.count(Call::QueryRefund), asked, "it was not asked for");
+    let opposite = told(Decision::Failed { code: "ABNORMAL".into() }, |_, _, _, _| {}).await;
+    assert!(matches!(opposite, Err(NoticeError::Differs("refund status"))), "never one thing and then the other");
+    assert_eq!(stage.events().await, [pb::EventKind::OrderPaid, pb::EventKind::RefundSucceeded]);
+    assert_eq!(stage.assert_sound().await.open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_that_were_paid_together_are_booked_each_by_itself() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.create("r1").await.expect("creates"), stage.create("r2").await.expect("creates"));
+    let part = |order: &pb::Order| {
+        let capture = stage.played.pay(&order.channel_order_no, stage.till.now()).expect("pays");
+        PartPaid { merchant: merchant().number, channel_order_no: order.channel_order_no.clone(), capture }
+    };
+    let parts = vec![part(&one), part(&two)];
+    let told = |spoil: fn(&mut PartPaid)| {
+        let mut parts = parts.clone();
+        spoil(&mut parts[1]);
+        let till = Arc::clone(&stage.till);
+        async move { till.heed(&merchant(), Notice::PaidTogether { app_id: "wx0".into(), parts }).await }
+    };
+    let unfit = told(|part| part.capture.amount = fen(AMOUNT + 1)).await;
+    assert!(matches!(unfit, Err(NoticeError::Differs("amount"))));
+    let unfit = told(|part| part.merchant = "1900000002".into()).await;
+    assert!(matches!(unfit, Err(NoticeError::Differs("merchant"))));
+    let unknown = told(|part| part.channel_order_no = "f".repeat(32)).await;
+    assert!(matches!(unknown, Err(NoticeError::Unknown)));
+    assert_eq!((stage.order_of("r1").await.state, stage.order_of("r2").await.state), (State::Paid, State::Waiting));
+    for _ in 0..2 {
+        told(|_| {}).await.expect("heeds, and what was booked before is as good");
+    }
+    assert_eq!(stage.order_of("r2").await.state, State::Paid);
+    assert_eq!(stage.events().await, [pb::EventKind::OrderPaid, pb::EventKind::OrderPaid]);
+    stage.assert_sound().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_about_a_refund_makes_it_asked_for_at_once() {
+    let stage = Stage::new().await;
+    let id = stage.paid("r1").await;
+    stage.till.refund(&refund_ask("f1", id, AMOUNT)).await.expect("accepts");
+    // So long that the pause between two questions is at its longest.
+    stage.pass(Duration::from_secs(300)).await;
+    stage.played.decide(true, stage.till.now());
+    stage.pass(Duration::from_secs(1)).await;
+    assert_eq!(stage.refund_state("f1").await, RefundState::Processing);
+    let channel_refund_no = stage.till.refund_by_request("cases", "f1").await.expect("is there").channel_refund_no();
+    stage.till.heed(&merchant(), Notice::Refund { channel_refund_no }).await.expect("heeds");
+    stage.pass(Duration::from_secs(1)).await;
+    assert_eq!(stage.refund_state("f1").await, RefundState::Succeeded);
+    let unknown = Notice::Refund { channel_refund_no: "0".repeat(32) };
+    assert!(matches!(stage.till.heed(&merchant(), unknown).await, Err(NoticeError::Unknown)));
+    stage.assert_sound().await;
 }
 
 #[tokio::test(start_paused = true)]

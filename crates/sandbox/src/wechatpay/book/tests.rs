@@ -27,6 +27,28 @@ fn terms(number: &str, digest: &str) -> Terms {
         openid: None,
         expires_at: None,
         digest: digest.into(),
+        part_of: None,
+    }
+}
+
+fn whole() -> Whole {
+    Whole { mchid: MERCHANT.into(), out_trade_no: "whole".into() }
+}
+
+fn combine_terms(digest: &str) -> CombineTerms {
+    let part = |mchid: &str, number: &str, amount_minor| Terms {
+        mchid: mchid.into(),
+        amount_minor,
+        part_of: Some(whole()),
+        ..terms(number, "")
+    };
+    CombineTerms {
+        whole: whole(),
+        appid: "wx".into(),
+        trade_type: TradeType::Native,
+        notify_url: "http://127.0.0.1/n".into(),
+        digest: digest.into(),
+        parts: vec![part(MERCHANT, "part1", TOTAL), part("1900000002", "part2", 5_000)],
     }
 }
 
@@ -180,6 +202,72 @@ fn refunds_never_give_back_more_than_was_paid() {
     let ended = Event::NoticeEnded { notice: "notice-r1".into(), delivered: true, attempts: 1 };
     till.take(Ok(vec![ended]), at(2)).expect("applied");
     assert_eq!(till.book.notices().count(), 2);
+}
+
+#[test]
+fn a_combined_order_is_paid_and_closed_as_a_whole_and_refunded_in_its_parts() {
+    let mut till = Till::default();
+    let now = at(0);
+    let create = |till: &mut Till, digest: &str, number: &str, now| {
+        let events = till.book.create_combine(&combine_terms(digest), session(number), now);
+        till.take(events, now)
+    };
+    let pay = |till: &mut Till, now| {
+        let paid = Paid { transaction_id: "t-1".into(), openid: "o".into(), at: now };
+        let events = till.book.pay_combine(&whole(), &paid, || "t-2".into(), "notice-whole".into(), false);
+        till.take(events, now)
+    };
+    let both = [(MERCHANT.to_owned(), "part1".to_owned()), ("1900000002".to_owned(), "part2".to_owned())];
+    assert_eq!(create(&mut till, "d", "s1", now), Ok(1));
+    assert_eq!(create(&mut till, "d", "s2", now), Ok(0), "the same again changes nothing");
+    assert_eq!(create(&mut till, "other", "s2", now), Err("OUT_TRADE_NO_USED"));
+    assert_eq!(create(&mut till, "d", "s2", at(7_200)), Ok(1), "the session ran out: another one for every part");
+    assert_eq!(till.book.combine(&whole()).expect("a combined order").session(), session("s2"));
+    assert!(till.book.own_order(MERCHANT, "part1").is_err(), "a part is not asked for alone");
+    let partly = till.book.close_combine(&whole(), &both[..1], now);
+    assert_eq!(till.take(partly, now), Err("PARAM_ERROR"), "nor closed alone");
+    assert_eq!(pay(&mut till, at(7_201)), Ok(1));
+    assert_eq!(pay(&mut till, at(7_202)), Err("OUT_TRADE_NO_USED"), "once");
+    assert_eq!(till.book.statement("t-2"), Some((5_000, 0)));
+    let closing = till.book.close_combine(&whole(), &both, at(7_203));
+    assert_eq!(till.take(closing, at(7_203)), Err("TRADE_ERROR"));
+
+    assert_eq!(till.refund("part1", "r1", TOTAL, RefundStatus::Success), Ok(1), "by the ordinary refund");
+    assert_eq!(till.due(at(1)), 1);
+    let states: Vec<_> =
+        till.book.combine(&whole()).expect("a combined order").parts.iter().map(|p| p.state(at(2))).collect();
+    assert_eq!(states, [TradeState::Refund, TradeState::Success]);
+    assert_eq!(till.book.statement("t-1"), Some((TOTAL, TOTAL)));
+
+    let mut till = Till::default();
+    create(&mut till, "d", "s1", now).expect("made");
+    let closing = till.book.close_combine(&whole(), &both, now);
+    assert_eq!(till.take(closing, now), Ok(1));
+    assert_eq!(pay(&mut till, now), Err("ORDER_CLOSED"));
+    let mut used = Till::default();
+    used.create("part1", "d", now).expect("made");
+    assert_eq!(create(&mut used, "d", "s1", now), Err("OUT_TRADE_NO_USED"), "a part's number is used already");
+}
+
+#[test]
+fn a_refund_may_be_closed_or_stay_in_process_until_somebody_ends_it() {
+    let mut till = Till::default();
+    till.create("one", "d", at(0)).expect("made");
+    till.pay("one", at(0)).expect("paid");
+    assert_eq!(till.refund("one", "r1", TOTAL, RefundStatus::Closed), Ok(1));
+    assert_eq!(till.due(at(1)), 1);
+    let stuck = RefundTerms { due: Timestamp::MAX, ..refund_terms("one", "r2", TOTAL, RefundStatus::Processing) };
+    let events = till.book.create_refund(&stuck, TOTAL);
+    assert_eq!(till.take(events, at(1)), Ok(1), "what was closed is free again");
+    assert_eq!(till.due(at(1_000_000)), 0);
+    let ended = till.book.end_refund(MERCHANT, "r2", RefundStatus::Success);
+    assert_eq!(till.take(ended, at(2)), Ok(1));
+    assert_eq!(till.book.end_refund(MERCHANT, "r2", RefundStatus::Closed).map_err(|e| e.code), Err("INVALID_REQUEST"));
+    assert_eq!(
+        till.book.end_refund(MERCHANT, "r9", RefundStatus::Closed).map_err(|e| e.code),
+        Err("RESOURCE_NOT_EXISTS")
+    );
+    assert_eq!((till.due(Timestamp::MAX), till.book.statement("t-one")), (0, Some((TOTAL, TOTAL))));
 }
 
 #[derive(Clone, Debug)]
