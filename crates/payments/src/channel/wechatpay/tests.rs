@@ -571,7 +571,7 @@ impl Rotating {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut merchant = merchant(dir.path());
-        let config::Credentials::Wechatpay(credentials) = &mut merchant.credentials;
+        let config::Credentials::Wechatpay(credentials) = &mut merchant.credentials else { unreachable!("WeChat's") };
         let (certificate, id) = (dir.path().join("merchant.crt"), dir.path().join("wechat.id"));
         std::fs::write(&certificate, own_certificate(&OURS, 0x4a)).expect("writes");
         std::fs::write(&id, format!("{KEY_ID}\n")).expect("writes");
