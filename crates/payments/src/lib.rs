@@ -18,6 +18,7 @@ pub mod channel;
 pub mod config;
 pub mod domain;
 pub mod error;
+pub mod reconcile;
 
 mod callbacks;
 mod convert;
