@@ -1,12 +1,19 @@
 # Thin names over cargo and scripts. `make run` and `make test` need Rust and, for test, apt.
-.PHONY: help run test compose-test drill check gen clean
+.PHONY: help run up down test compose-test drill bench check doc deny gen clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 run: ## builds and serves every role on embedded storage with the sandbox
 	cargo build --locked -p lastmile
-	target/debug/lastmile serve --config deploy/config/single.toml
+	target/debug/lastmile serve --sandbox
+
+up: ## the split topology in containers (docker-compose), with the sandbox as the world outside
+	docker-compose up -d --build
+	@echo 'Now try: docker-compose run --rm demo'
+
+down: ## stops what `make up` started; its volumes stay
+	docker-compose --profile demo down
 
 test: ## everything that must hold; starts what it needs and leaves nothing running
 	tests/run.sh
@@ -19,11 +26,22 @@ drill: ## kills real processes: 20 times at each crash point, 50 times under 10,
 	bench/kill/run.sh load --cases 10000 --clients 64 --kills 50
 	bench/kill/run.sh load --cases 10000 --clients 64 --kills 50 --split
 
-check: ## format, lints, proto rules
+bench: ## the figures of bench/FIGURES.md: what serving everything costs, the gateway beside nginx and Envoy; root, Debian, 2 quiet cores
+	CARGO_PROFILE_RELEASE_LTO=thin cargo build --locked --release -p lastmile -p lastmile-tests --bin lastmile --bin gateway-bench
+	bench/serve.sh target/release/lastmile
+	bench/gateway/lastmile.sh
+
+check: deny doc ## format, lints, proto rules, and what `make deny` and `make doc` hold
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	tests/venv.sh
 	target/venv/bin/buf lint
+
+doc: ## the crates' documentation, in target/doc; a broken link or example fails
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+deny: ## licences, sources and forbidden crates among the dependencies; advisories where their database can be had
+	tests/deny.sh
 
 gen: ## writes crates/contracts/src/gen from proto/
 	cargo run --locked -q -p contracts-generator

@@ -26,7 +26,7 @@ ports=(--set listen.public=127.0.0.1:17443 --set listen.callbacks=127.0.0.1:1744
     --set sandbox.systems.control.listen=127.0.0.1:17500 --set sandbox.systems.wechatpay.listen=127.0.0.1:17501
     --set sandbox.systems.police_430100.listen=127.0.0.1:17511 --set sandbox.systems.police_140100.listen=127.0.0.1:17512)
 begun=$(now_ms)
-"$binary" serve --config deploy/config/single.toml --data "$work/var" --log warn "${ports[@]}" >"$work/out" 2>"$work/err" &
+"$binary" serve --sandbox --data "$work/var" --log warn "${ports[@]}" >"$work/out" 2>"$work/err" &
 server=$!
 until curl -sf -o /dev/null http://127.0.0.1:17443/.well-known/jwks.json; do
     kill -0 $server 2>/dev/null || { cat "$work/err" >&2; exit 1; }

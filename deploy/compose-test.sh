@@ -58,7 +58,7 @@ say "building the image ($PROFILE)"
 say "starting"
 docker-compose up -d >/dev/null
 deadline=$(($(date +%s) + 180))
-for service in identity catalog payments cases adapter gateway sandbox; do
+for service in identity catalog payments cases adapter gateway sandbox collector-health; do
     until [ "$(docker inspect -f '{{.State.Health.Status}}' "$(docker-compose ps -q $service)" 2>/dev/null)" = healthy ]; do
         [ "$(date +%s)" -lt $deadline ] || fail "$service is not healthy in 180 s"
         sleep 1
@@ -71,6 +71,16 @@ for service in identity catalog payments cases adapter gateway sandbox; do
     [ "$(docker inspect -f '{{.HostConfig.ReadonlyRootfs}} {{.Config.User}}' "$container")" = "true 10001:10001" ] || fail "$service: not read-only, or root"
     docker exec "$container" sh -c 'touch /usr/share/lastmile/x 2>/dev/null' && fail "$service writes to its image"
     [ "$(docker exec "$container" sh -c 'ls /run/lastmile/tls/*/key.pem' | wc -l)" = 1 ] || fail "$service sees another role's key"
+done
+
+for service in postgres redis collector; do
+    docker top "$(docker-compose ps -q $service)" -eo uid | grep -qx ' *0' && fail "$service runs as root"
+done
+
+say "the doctor finds nothing bad"
+for service in identity catalog payments cases adapter gateway sandbox; do
+    docker-compose exec -T $service lastmile doctor --config /etc/lastmile/split.toml --config /etc/lastmile/split-sandbox.toml \
+        >"$work/doctor.log" || fail "$service: $(grep -A1 BAD "$work/doctor.log")"
 done
 
 say "the slice, in both cities"

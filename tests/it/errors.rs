@@ -123,6 +123,48 @@ fn the_table_is_current() {
     }
 }
 
+/// Reasons that no test can provoke through the contract, each with why.
+const UNPROVOKED: [(&str, &str); 0] = [];
+
+/// The texts in quotes of Rust source, as far as a line has them whole.
+fn quoted(source: &str) -> impl Iterator<Item = &str> {
+    source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+}
+
+/// A row of the table is a promise: a test that speaks through a generated client has seen it kept, by its name.
+#[test]
+fn every_reason_is_asserted_through_the_contract() {
+    // Where the services are met as their callers meet them. What stands in `src` sees no wire.
+    const CONTRACT_TESTS: [&str; 4] =
+        ["it/contract", "it/wire", "../crates/cases/tests/engine", "../crates/identity/tests/identity"];
+    fn read(folder: &Path, texts: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.expect("an entry").path();
+            // What a stand-in answers is no assertion.
+            if path.file_stem().is_some_and(|name| name == "fakes") {
+                continue;
+            }
+            if path.is_dir() {
+                read(&path, texts);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                texts.push(fs::read_to_string(&path).expect("text"));
+            }
+        }
+    }
+    let mut texts = Vec::new();
+    for folder in CONTRACT_TESTS {
+        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut texts);
+    }
+    let named: BTreeSet<&str> = texts.iter().flat_map(|text| quoted(text)).flat_map(|text| text.split(' ')).collect();
+    for spec in tables().iter().flat_map(|table| table.reasons) {
+        let excused = UNPROVOKED.iter().any(|(reason, _)| *reason == spec.reason);
+        assert_ne!(named.contains(spec.reason), excused, "{}: named by a contract test, or excused", spec.reason);
+    }
+}
+
 /// What a page says under each reason's heading.
 fn sections(page: &str) -> BTreeMap<String, String> {
     let parts = page.split("\n## ").skip(1);

@@ -4,5 +4,6 @@ mod accept;
 mod contract;
 mod parity;
 mod remote;
-mod rig;
+pub(crate) mod rig;
+mod roles;
 mod simulated;

@@ -1,6 +1,7 @@
 //! The citizens: each reads a bill in both cities, opens a case for each and does with it what the seed says, and asks on until the
 //! case has ended. Beside them stands the entry point's own back office, which follows the stream of all its cases.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,19 +12,24 @@ use contracts::cases::v1::{
 use contracts::department::v1::{Bill, ListBillsRequest};
 use contracts::payments::v1::TradeType;
 use futures::future::{join, join_all};
-use lastmile_tests::invariants::{Call, Probe};
+use invariants::{Call, Found, inquire};
+use lastmile_tests::pry::{Prey, Reach};
 use lastmile_tests::simulation::context;
 use lastmile_tests::super_app::{Citizen, ITEM};
+use rpc::RemoteFault;
 use runtime::{Context, Timestamp, crash};
 use serde_json::{Value, json};
+use tonic::Response;
 
-use crate::client::{App, Bearer, Stuck};
+use crate::client::{App, Bearer, Stuck, TRY, is_lost, is_passing};
 use crate::hosts::Ground;
 use crate::record::Record;
 
 /// The entry point of them all.
 const ENTRY_POINT: &str = "wechat";
 const REGIONS: [&str; 2] = ["430100", "140100"];
+/// One citizen in so many asks for the second city's case once, and hangs up when the answer is lost.
+const HANGS_UP_EVERY: u32 = 3;
 /// How long somebody looks on at a case that a clerk has, in case it still goes on by itself.
 const CLERK_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -39,16 +45,18 @@ enum Way {
     PaysInVain,
 }
 
-/// When everybody begins at the latest, and gives up.
+/// When everybody begins at the latest, when everything works again, and when everybody gives up.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) begin_within: Duration,
+    pub(crate) healed: Timestamp,
     pub(crate) until: Timestamp,
 }
 
 struct Life<'a> {
     app: &'a App,
     record: &'a Record,
+    healed: Timestamp,
     number: u32,
     citizen: Citizen,
 }
@@ -59,26 +67,26 @@ pub(crate) async fn live(ground: Ground, count: u32, times: Times, record: Recor
     record.seen().busy = count as usize;
     let app = App::new(&context, &ground.client_keys(), ENTRY_POINT, times.until).await?;
     let first = u32::try_from(context.ids.below(60_000))?;
-    let lives = (0..count).map(|number| one(&app, &record, first, number, times.begin_within));
+    let lives = (0..count).map(|number| one(&app, &record, first, number, times));
     for outcome in join_all(lives).await {
         outcome?;
     }
     Ok(())
 }
 
-async fn one(app: &App, record: &Record, first: u32, number: u32, begin_within: Duration) -> turmoil::Result {
-    let begin = app.context.ids.below(u64::try_from(begin_within.as_millis())?);
+async fn one(app: &App, record: &Record, first: u32, number: u32, times: Times) -> turmoil::Result {
+    let begin = app.context.ids.below(u64::try_from(times.begin_within.as_millis())?);
     app.context.clock.sleep(Duration::from_millis(begin)).await;
     let (_, found) = outside(app, "GET", &format!("/citizens/load/{}", first + number), None).await;
     let citizen: Citizen = serde_json::from_value(found)?;
     record.seen().canaries.extend(citizen.canaries());
-    let life = Life { app, record, number, citizen };
+    let life = Life { app, record, healed: times.healed, number, citizen };
     let bearer = Bearer::citizen(&life.citizen);
     let (here, there) = join(Box::pin(life.pays(&bearer, REGIONS[0])), Box::pin(life.pays(&bearer, REGIONS[1]))).await;
-    life.pries(&bearer).await;
+    let pried = life.pries(&bearer).await;
     let mut seen = record.seen();
     seen.busy -= 1;
-    for stuck in [here, there].into_iter().filter_map(Result::err) {
+    for stuck in [here, there, pried].into_iter().filter_map(Result::err) {
         seen.breaches.push(format!("citizen {number}: {stuck}"));
     }
     Ok(())
@@ -122,12 +130,14 @@ impl Life<'_> {
         let bill = self.bill(bearer, region).await?;
         self.note(region, "has read the bill");
         let mut call = Call {
-            entry_point: ENTRY_POINT.to_owned(),
+            caller: ENTRY_POINT.to_owned(),
             request_id: format!("open-{}-{region}", self.number),
             ..Call::default()
         };
         let outcome = self.plays(bearer, region, bill, &mut call).await;
-        call.unresolved = matches!(outcome, Err(Stuck::Silence(_)));
+        if call.lost > 0 && call.found.is_none() {
+            call.found = self.inquires(bearer, &call.request_id).await;
+        }
         self.record.seen().calls.push(call);
         outcome
     }
@@ -146,9 +156,21 @@ impl Life<'_> {
 
     async fn plays(&self, bearer: &Bearer<'_>, region: &str, bill: Bill, call: &mut Call) -> Result<(), Stuck> {
         let way = self.way();
+        let bill_no = bill.bill_no.clone();
         self.opens(bearer, region, bill, call).await?;
+        if call.answers.is_empty() {
+            call.found = self.inquires(bearer, &call.request_id).await;
+            self.note(region, &format!("hung up, and finds {:?}", call.found));
+            if call.found == Some(Found::Never) {
+                return Ok(());
+            }
+        }
         let mut state = CaseState::Unspecified;
         let (mut acted, mut with_clerk) = (false, None);
+        let opened = self.looks(bearer, call).await?.case_id;
+        if let Ok(prey) = Prey::new(&self.citizen, region, &bill_no, &opened, &call.request_id) {
+            self.record.seen().preys.push((self.number, prey));
+        }
         loop {
             let case = self.looks(bearer, call).await?;
             if case.state() != state {
@@ -194,22 +216,46 @@ impl Life<'_> {
             request_id: call.request_id.clone(),
             action: Some(Action::Pay(pay)),
         };
+        let lost = Cell::new(0);
+        let hangs_up = self.number.is_multiple_of(HANGS_UP_EVERY) && region == REGIONS[1];
         let open = async || {
-            let opened = self.app.ask(bearer, &asked, async |asked| self.app.cases().open_case(asked).await).await?;
-            let case_id = opened.case.unwrap_or_default().case_id;
-            self.note(region, &format!("has opened {case_id}"));
-            Ok(case_id)
+            let try_once = async |asked| match self.app.cases().open_case(asked).await {
+                Err(status) if is_lost(&status) => {
+                    lost.set(lost.get() + 1);
+                    if hangs_up { Ok(Response::new(None)) } else { Err(status) }
+                }
+                opened => Ok(opened?.map(|opened| opened.case)),
+            };
+            let opened = self.app.ask(bearer, &asked, try_once).await?.map(|case| case.case_id);
+            self.note(region, &format!("has opened {opened:?}"));
+            Ok(opened)
         };
-        let answers = if self.context().ids.below(4) == 0 {
+        let answers = if !hangs_up && self.context().ids.below(4) == 0 {
             let (one, other) = join(open(), open()).await;
             vec![one, other]
         } else {
             vec![open().await]
         };
+        call.lost = lost.get();
         for answer in answers {
-            call.answers.push(answer?);
+            call.answers.extend(answer?);
         }
         Ok(())
+    }
+
+    /// Asks by the request id what became of a call, once everything works again and nothing of the call can still be on its way.
+    async fn inquires(&self, bearer: &Bearer<'_>, request_id: &str) -> Option<Found> {
+        let clock = &self.context().clock;
+        let over = clock.now().max(self.healed).plus(TRY);
+        clock.sleep(over.since(clock.now())).await;
+        let asked = GetCaseRequest { case_id: String::new(), request_id: request_id.to_owned() };
+        let ask = async || {
+            let mut request = self.app.authorized(bearer, asked.clone()).await?;
+            request.set_timeout(TRY);
+            let got = self.app.cases().get_case(request).await.inspect_err(|status| bearer.refused(status));
+            Ok(got.map_err(RemoteFault::from)?.into_inner().case.unwrap_or_default().case_id)
+        };
+        inquire(clock, ask).await
     }
 
     async fn looks(&self, bearer: &Bearer<'_>, call: &Call) -> Result<Case, Stuck> {
@@ -277,19 +323,28 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Tries to read a case of somebody else.
-    async fn pries(&self, bearer: &Bearer<'_>) {
-        let own = |call: &Call| call.request_id.starts_with(&format!("open-{}-", self.number));
-        let other = {
-            let seen = self.record.seen();
-            let others = seen.calls.iter().filter(|call| !own(call));
-            others.filter_map(|call| call.answers.first().cloned()).next()
-        };
-        let Some(case_id) = other else { return };
-        let asked = GetCaseRequest { case_id: case_id.clone(), request_id: String::new() };
-        let got = self.app.ask(bearer, &asked, async |asked| self.app.cases().get_case(asked).await).await;
-        let leaked = !matches!(&got, Err(Stuck::Refused(fault)) if fault.reason() == "CASE_NOT_FOUND");
-        self.record.seen().probes.push(Probe { what: format!("citizen {} reads {case_id}", self.number), leaked });
+    /// Tries to reach a case of somebody else, each citizen in another way.
+    async fn pries(&self, bearer: &Bearer<'_>) -> Result<(), Stuck> {
+        let others = |seen: &(u32, Prey)| seen.0 != self.number;
+        let Some((_, prey)) = self.record.seen().preys.iter().find(|seen| others(seen)).cloned() else { return Ok(()) };
+        let reach = Reach::ALL[usize::try_from(self.number).unwrap_or(0) % Reach::ALL.len()];
+        let answer = self.app.persist(async || {
+            let token = self.app.token_of(bearer).await?;
+            let answer = reach.ask(self.app.cases(), self.app.department(), &token, &prey).await;
+            match answer {
+                Err(status) if is_passing(&RemoteFault::from(&status)) => {
+                    bearer.refused(&status);
+                    Err(RemoteFault::from(status))
+                }
+                answer => Ok(answer),
+            }
+        });
+        let answer = answer.await?;
+        let who = format!("citizen {}", self.number);
+        let probe =
+            prey.probe(&who, reach, &answer, &self.citizen).map_err(|error| Stuck::Silence(error.to_string()))?;
+        self.record.seen().probes.push(probe);
+        Ok(())
     }
 }
 

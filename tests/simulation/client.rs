@@ -14,7 +14,7 @@ use contracts::identity::v1::identity_service_client::IdentityServiceClient;
 use lastmile_tests::super_app::Citizen;
 use rpc::jose::{AgreementPublicKey, Jwks, SigningKey};
 use rpc::oauth::Caller;
-use rpc::{ClientOptions, Kind, Mesh, RemoteFault, RemoteOptions, Wire};
+use rpc::{ClientOptions, Effect, Kind, Mesh, RemoteFault, RemoteOptions, Wire};
 use runtime::http::{Client, Options};
 use runtime::{Context, Timestamp, secret};
 use serde_json::Value;
@@ -23,7 +23,7 @@ use tonic::Request;
 use crate::hosts::PUBLIC;
 
 /// How long one try may take.
-const TRY: Duration = Duration::from_secs(8);
+pub(crate) const TRY: Duration = Duration::from_secs(8);
 /// Between two tries, before half as much again at random.
 const PAUSE: Duration = Duration::from_millis(700);
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -126,17 +126,20 @@ impl App {
         .await
     }
 
-    /// Puts the bearer's token on a message; gets one first where there is none.
-    pub(crate) async fn authorized<M>(&self, bearer: &Bearer<'_>, message: M) -> Result<Request<M>, RemoteFault> {
+    /// The bearer's token; gets one first where there is none.
+    pub(crate) async fn token_of(&self, bearer: &Bearer<'_>) -> Result<String, RemoteFault> {
         let known = bearer.token.borrow().clone();
-        let token = match known {
-            Some(token) => token,
-            None => {
-                let token = self.token(bearer.citizen).await?;
-                bearer.token.replace(Some(token.clone()));
-                token
-            }
-        };
+        if let Some(token) = known {
+            return Ok(token);
+        }
+        let token = self.token(bearer.citizen).await?;
+        bearer.token.replace(Some(token.clone()));
+        Ok(token)
+    }
+
+    /// Puts the bearer's token on a message.
+    pub(crate) async fn authorized<M>(&self, bearer: &Bearer<'_>, message: M) -> Result<Request<M>, RemoteFault> {
+        let token = self.token_of(bearer).await?;
         let mut request = Request::new(message);
         let value = format!("Bearer {token}").parse().map_err(|_| unreachable("token"))?;
         request.metadata_mut().insert("authorization", value);
@@ -150,12 +153,8 @@ impl App {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
-            match fault.kind() {
-                Kind::InvalidInput | Kind::Forbidden | Kind::NotFound | Kind::AlreadyExists | Kind::RuleBroken => {
-                    return Err(Stuck::Refused(fault));
-                }
-                Kind::Unsupported | Kind::Internal => return Err(Stuck::Refused(fault)),
-                Kind::Unauthenticated | Kind::Conflict | Kind::Exhausted | Kind::Unavailable | Kind::Deadline => {}
+            if !is_passing(&fault) {
+                return Err(Stuck::Refused(fault));
             }
             if self.context.clock.now() > self.until {
                 return Err(Stuck::Silence(format!("{fault:?}")));
@@ -210,6 +209,21 @@ impl App {
     }
 }
 
+/// Whether asking again may bring another answer.
+pub(crate) fn is_passing(fault: &RemoteFault) -> bool {
+    match fault.kind() {
+        Kind::InvalidInput | Kind::Forbidden | Kind::NotFound | Kind::AlreadyExists | Kind::RuleBroken => false,
+        Kind::Unsupported | Kind::Internal => false,
+        Kind::Unauthenticated | Kind::Conflict | Kind::Exhausted | Kind::Unavailable | Kind::Deadline => true,
+    }
+}
+
+/// Whether a call ended without an answer: nothing proves that it had no effect.
+pub(crate) fn is_lost(status: &tonic::Status) -> bool {
+    let fault = RemoteFault::from(status);
+    is_passing(&fault) && fault.effect() == Effect::Possible
+}
+
 fn unreachable(what: &str) -> RemoteFault {
-    RemoteFault::unreachable(what, rpc::Effect::None, PAUSE)
+    RemoteFault::unreachable(what, Effect::None, PAUSE)
 }

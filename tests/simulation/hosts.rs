@@ -240,7 +240,8 @@ async fn identity(ground: &Ground, context: &Context) -> anyhow::Result<Mounted>
     };
     let mesh = mesh(Role::Identity, context, ClientOptions::default())?;
     let db = ground.identity.with_context(context.clone());
-    Ok(identity::mount(config, identity::Deps { context: context.clone(), db, mesh }).await?)
+    let cache = Cache::memory(&cache::Config::default(), context);
+    Ok(identity::mount(config, identity::Deps { context: context.clone(), db, cache, mesh }).await?)
 }
 
 fn catalog(context: &Context) -> anyhow::Result<Mounted> {
@@ -285,6 +286,7 @@ fn merchant(ground: &Ground, (number, payee): &(&str, &str)) -> anyhow::Result<M
         mch_id: (*number).to_owned(),
         serial: text(own.join("serial_no.txt"))?,
         private_key_file: own.join("private_key.pem"),
+        certificate_file: None,
         api_v3_key_file: own.join("apiv3_key.txt"),
         verification: Verification::PublicKey {
             id: text(platform.join("public_key_id.txt"))?,

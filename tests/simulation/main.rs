@@ -7,7 +7,7 @@
 //!
 //! Tried by hand on planted bugs: an adapter that believes "not found" before its quiet period is over (found by seeds 1 and 3: cases does
 //! not take its word, and says so in its log, which is searched), and a fault model that tells of every failure that it had no effect
-//! (found by seed 1: money goes back for what the department has posted, I5).
+//! (found by seed 5: money goes back for what the department has posted, I5).
 //!
 //! `SEED=7 cargo test -p lastmile-tests --test simulation` replays one seed; `SEEDS=500 …` runs as many random ones.
 
@@ -36,7 +36,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Seeds that always run. The first runs twice.
-const SEEDS: [u64; 3] = [3, 1, 2];
+const SEEDS: [u64; 3] = [3, 1, 5];
 /// Lines of a trace that are shown around a difference, and at the end of a run that failed.
 const SHOWN: usize = 12;
 

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lastmile_tests::invariants::{Call, Probe};
+use invariants::{Call, Probe};
+use lastmile_tests::pry::Prey;
 use runtime::Timestamp;
 
 /// Everything that somebody outside the mesh saw.
@@ -15,6 +16,8 @@ pub(crate) struct Seen {
     pub(crate) events: Vec<(Timestamp, String)>,
     pub(crate) calls: Vec<Call>,
     pub(crate) probes: Vec<Probe>,
+    /// The cases that were opened, each with the number of its citizen.
+    pub(crate) preys: Vec<(u32, Prey)>,
     /// What must not be found in a log.
     pub(crate) canaries: Vec<String>,
     /// What a client saw and should never have seen.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cases::domain::State;
-use lastmile_tests::invariants::{Evidence, Journals, Leaks, World, judge};
+use invariants::{Found, Journals, Leaks, World, check_all};
 use lastmile_tests::simulation::EPOCH;
 use runtime::Timestamp;
 
@@ -15,7 +15,7 @@ use crate::clerks;
 use crate::hosts::{Ground, Host, Machine};
 use crate::record::Record;
 use crate::trace;
-use crate::weather::{LATENCY_MAX, STORM, Weather};
+use crate::weather::{CALM, LATENCY_MAX, STORM, Weather};
 
 const CITIZENS: u32 = 10;
 /// Everything must have come to rest by then.
@@ -45,7 +45,8 @@ pub(crate) struct Run {
 pub(crate) fn run(seed: u64, place: &Path, wechat_keys: &Path, log: &dyn Fn() -> String) -> anyhow::Result<Run> {
     let ground = Ground::new(seed, place, wechat_keys)?;
     let record = Record::default();
-    let times = Times { begin_within: STORM * 3 / 4, until: EPOCH.plus(END - Duration::from_secs(60)) };
+    let (healed, until) = (EPOCH.plus(CALM + STORM), EPOCH.plus(END - Duration::from_secs(60)));
+    let times = Times { begin_within: STORM * 3 / 4, healed, until };
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
         .min_message_latency(Duration::from_millis(1))
@@ -139,21 +140,20 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
     let trace = block_on(trace::gather(ground, record)).context("the trace")?;
     let (seen, log) = (record.seen(), log());
     let world = World {
-        now,
         payments: Some(ground.payments.clone()),
         cases: Some(ground.cases.clone()),
         journals: Some(Journals::read(&written)?),
         calls: Some(seen.calls.clone()),
         probes: Some(seen.probes.clone()),
-        bounds: None,
         leaks: Some(Leaks {
             canaries: seen.canaries.clone(),
             texts: vec![("the log".to_owned(), log.clone().into_bytes())],
             files: Vec::new(),
         }),
+        ..World::at(now)
     };
-    let evidence = block_on(Evidence::gather(&world))?;
-    let report = judge(&evidence);
+    let report = block_on(check_all(&world))?;
+    let facts = &report.evidence.cases.facts;
     let mut problems = String::new();
     for breach in &seen.breaches {
         writeln!(problems, "{breach}")?;
@@ -165,12 +165,17 @@ fn judged(ground: &Ground, record: &Record, now: Timestamp, log: &dyn Fn() -> St
     if let Err(error) = report.require(&JUDGED) {
         writeln!(problems, "{error}")?;
     }
-    let count = |state| evidence.cases.facts.iter().filter(|fact| fact.state == state).count();
+    let count = |state| facts.iter().filter(|fact| fact.state == state).count();
     let ends = [State::Done, State::Refunded, State::Expired, State::Cancelled, State::Rejected, State::NeedsClerk];
     let ends: Vec<_> = ends.iter().map(|state| format!("{state:?} {}", count(*state))).collect();
-    let by_clerks = evidence.cases.facts.iter().filter(|fact| fact.clerk_decided).count();
-    let late = evidence.cases.facts.iter().filter(|fact| fact.is_late_money).count();
-    let told = format!("{opened} cases ({}), {by_clerks} by clerks, {late} with late money", ends.join(", "));
+    let by_clerks = facts.iter().filter(|fact| fact.clerk_decided).count();
+    let late = facts.iter().filter(|fact| fact.is_late_money).count();
+    let lost = seen.calls.iter().filter(|call| call.lost > 0).count();
+    let never = seen.calls.iter().filter(|call| call.found == Some(Found::Never)).count();
+    let told = format!(
+        "{opened} cases ({}), {by_clerks} by clerks, {late} with late money, {lost} lost answers of which {never} were of nothing",
+        ends.join(", ")
+    );
     Ok(Run { trace, told, problems })
 }
 

@@ -14,7 +14,7 @@ use crate::record::Record;
 /// How long the storm lasts; then everything heals.
 pub(crate) const STORM: Duration = Duration::from_secs(100);
 /// Before it, the hosts find each other.
-const CALM: Duration = Duration::from_secs(3);
+pub(crate) const CALM: Duration = Duration::from_secs(3);
 /// Messages take this long at most in good weather.
 pub(crate) const LATENCY_MAX: Duration = Duration::from_millis(20);
 /// Calls that a department refuses while it is closed.

@@ -1,4 +1,4 @@
-//! A catalogue of a test's own: the project's files with something else in them.
+//! A catalogue and departments of a test's own: the project's files with something else in them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,47 @@ impl Catalogue {
     /// For `catalog.data_dir`.
     pub fn data_dir(&self) -> PathBuf {
         self.0.path().to_owned()
+    }
+}
+
+/// A copy of the departments' profiles and schemas; it goes with this handle.
+pub struct Departments(tempfile::TempDir);
+
+impl Departments {
+    /// Copies them.
+    pub fn copied() -> anyhow::Result<Self> {
+        let copied = Self(tempfile::Builder::new().prefix("lastmile-departments-").tempdir()?);
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../departments"), &copied.dir())?;
+        Ok(copied)
+    }
+
+    /// Replaces one text by another in every profile.
+    ///
+    /// Errors: a profile that does not have the text.
+    pub fn with(self, from: &str, to: &str) -> anyhow::Result<Self> {
+        for profile in fs::read_dir(self.dir().join("traffic"))? {
+            let profile = profile?.path();
+            let text = fs::read_to_string(&profile)?;
+            anyhow::ensure!(text.contains(from), "{} does not say {from}", profile.display());
+            fs::write(profile, text.replace(from, to))?;
+        }
+        Ok(self)
+    }
+
+    /// Gives an item the schemas of another.
+    pub fn and_schemas(self, of: &str, item: &str) -> anyhow::Result<Self> {
+        copy(&self.schemas_dir().join(of), &self.schemas_dir().join(item))?;
+        Ok(self)
+    }
+
+    /// For `adapter.departments_dir`.
+    pub fn dir(&self) -> PathBuf {
+        self.0.path().join("departments")
+    }
+
+    /// For `catalog.schemas_dir`.
+    pub fn schemas_dir(&self) -> PathBuf {
+        self.dir().join("schemas")
     }
 }
 

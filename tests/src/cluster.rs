@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use invariants::{Journals, World, check_all};
 use lastmile::app::Listeners;
 use lastmile::config::{At, Peer};
 use lastmile::data::DataDir;
@@ -16,7 +17,6 @@ use lastmile::{App, Config, Role, ca};
 use runtime::Context;
 use store::Db;
 
-use crate::invariants::{Evidence, Journals, World, judge};
 use crate::servers::{Postgres, Redis};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -219,18 +219,14 @@ impl Cluster {
         let place = self.stop_all().await?;
         let copies = tempfile::tempdir()?;
         let world = World {
-            now: context.clock.now(),
             payments: Some(open_stopped(&payments.expect("payments has a store"), copies.path(), &context).await?),
             cases: Some(open_stopped(&cases.expect("cases has a store"), copies.path(), &context).await?),
             journals: Some(journals),
-            calls: None,
-            probes: None,
-            bounds: None,
-            leaks: None,
+            ..World::at(context.clock.now())
         };
-        let evidence = Evidence::gather(&world).await?;
+        let report = check_all(&world).await?;
         // A test that opened no case has no books to compare.
-        judge(&evidence).require(if evidence.cases.facts.is_empty() { &[] } else { &BOOKS })?;
+        report.require(if report.evidence.cases.facts.is_empty() { &[] } else { &BOOKS })?;
         drop(place);
         Ok(())
     }
@@ -308,7 +304,9 @@ pub fn counted(metrics: &str, name: &str) -> u64 {
 /// Opens what a stopped cluster left. An embedded database belongs to the process that served it, which here is our own, so that it is
 /// copied with its write-ahead log.
 pub async fn open_stopped(config: &store::Config, into: &Path, context: &Context) -> anyhow::Result<Db> {
-    let mut config = config.clone();
+    // Whoever judges has time, also where a busy machine is slow to open a file.
+    let patience = runtime::config::Duration::from_secs(10);
+    let mut config = store::Config { acquire_timeout: patience, writer_timeout: patience, ..config.clone() };
     if let Some(path) = config.url.strip_prefix("sqlite:").map(PathBuf::from) {
         let name = path.file_name().ok_or_else(|| anyhow::anyhow!("{} is no file", path.display()))?;
         let copy = into.join(name);

@@ -68,6 +68,11 @@ impl Postgres {
         Self::of(Arc::new(start_postgres()))
     }
 
+    /// Starts one for this handle alone that keeps what it acknowledges, as one in production does.
+    pub fn synced() -> Self {
+        Self::of(Arc::new(start_postgres_with(&[])))
+    }
+
     fn of(server: Arc<Server>) -> Self {
         Self { url: server.url.clone(), own: Some(server) }
     }
@@ -181,8 +186,15 @@ impl Server {
     }
 
     fn restart(&self) {
-        *locked(&self.child) = locked(&self.command).spawn().expect("the server starts again");
-        wait_until("the server to answer", || (self.answers)(self.port));
+        wait_until("the server to answer", || {
+            let mut child = locked(&self.child);
+            // A process that a killed PostgreSQL was just begetting holds its memory a moment longer: the next one then ends at once.
+            if !matches!(child.try_wait(), Ok(None)) {
+                *child = locked(&self.command).spawn().expect("the server starts again");
+            }
+            drop(child);
+            (self.answers)(self.port)
+        });
     }
 }
 
@@ -216,7 +228,12 @@ fn shared(slot: &Mutex<Weak<Server>>, start: fn() -> Server) -> Arc<Server> {
     })
 }
 
+/// Not synced: these data outlive a killed process, and need not outlive the machine.
 fn start_postgres() -> Server {
+    start_postgres_with(&["fsync=off", "full_page_writes=off"])
+}
+
+fn start_postgres_with(settings: &[&str]) -> Server {
     let bin = postgres_bin();
     let dir = private_dir("postgres");
     let (data, password) = (dir.join("data"), hex(16));
@@ -230,15 +247,9 @@ fn start_postgres() -> Server {
     serve(dir.clone(), &format!("postgres://postgres:{password}@127.0.0.1"), "/postgres", postgres_answers, |port| {
         let mut command = as_user.command(&bin.join("postgres"));
         command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-        // Not synced: these data outlive a killed process, and need not outlive the machine.
-        for setting in [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "max_connections=200",
-            "shared_buffers=32MB",
-            "fsync=off",
-            "full_page_writes=off",
-        ] {
+        let common =
+            ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "shared_buffers=32MB"];
+        for setting in common.iter().chain(settings) {
             command.args(["-c", setting]);
         }
         command

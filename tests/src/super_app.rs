@@ -159,6 +159,11 @@ impl Citizen {
         Ok(Struct { fields: fields.map(|(name, text)| (name.to_owned(), field(text))).into() })
     }
 
+    /// The number of the citizen's document, which is that of their driving licence.
+    pub fn number(&self) -> &str {
+        &self.number
+    }
+
     /// What must not be found where it does not belong.
     pub fn canaries(&self) -> Vec<String> {
         let plates = self.vehicles.iter().map(|vehicle| vehicle.plate.clone());

@@ -118,22 +118,10 @@ impl Charset {
         Ok(Cow::Owned(out))
     }
 
-    /// Returns where in `bytes` the character stands that is at `at` in their decoded text. Costs a pass; for error messages.
+    /// Tells where in `bytes` the characters of their decoded `text` stand.
     #[must_use]
-    pub fn legacy_offset(self, bytes: &[u8], at: usize) -> usize {
-        if self == Self::Utf8 {
-            return at;
-        }
-        let (mut legacy, mut text) = (0, 0);
-        while text < at {
-            let Some(rest) = bytes.get(legacy..) else { break };
-            let width = width_of(rest);
-            let Some(piece) = rest.get(..width) else { break };
-            let Ok(decoded) = self.decode(piece) else { break };
-            text += decoded.len();
-            legacy += width;
-        }
-        legacy
+    pub fn offsets<'r>(self, text: &'r str, bytes: &'r [u8]) -> Offsets<'r> {
+        Offsets { text, bytes, is_same: self == Self::Utf8 || text.is_ascii(), text_at: 0, legacy_at: 0 }
     }
 
     fn encode_or(
@@ -168,6 +156,32 @@ impl Charset {
         let written = bytes.get(..width)?;
         let back = self.decode(written).ok()?;
         (result == EncoderResult::InputEmpty && back.chars().eq([c])).then_some((bytes, width))
+    }
+}
+
+/// Offsets of a decoded text as offsets of its legacy bytes, asked for from the front to the back: all of them cost one pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Offsets<'r> {
+    text: &'r str,
+    bytes: &'r [u8],
+    is_same: bool,
+    text_at: usize,
+    legacy_at: usize,
+}
+
+impl Offsets<'_> {
+    /// The offset in the bytes of the character at `at` in the text. One before the last that was asked for is that one.
+    pub fn of(&mut self, at: usize) -> usize {
+        if self.is_same {
+            return at;
+        }
+        let between = self.text.get(self.text_at..at).unwrap_or_default();
+        for c in between.chars() {
+            let rest = self.bytes.get(self.legacy_at..).unwrap_or_default();
+            self.legacy_at += width_of(rest);
+            self.text_at += c.len_utf8();
+        }
+        self.legacy_at
     }
 }
 

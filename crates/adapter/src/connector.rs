@@ -47,7 +47,9 @@ pub struct Reply {
 pub struct Answer {
     /// The department's return code.
     pub code: String,
-    /// Where the code stands, in bytes.
+    /// The department's name for the field that it stands in.
+    pub code_field: String,
+    /// Where that is, in bytes.
     pub code_at: usize,
     /// The department's own words.
     pub text: String,
@@ -97,7 +99,7 @@ pub struct LinkError {
 }
 
 /// What happened to the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkErrorKind {
     /// No connection came about.
     #[error("no connection")]
@@ -108,15 +110,9 @@ pub enum LinkErrorKind {
     /// The connection broke.
     #[error("the connection broke")]
     Broken,
-    /// The reply is longer than the profile allows.
-    #[error("the reply is too long")]
-    TooLong,
-    /// The reply's framing is not of the protocol.
-    #[error("the reply's framing is not of the protocol")]
-    Framing,
-    /// An HTTP status that is no reply of the protocol.
-    #[error("HTTP status {0}")]
-    Status(u16),
+    /// What came is not taken: too long, or no reply of the protocol.
+    #[error("the reply cannot be read")]
+    Reply(#[source] Unreadable),
 }
 
 /// A way of speaking to a department.

@@ -16,8 +16,6 @@ use crate::schema;
 
 /// Deepest nesting of an input.
 const DEPTH_MAX: usize = 32;
-/// Longest bill number and channel transaction.
-const NUMBER_BYTES_MAX: usize = 64;
 
 /// Gathers what is wrong with a request.
 #[derive(Debug, Default)]
@@ -40,10 +38,17 @@ impl Problems {
         }
     }
 
+    /// Reads an id that a read may carry, for tracing.
+    pub(crate) fn trace(&mut self, field: &str, text: &str) {
+        if !text.is_empty() {
+            self.key(field, text);
+        }
+    }
+
     /// Reads a number of the department or of a channel.
     pub(crate) fn number(&mut self, field: &str, text: &str) {
-        if text.is_empty() || text.len() > NUMBER_BYTES_MAX || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            self.note(field, "must be 1 to 64 printable ASCII characters");
+        if !rpc::form::is_number(text) {
+            self.note(field, "must be 1 to 64 characters of printable ASCII");
         }
     }
 
@@ -238,7 +243,9 @@ mod tests {
         problems.time("paid_time", None);
         problems.amount("amount", Some(&common::Money { amount_minor: 0, currency: "CNY".into() }));
         problems.amount("amount", Some(&common::Money { amount_minor: 5, currency: "USD".into() }));
+        problems.trace("request_id", &"x".repeat(65));
+        problems.trace("request_id", "");
         let Err(crate::Error::Invalid(violations)) = problems.finish(()) else { panic!("refused") };
-        assert_eq!(violations.len(), 6);
+        assert_eq!(violations.len(), 7);
     }
 }

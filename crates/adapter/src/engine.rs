@@ -19,7 +19,7 @@ use crate::gate::{Class, Gate, Pass};
 use crate::plan::{ItemPlan, Plan, StepPlan};
 use crate::profile::{Changes, Verdict};
 use crate::record::Record;
-use crate::template::{Failed, Scope, Vars};
+use crate::template::{self, Failed, Scope, Vars};
 use crate::words::without_identifiers;
 
 mod hold;
@@ -162,8 +162,13 @@ impl Backend {
         Error::Unreadable(self.place(exchange, &flaw.field, flaw.at, &flaw.flaw))
     }
 
+    /// An expression of the profile that fails before a request is begun: it stands in no bytes.
     fn broken(&self, what: &str, failed: &Failed) -> Error {
-        Error::Broken(self.place("", what, 0, &failed.why))
+        let field = match &failed.place {
+            template::Place::Field(field) => field.clone(),
+            template::Place::Line(line) => format!("line {line}"),
+        };
+        Error::Broken(self.place(what, &field, 0, &failed.why))
     }
 }
 
@@ -248,7 +253,7 @@ impl Run<'_> {
             Verdict::Busy => return Err(Error::Busy(Duration::from_secs(1))),
             Verdict::Broken => {
                 let what = format!("the department does not understand the request (code {})", answer.code);
-                return Err(Error::Broken(self.backend.place(&step.call, "code", answer.code_at, what)));
+                return Err(Error::Broken(self.backend.place(&step.call, &answer.code_field, answer.code_at, what)));
             }
             Verdict::Unknown if self.changes(step) => {
                 Judged::Went(Ended::Unknown(Error::Unreachable(rpc::Effect::Possible)), None)
@@ -352,9 +357,7 @@ impl Run<'_> {
                 let effect = if changes { link.effect } else { Effect::None };
                 let error = match link.kind {
                     LinkErrorKind::Timeout => Error::Timeout,
-                    LinkErrorKind::TooLong | LinkErrorKind::Framing | LinkErrorKind::Status(_) => {
-                        Error::Unreadable(self.backend.place(&step.call, "reply", 0, link.kind))
-                    }
+                    LinkErrorKind::Reply(flaw) => self.backend.unreadable(&step.call, &flaw),
                     LinkErrorKind::Connect | LinkErrorKind::Broken => Error::Unreachable(fault_effect(effect)),
                 };
                 (error, link.effect)
@@ -384,12 +387,12 @@ impl Run<'_> {
 
     fn verdict(&self, step: &StepPlan, answer: &Answer) -> Result<Verdict, Unreadable> {
         let verdict = self.backend.plan.verdict(step, &answer.code).cloned();
-        verdict.ok_or_else(|| Unreadable::new("code", answer.code_at, ReadFlaw::Code))
+        verdict.ok_or_else(|| Unreadable::new(&answer.code_field, answer.code_at, ReadFlaw::Code))
     }
 
     /// A code that has no meaning at this place of the operation.
     fn odd_code(&self, step: &StepPlan, answer: &Answer) -> Error {
-        self.backend.unreadable(&step.call, &Unreadable::new("code", answer.code_at, ReadFlaw::Code))
+        self.backend.unreadable(&step.call, &Unreadable::new(&answer.code_field, answer.code_at, ReadFlaw::Code))
     }
 
     fn broken_expression(&self, step: &StepPlan, why: crate::template::Why) -> Error {

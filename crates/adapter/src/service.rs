@@ -45,6 +45,7 @@ struct Envelope<'a> {
 struct ListAsked<'a> {
     method: &'static str,
     item: &'a str,
+    request_id: &'a str,
     input: Option<&'a Struct>,
     page_size: i32,
     page_token: &'a str,
@@ -99,6 +100,7 @@ impl Service {
 
     fn list(&self, item: &ItemPlan, asked: &ListAsked<'_>) -> Result<(Json, Page, String), Error> {
         let mut problems = Problems::default();
+        problems.trace("request_id", asked.request_id);
         let input = self.input(item, &mut problems, asked.input)?;
         problems.finish(())?;
         let digest = hex::encode(rpc::digest::sha256(canonical::json(&input).as_bytes()));
@@ -118,6 +120,7 @@ impl Service {
             &ListAsked {
                 method: envelope.operation,
                 item: &request.item,
+                request_id: &request.request_id,
                 input: request.input.as_ref(),
                 page_size: request.page_size,
                 page_token: &request.page_token,
@@ -150,6 +153,7 @@ impl Service {
             &ListAsked {
                 method: envelope.operation,
                 item: &request.item,
+                request_id: &request.request_id,
                 input: request.input.as_ref(),
                 page_size: request.page_size,
                 page_token: &request.page_token,

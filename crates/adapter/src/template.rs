@@ -59,6 +59,15 @@ pub struct Failed {
     pub why: Why,
 }
 
+/// A template that was not rendered to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unrendered {
+    /// How it failed.
+    pub failed: Failed,
+    /// What was written before.
+    pub written: String,
+}
+
 /// Where a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -208,11 +217,17 @@ impl Templates {
     }
 
     /// Renders a template.
-    pub fn render(&self, name: &str, vars: &Vars) -> Result<String, Failed> {
-        let template = self.env.get_template(name).map_err(|error| failed(&error))?;
+    pub fn render(&self, name: &str, vars: &Vars) -> Result<String, Unrendered> {
         let mut out = Bounded::default();
-        template.render_captured_to(vars.to_value(), &mut out).map_err(|error| out.explain(&error))?;
-        String::from_utf8(out.bytes).map_err(|_| Failed { place: Place::Line(1), why: Why::Unwritable("bytes") })
+        let rendered = self.env.get_template(name).map_err(|error| failed(&error)).and_then(|template| {
+            template.render_captured_to(vars.to_value(), &mut out).map(drop).map_err(|error| out.explain(&error))
+        });
+        // Only text is written, a whole piece at a time.
+        let written = String::from_utf8_lossy(&out.bytes).into_owned();
+        match rendered {
+            Ok(()) => Ok(written),
+            Err(failed) => Err(Unrendered { failed, written }),
+        }
     }
 
     /// Evaluates a scope; values come in the order of its fields, none of them undefined.

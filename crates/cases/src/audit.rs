@@ -72,6 +72,8 @@ pub struct Fact {
     pub amount_minor: i64,
     /// The order at payments.
     pub order_id: Option<String>,
+    /// The refund at payments.
+    pub refund_id: Option<String>,
     /// What the department knows the payment by.
     pub settle_key: String,
     /// The serial of the proof.
@@ -216,6 +218,7 @@ fn fact(file: &File, lines: &[Told]) -> Fact {
         bill_no: about.bill_no.clone(),
         amount_minor: case.amount.amount_minor(),
         order_id: case.order.as_ref().map(|order| order.id.clone()),
+        refund_id: case.refund.id.clone(),
         settle_key: case.key(Step::Settle),
         proof_serial: case.proof.as_ref().map(|proof| proof.serial.clone()),
         payments_received: u32::try_from(times("PAYMENT_RECEIVED")).unwrap_or(u32::MAX),

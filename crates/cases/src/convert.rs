@@ -9,15 +9,13 @@ use contracts::ids::{CaseId, TaskId};
 use contracts::money::Money;
 use contracts::payments::v1 as payments;
 use prost::Message;
+use rpc::form::{self, SERIAL_CHARS_MAX};
 use rpc::{Violation, call, time};
 use runtime::secret::Pii;
 
 use crate::domain::{Decision, Kind, Proof, Rejection, State, Step};
 use crate::repo::{File, TaskRow, Told, TradeType};
 
-const TEXT_BYTES_MAX: usize = 64;
-const PAYER_BYTES_MAX: usize = 128;
-const EVIDENCE_CHARS_MAX: usize = 200;
 const DIGEST_BYTES: usize = 32;
 
 /// What a citizen asks for, checked.
@@ -64,11 +62,6 @@ impl Check {
         }
     }
 
-    fn text(&mut self, field: &str, text: &str, bytes_max: usize) {
-        let fits = (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control);
-        self.expect(fits, field, &format!("must be 1 to {bytes_max} bytes without control characters"));
-    }
-
     fn request_id(&mut self, text: &str) {
         self.0.extend(call::check_request_id(text).err());
     }
@@ -83,15 +76,14 @@ impl Check {
 /// Errors: every violation.
 pub(crate) fn ask(request: pb::OpenCaseRequest) -> Result<Ask, Vec<Violation>> {
     let mut check = Check::default();
-    check.text("item", &request.item, TEXT_BYTES_MAX);
-    let digits = matches!(request.region.len(), 6 | 9 | 12) && request.region.bytes().all(|byte| byte.is_ascii_digit());
-    check.expect(digits, "region", "must be 6, 9 or 12 digits");
+    check.expect(form::is_name(&request.item), "item", "must be 1 to 64 characters of a-z, 0-9, ., _ and -");
+    check.expect(form::is_region(&request.region), "region", "must be 6 or 9 digits");
     check.request_id(&request.request_id);
     let Some(pb::open_case_request::Action::Pay(pay)) = request.action else {
         check.expect(false, "action", "is required");
         return Err(check.0);
     };
-    check.text("pay.bill_no", &pay.bill_no, TEXT_BYTES_MAX);
+    check.expect(form::is_number(&pay.bill_no), "pay.bill_no", "must be 1 to 64 characters of printable ASCII");
     check.expect(pay.record_digest.len() == DIGEST_BYTES, "pay.record_digest", "must be 32 bytes");
     let channel_fits = (1..=32).contains(&pay.channel.len())
         && pay.channel.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -103,10 +95,12 @@ pub(crate) fn ask(request: pb::OpenCaseRequest) -> Result<Ask, Vec<Violation>> {
     };
     check.expect(trade_type.is_some(), "pay.trade_type", "must be JSAPI or NATIVE");
     let payer_fits = match trade_type {
-        Some(TradeType::Jsapi) => (1..=PAYER_BYTES_MAX).contains(&pay.payer_reference.len()),
-        _ => pay.payer_reference.len() <= PAYER_BYTES_MAX,
+        Some(TradeType::Jsapi) => form::is_payer(&pay.payer_reference),
+        Some(TradeType::Native) => pay.payer_reference.is_empty(),
+        None => true,
     };
-    check.expect(payer_fits, "pay.payer_reference", "must be at most 128 bytes, and is required by JSAPI");
+    let rule = "must be 1 to 128 bytes without control characters for JSAPI, and empty otherwise";
+    check.expect(payer_fits, "pay.payer_reference", rule);
     let amount = match pay.amount.as_ref().map(Money::try_from) {
         Some(Ok(amount)) if amount.amount_minor() > 0 => Some(amount),
         Some(Ok(_)) => {
@@ -194,10 +188,17 @@ pub(crate) fn ruling(request: pb::ResolveTaskRequest) -> Result<Ruling, Vec<Viol
     };
     check.expect(decision.is_some(), "decision", "is required");
     let evidence = request.evidence.trim();
-    let fits = (1..=EVIDENCE_CHARS_MAX).contains(&evidence.chars().count()) && !evidence.chars().any(char::is_control);
+    // It may have to stand where a department's serial number stands.
+    let fits = form::is_line(evidence, SERIAL_CHARS_MAX);
     check.expect(fits, "evidence", "must be 1 to 200 characters without control characters");
     let (Some(task), Some(decision)) = (task, decision) else { return Err(check.0) };
     check.done(Ruling { task, request_id: request.request_id, decision, evidence: evidence.to_owned() })
+}
+
+/// Reads the profile that a list of tasks is narrowed to; empty for all.
+pub(crate) fn profile(text: &str) -> Result<&str, Violation> {
+    let fits = text.is_empty() || form::is_profile(text);
+    if fits { Ok(text) } else { Err(Violation::new("profile", "must be at most 70 characters")) }
 }
 
 /// Writes a case as its citizen sees it, without the pay sheet.
@@ -376,6 +377,28 @@ mod tests {
     }
 
     #[test]
+    fn a_payer_is_named_to_jsapi_alone() {
+        let fields = |trade_type: payments::TradeType, payer: &str| {
+            let mut asked = request();
+            let Some(pb::open_case_request::Action::Pay(pay)) = &mut asked.action else { unreachable!("a payment") };
+            pay.trade_type = trade_type.into();
+            pay.payer_reference = payer.to_owned();
+            ask(asked).err().into_iter().flatten().map(|violation| violation.field).collect::<Vec<_>>()
+        };
+        let (jsapi, native) = (payments::TradeType::Jsapi, payments::TradeType::Native);
+        assert!(fields(jsapi, &"o".repeat(128)).is_empty() && fields(native, "").is_empty());
+        for (trade_type, payer) in [(jsapi, ""), (jsapi, "o\n"), (jsapi, &"o".repeat(129)), (native, "o")] {
+            assert_eq!(fields(trade_type, payer), ["pay.payer_reference"], "{trade_type:?} {payer:?}");
+        }
+    }
+
+    #[test]
+    fn tasks_are_narrowed_to_what_can_be_a_profile() {
+        assert!(profile("").is_ok() && profile("traffic/430100").is_ok());
+        assert!(profile(&"x".repeat(71)).is_err() && profile("a\nb").is_err());
+    }
+
+    #[test]
     fn exactly_one_name_of_a_case_is_taken() {
         let of = |case_id: &str, request_id: &str| {
             which(&pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: request_id.to_owned() })
@@ -399,6 +422,7 @@ mod tests {
             })
         };
         assert_eq!(ruling(1, " S-1 ").expect("sound").evidence, "S-1");
+        assert!(ruling(1, &"字".repeat(200)).is_ok());
         for (decision, evidence) in [(0, "S-1"), (9, "S-1"), (1, ""), (1, "  "), (1, &"字".repeat(201)), (1, "a\u{7}b")]
         {
             assert!(ruling(decision, evidence).is_err(), "{decision} {evidence:?}");

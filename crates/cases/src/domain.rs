@@ -24,6 +24,7 @@ pub use case::{
     Rejection, SettleRules, State, Step,
 };
 pub use census::Census;
+pub(crate) use event::code;
 pub use event::{
     Actor, Answer, Decision, Event, Line, Locked, MoneyEvent, NotSent, OrderAnswer, OrderState, OrderView,
     RefundAnswer, RefundState, RefundView, Refused, Transition,

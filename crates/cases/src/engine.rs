@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use contracts::ids::{CaseId, TaskId};
 use rpc::digest;
-use runtime::{Context, Timestamp};
+use runtime::{Context, Timestamp, telemetry};
 use store::lease::{Lease, Leases};
 use store::{Db, Tx};
 
@@ -184,6 +184,7 @@ impl Engine {
             input_sealed: seal(INPUT, &ask.input)?,
             payer_sealed: seal(PAYER, &ask.payer)?,
             grant: Some(grant),
+            trace: telemetry::kept(),
         })
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A case is a durable state machine: rows and an append-only history, one SQL transaction a step, the next action and its time in
 //! columns, leased and fenced. So a case survives a kill at any moment, and it always ends: with the department's proof, with the
-//! money back, or with nothing paid. The rules are pure ([`domain`]); [`repo`] stores them, [`worker`] carries them out through
-//! [`peers`], [`service`] opens, shows, cancels and decides.
+//! money back, or with nothing paid. The rules are pure ([`domain`]); `repo` stores them, `worker` carries them out through
+//! `peers`, `service` opens, shows, cancels and decides.
 //!
 //! **An accepted case needs nobody any more.** OpenCase fetches the case grant before it stores anything: from then on the case acts
 //! under the grant, which identity sealed to the profile for this case, item and operations, and not under the citizen's token.

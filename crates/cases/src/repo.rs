@@ -38,12 +38,20 @@ use crate::domain::{Case, Census, Hold, State, Transition};
 use crate::error::Error;
 
 /// The schema of this service.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "cases",
-    sqlite: include_str!("../migrations/sqlite/0001_cases.sql"),
-    postgres: include_str!("../migrations/postgres/0001_cases.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "cases",
+        sqlite: include_str!("../migrations/sqlite/0001_cases.sql"),
+        postgres: include_str!("../migrations/postgres/0001_cases.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "trace",
+        sqlite: include_str!("../migrations/sqlite/0002_trace.sql"),
+        postgres: include_str!("../migrations/postgres/0002_trace.sql"),
+    },
+];
 
 const LEASED: Spec = Spec { table: "cases", key: "case_id" };
 const PAYMENTS: &str = "payments";
@@ -56,9 +64,9 @@ const INSERT: &str = "INSERT INTO cases (case_id, kind, entry_point, request_id,
     record_digest, amount_minor, currency, channel, trade_type, payee_id, linked_case_id, created_at, input_sealed,
     payer_sealed, case_grant, state, step, action, action_at, resolve_by, tries, hold, close_round, sends, refusals,
     refund_round, refund_failed, late_money, order_id, order_expires, sequence, updated_at, version, due_at,
-    profile_region, title)
+    profile_region, title, trace)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-    $25, 0, 'NONE', 0, 0, 0, 0, $26, $26, $27, $28, $29, $17, 1, $30, $31, $32)";
+    $25, 0, 'NONE', 0, 0, 0, 0, $26, $26, $27, $28, $29, $17, 1, $30, $31, $32, $33)";
 const LOCK_BILL: &str = "INSERT INTO bill_locks (profile, bill_no, case_id) VALUES ($1, $2, $3)";
 const UNLOCK_BILL: &str = "DELETE FROM bill_locks WHERE case_id = $1";
 const BILL_LOCKED: &str = "SELECT case_id FROM bill_locks WHERE profile = $1 AND bill_no = $2";
@@ -159,6 +167,7 @@ pub(crate) async fn insert(tx: &mut Tx, about: &About, opened: &Transition, now:
         case.due_at(),
         about.profile_region,
         about.title,
+        about.trace,
     ];
     tx.execute(INSERT, values).await?;
     Ok(())

@@ -117,6 +117,7 @@ impl Service {
         let clerk = self.callers.clerk(&request)?;
         let request = request.into_inner();
         let max = one(page::size(request.page_size, PAGE_DEFAULT, PAGE_MAX))?;
+        one(convert::profile(&request.profile))?;
         let list = format!("cases/ListTasks/{}/{}", request.profile, request.include_resolved);
         let after = match one(page::key(&list, &request.page_token))? {
             Some(key) => Some(one(task_key(&key))?),

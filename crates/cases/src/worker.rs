@@ -5,9 +5,11 @@ mod steps;
 
 use std::sync::Arc;
 
+use runtime::telemetry;
 use store::Tx;
 use store::lease::Lease;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use crate::domain::Event;
 use crate::engine::{Engine, Standing};
@@ -103,21 +105,31 @@ async fn one(engine: &Engine, lease: Lease) -> Result<(), Error> {
     let mut reader = engine.db.read().await?;
     let file = repo::load(&mut reader, id).await?;
     drop(reader);
+    let Some(file) = file.filter(|file| file.is_leased_by(&lease)) else { return Ok(()) };
+    let span = tracing::info_span!("cases.work", case_id = %id);
+    if let Some(opened) = &file.about.trace {
+        telemetry::go_on(&span, opened);
+    }
+    Box::pin(go_through(engine, &lease, file)).instrument(span).await
+}
+
+/// Takes step after step.
+async fn go_through(engine: &Engine, lease: &Lease, file: File) -> Result<(), Error> {
     let stop = engine.context.tasks.token();
-    let mut held = file.filter(|file| file.is_leased_by(&lease));
+    let mut held = Some(file);
     for _ in 0..STEPS_MAX {
         let Some(file) = held.take() else { return Ok(()) };
         if stop.is_cancelled() {
             held = Some(file);
             break;
         }
-        held = match step(engine, &lease, &file).await? {
+        held = match step(engine, lease, &file).await? {
             Standing::Mine(file) => Some(*file),
             Standing::Released | Standing::Lost => None,
         };
     }
     match held {
-        Some(file) => give_back(engine, &lease, &file).await,
+        Some(file) => give_back(engine, lease, &file).await,
         None => Ok(()),
     }
 }

@@ -2,7 +2,14 @@
 
 use crate::domain::{Binding, Entry, ItemInfo};
 use contracts::common::v1 as pb;
+use contracts::money::Currency;
+use rpc::form::is_line;
 use std::collections::BTreeMap;
+
+/// Longest name, source, payee or purpose, in characters.
+pub(crate) const LINE_CHARS_MAX: usize = 64;
+/// Most consents that an item needs.
+const CONSENTS_MAX: usize = 16;
 
 /// A row of city_services.csv.
 #[derive(Debug, serde::Deserialize)]
@@ -131,6 +138,26 @@ impl Policy {
     /// What the contract names and no service enforces yet, and whether this policy asks for it.
     pub(crate) fn unserved(&self) -> [(&'static str, bool); 2] {
         [("sensitive", self.sensitive), ("residents_only", self.residents_only)]
+    }
+
+    /// What does not keep to the contract's lengths and forms.
+    pub(crate) fn problems(&self) -> Vec<&'static str> {
+        let consents =
+            self.consents.len() <= CONSENTS_MAX && self.consents.iter().all(|one| is_line(one, LINE_CHARS_MAX));
+        [
+            (
+                self.payee_id.is_empty() || is_line(&self.payee_id, LINE_CHARS_MAX),
+                "payee_id must be at most 64 characters",
+            ),
+            (
+                self.currency.is_empty() || self.currency.parse::<Currency>().is_ok(),
+                "currency must be an ISO 4217 code",
+            ),
+            (consents, "consents must be at most 16, each 1 to 64 characters"),
+        ]
+        .into_iter()
+        .filter_map(|(fits, what)| (!fits).then_some(what))
+        .collect()
     }
 
     pub(crate) fn binding(&self, profile: &str) -> Binding {

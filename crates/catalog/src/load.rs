@@ -2,10 +2,14 @@
 
 use crate::config::Config;
 use crate::domain::{Catalogue, Region, RegionTree, Schemas};
-use crate::files::{AdapterFile, EntryPointFile, ItemFile, SandboxEntry, ServiceRow};
+use crate::files::{AdapterFile, EntryPointFile, ItemFile, LINE_CHARS_MAX, SandboxEntry, ServiceRow};
+use rpc::form::{is_line, is_name, is_profile, is_region};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// Longest schema.
+const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
 
 /// What is wrong with the files.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,7 @@ pub(crate) fn load(config: &Config) -> Result<Catalogue, LoadError> {
         RegionTree::default()
     });
     let mut build = Build { problems: reader.problems, regions: &regions, entries: BTreeMap::new() };
+    build.hold_names(&entry_points, &items, &adapters);
     build.list_services(&services, &entry_points, &items);
     build.list_sandbox(&sandbox, &entry_points, &items);
     let bindings = build.bind(&adapters, &items);
@@ -88,7 +93,15 @@ fn read_regions(reader: &mut Reader, data_dir: &Path) -> Vec<Region> {
         parent: t.county,
         placeholder: false,
     });
-    std::iter::once(nation).chain(places).chain(towns).collect()
+    let regions: Vec<_> = std::iter::once(nation).chain(places).chain(towns).collect();
+    for Region { code, name, .. } in &regions {
+        if !is_region(code) || !is_line(name, LINE_CHARS_MAX) {
+            reader
+                .problems
+                .push(format!("region {code} needs a code of 6 or 9 digits and a name of 1 to 64 characters"));
+        }
+    }
+    regions
 }
 
 /// Gathers the entries and every problem on the way.
@@ -99,6 +112,34 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
+    /// Holds what the contract answers to the lengths that it promises.
+    fn hold_names(&mut self, entry_points: &[EntryPointFile], items: &[ItemFile], adapters: &[AdapterFile]) {
+        const NAME: &str = "must be 1 to 64 characters of a-z, 0-9, ., _ and -";
+        const LINE: &str = "must be 1 to 64 characters on one line";
+        for entry_point in entry_points {
+            self.hold(is_name(&entry_point.id), "entry_points.yaml", &entry_point.id, NAME);
+        }
+        for item in items {
+            self.hold(is_name(&item.item), "items.yaml", &item.item, NAME);
+            self.hold(is_line(&item.name, LINE_CHARS_MAX), "items.yaml", &item.name, LINE);
+        }
+        for adapter in adapters {
+            let what = "must be 1 to 70 characters, such as traffic/430100";
+            self.hold(is_profile(&adapter.profile), "adapters.yaml", &adapter.profile, what);
+            for (item, policy) in &adapter.items {
+                for problem in policy.problems() {
+                    self.hold(false, "adapters.yaml", &format!("{}: {item}", adapter.profile), problem);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, fits: bool, file: &str, which: &str, what: &str) {
+        if !fits {
+            self.problems.push(format!("{file}: {which} {what}"));
+        }
+    }
+
     /// Lists each row of city_services.csv under each entry point that its channels mean.
     fn list_services(&mut self, rows: &[ServiceRow], entry_points: &[EntryPointFile], items: &[ItemFile]) {
         let mut by_name = BTreeMap::new();
@@ -126,10 +167,18 @@ impl Build<'_> {
                     continue;
                 };
                 let key = (region.to_owned(), item.item.clone(), entry_point.id.clone());
+                let source = format!("article {}", row.article);
+                let fits = is_line(&row.service, LINE_CHARS_MAX) && is_line(&source, LINE_CHARS_MAX);
+                self.hold(
+                    fits,
+                    "city_services.csv",
+                    &format!("line {line}"),
+                    "has a service or article longer than 64 characters",
+                );
                 let entry = crate::domain::Entry {
                     depth: depth.into(),
                     display_name: row.service.clone(),
-                    source: format!("article {}", row.article),
+                    source,
                     sandbox_only: false,
                 };
                 Catalogue::list(&mut self.entries, key, entry);
@@ -149,7 +198,16 @@ impl Build<'_> {
                 ));
             }
             let key = (row.region.clone(), row.item.clone(), row.entry_point.clone());
-            Catalogue::list(&mut self.entries, key, row.entry());
+            let entry = row.entry();
+            let fits = is_line(&entry.display_name, LINE_CHARS_MAX) && is_line(&entry.source, LINE_CHARS_MAX);
+            let which = format!("{} × {} × {}", row.item, row.region, row.entry_point);
+            self.hold(
+                fits,
+                "catalog/sandbox",
+                &which,
+                "has a display_name or source that is not 1 to 64 characters on one line",
+            );
+            Catalogue::list(&mut self.entries, key, entry);
         }
     }
 
@@ -271,6 +329,10 @@ impl Reader {
         if bytes.is_empty() {
             return (String::new(), 0);
         }
+        if bytes.len() > SCHEMA_BYTES_MAX {
+            self.problems.push(format!("{}: a schema has at most 1 MiB", path.display()));
+            return (String::new(), 0);
+        }
         let read = serde_json::from_slice::<Versioned>(&bytes).map_err(|error| error.to_string());
         let text = String::from_utf8(bytes).map_err(|error| error.to_string());
         match (read, text) {
@@ -371,7 +433,7 @@ mod tests {
             ("catalog/items.yaml", "[]"),
             (
                 "catalog/adapters.yaml",
-                "- { profile: traffic/430100, region: \"1\", items: { ghost: { timeout: 8s, concurrency_max: 1, residents_only: true } } }",
+                "- { profile: traffic/430100, region: \"1\", items: { ghost: { timeout: 8s, concurrency_max: 1, residents_only: true, currency: cny } } }",
             ),
             ("schemas/ghost/input.json", "{ \"type\": \"object\" }"),
             ("regions_pca.csv", "code,level,name,parent,full_name,virtual\n430000,1,湖南省,,湖南省,0\n"),
@@ -391,6 +453,7 @@ mod tests {
             "city_services.csv:2: no item of items.yaml is named 违章查询",
             "adapters.yaml: region 1 is not in the tree",
             "adapters.yaml: traffic/430100: ghost: residents_only is not enforced yet",
+            "adapters.yaml: traffic/430100: ghost currency must be an ISO 4217 code",
             "ghost/input.json: missing field `x-lastmile-version`",
             "ghost/result.json: No such file",
         ] {

@@ -6,7 +6,7 @@ use crate::error::Error;
 use contracts::catalog::v1 as pb;
 use contracts::catalog::v1::catalog_service_server::CatalogService;
 use contracts::common::v1::Depth;
-use rpc::{Violation, page};
+use rpc::{Violation, form, page};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -29,7 +29,8 @@ impl Service {
 
     fn list_regions(&self, request: &pb::ListRegionsRequest) -> Result<pb::ListRegionsResponse, Error> {
         let list = format!("regions/{}", request.parent);
-        let (size, after) = paging(&list, request.page_size, (100, 1_000), &request.page_token)?;
+        let paging = paging(&list, request.page_size, (100, 1_000), &request.page_token);
+        let ((size, after), ()) = both(paging, sound([region("parent", &request.parent)]))?;
         if !request.parent.is_empty() && self.catalogue.regions.get(&request.parent).is_none() {
             return Err(Error::RegionUnknown);
         }
@@ -51,7 +52,8 @@ impl Service {
         let paging = paging(&list, request.page_size, (20, 100), &request.page_token);
         let depth = Depth::try_from(request.depth_min)
             .map_err(|_| Error::Invalid(vec![Violation::new("depth_min", "is not a depth of the contract")]));
-        let ((size, after), depth_min) = both(paging, depth)?;
+        let names = sound([region("region", &request.region), name("entry_point", &request.entry_point)]);
+        let ((size, after), (depth_min, ())) = both(paging, both(depth, names))?;
         let after = after.as_deref().map(entry_key).transpose()?;
         if !request.region.is_empty() && self.catalogue.regions.get(&request.region).is_none() {
             return Err(Error::RegionUnknown);
@@ -73,7 +75,7 @@ impl Service {
     }
 
     fn get_item(&self, request: &pb::GetItemRequest, own: &str) -> Result<pb::GetItemResponse, Error> {
-        required(&request.item, &request.region)?;
+        whole(&request.item, &request.region, &request.entry_point)?;
         let entry_point = if request.entry_point.is_empty() { own } else { &request.entry_point };
         let found = self.resolve(&request.item, &request.region, entry_point, |_| {})?;
         let key = (found.listed_region.to_owned(), request.item.clone(), entry_point.to_owned());
@@ -85,7 +87,7 @@ impl Service {
     }
 
     fn explain(&self, request: &pb::ExplainRouteRequest, own: &str) -> Result<pb::ExplainRouteResponse, Error> {
-        required(&request.item, &request.region)?;
+        whole(&request.item, &request.region, &request.entry_point)?;
         let entry_point = if request.entry_point.is_empty() { own } else { &request.entry_point };
         let mut steps = Vec::new();
         let found = self.resolve(&request.item, &request.region, entry_point, |step| steps.push(step));
@@ -141,9 +143,29 @@ fn both<A, B>(one: Result<A, Error>, other: Result<B, Error>) -> Result<(A, B), 
 }
 
 /// An item is asked for by its code and a region.
-fn required(item: &str, region: &str) -> Result<(), Error> {
-    let empty = [("item", item), ("region", region)].into_iter().filter(|(_, value)| value.is_empty());
-    let violations: Vec<_> = empty.map(|(field, _)| Violation::new(field, "is required")).collect();
+fn whole(item: &str, place: &str, entry_point: &str) -> Result<(), Error> {
+    let missing = |field, text: &str| text.is_empty().then(|| Violation::new(field, "is required"));
+    sound([
+        missing("item", item).or_else(|| name("item", item)),
+        missing("region", place).or_else(|| region("region", place)),
+        name("entry_point", entry_point),
+    ])
+}
+
+/// What is wrong with a name that is given.
+fn name(field: &str, text: &str) -> Option<Violation> {
+    let fits = text.is_empty() || form::is_name(text);
+    (!fits).then(|| Violation::new(field, "must be 1 to 64 characters of a-z, 0-9, ., _ and -"))
+}
+
+/// What is wrong with a region that is given. Whether it is in the tree is another question.
+fn region(field: &str, text: &str) -> Option<Violation> {
+    let fits = text.is_empty() || form::is_region(text);
+    (!fits).then(|| Violation::new(field, "must be 6 or 9 digits"))
+}
+
+fn sound(found: impl IntoIterator<Item = Option<Violation>>) -> Result<(), Error> {
+    let violations: Vec<_> = found.into_iter().flatten().collect();
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }
 
@@ -258,5 +280,25 @@ impl CatalogService for Service {
         _: Request<pb::ListVersionsRequest>,
     ) -> Result<Response<pb::ListVersionsResponse>, Status> {
         rpc::not_served()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_regions_are_held_to_their_forms() {
+        let fields = |item: &str, place: &str, entry_point: &str| match whole(item, place, entry_point) {
+            Err(Error::Invalid(violations)) => violations.into_iter().map(|violation| violation.field).collect(),
+            _ => Vec::new(),
+        };
+        assert!(fields("traffic.violation", "430100", "").is_empty());
+        assert!(fields("traffic.violation", "430102001", "wechat").is_empty());
+        let long = "x".repeat(65);
+        assert_eq!(fields(&long, &long, &long), ["item", "region", "entry_point"]);
+        assert_eq!(fields("", "", "We Chat"), ["item", "region", "entry_point"]);
+        assert_eq!(fields("a\nb", "湖南省", ""), ["item", "region"]);
+        assert!(region("parent", "").is_none() && region("parent", "4301").is_some());
     }
 }

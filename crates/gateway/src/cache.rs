@@ -5,21 +5,22 @@
 //! the bound holds exactly.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use runtime::Lookup;
 
 /// A bounded map of at most `2 × half` entries.
 #[derive(Debug)]
 pub(crate) struct Cache<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: Lookup<K, V>,
+    old: Lookup<K, V>,
     half: usize,
 }
 
 impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     /// Makes a map of at most `entries_max` entries, two at least.
     pub(crate) fn new(entries_max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), half: (entries_max / 2).max(1) }
+        Self { young: Lookup::default(), old: Lookup::default(), half: (entries_max / 2).max(1) }
     }
 
     pub(crate) fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>

@@ -3,7 +3,7 @@
 //! (method, caller, envelope) → where it goes, how long it may take, what is attached. It knows nothing of HTTP, does no I/O, takes no
 //! lock and reads no clock: time has been judged when the token was verified. What it needs to count (quotas, places) it only names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use contracts::catalog::v1::Route;
 use contracts::common::v1::{AssuranceLevel, Credential, Depth, Exposure};
 use rpc::routes::{RouteRefusal, RouteTable};
 use rpc::{Contract, Method, Principal};
+use runtime::Lookup;
 
 use crate::error::Refusal;
 use crate::peek::Envelope;
@@ -87,7 +88,7 @@ impl Plan {
 
 /// Every method of the public listener.
 #[derive(Debug)]
-pub struct Plans(HashMap<&'static str, Plan>);
+pub struct Plans(Lookup<&'static str, Plan>);
 
 impl Plans {
     /// Makes the plan of every method that is not internal.

@@ -21,6 +21,8 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// With so much waiting nothing is read either. Both ends may be full of bodies; what comes must still be read then, or each waits for
 /// the other. So only what is owed for what came, windows and acknowledgements, can go so far.
 const WRITE_BYTES_MAX: usize = 2 * WRITE_BYTES;
+/// The part of a window that is worth a frame. More of it kept back could hold up a peer whose other streams nobody reads.
+const RELEASED_AT: u32 = 8;
 /// How often the times of a connection at work are looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// What a frame costs that brings nothing; a reset costs more, since work was begun for it.
@@ -43,8 +45,9 @@ pub(crate) struct Link<T> {
     decoder: Decoder,
     /// A header block that is not whole yet.
     block: Option<Block>,
-    /// Bytes received on the connection and not given back yet.
-    unreturned: u32,
+    /// Bytes received on the connection and not given back yet, and how many of them nobody holds any more.
+    received: u32,
+    released: u32,
     calm: Calm,
     alarm: Pin<Box<Sleep>>,
     heard: Instant,
@@ -152,7 +155,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
             begun,
             decoder: Decoder::new(frame::TABLE_BYTES_DEFAULT),
             block: None,
-            unreturned: 0,
+            received: 0,
+            released: 0,
             calm: Calm::new(now),
             alarm: Box::pin(tokio::time::sleep_until(now + TICK)),
             heard: now,
@@ -384,9 +388,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
 
     fn data(&mut self, head: Head, payload: Bytes) -> Result<Event, Error> {
         let flow = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let window = self.limits.connection_window_bytes.max(frame::WINDOW_DEFAULT);
-        self.unreturned = self.unreturned.saturating_add(flow);
-        if self.unreturned > window {
+        self.received = self.received.saturating_add(flow);
+        if self.received > self.window() {
             return Err(gone(Reason::FLOW_CONTROL_ERROR, "more than the connection's window"));
         }
         let Some(data) = frame::unpadded(head, payload) else {
@@ -396,12 +399,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Link<T> {
         if data.len() < PIECE_BYTES_MIN && !ends {
             self.spend(IDLE_COST)?;
         }
-        // The connection's window is given back at once: what is held is bounded by the windows of the streams.
-        if self.unreturned > window / 2 {
-            frame::number(&mut self.outbound, kind::WINDOW_UPDATE, 0, self.unreturned);
-            self.unreturned = 0;
-        }
         Ok(Event::Data { stream: head.stream, data, flow, ends })
+    }
+
+    /// The connection's window. Before it has read our settings, a peer goes by the protocol's own.
+    fn window(&self) -> u32 {
+        self.limits.connection_window_bytes.max(frame::WINDOW_DEFAULT)
+    }
+
+    /// Gives the connection's window back for bytes that nobody holds any more, where it is worth a frame.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.released = self.released.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if self.released > self.window() / RELEASED_AT {
+            frame::number(&mut self.outbound, kind::WINDOW_UPDATE, 0, self.released);
+            self.received = self.received.saturating_sub(self.released);
+            self.released = 0;
+        }
     }
 
     fn settings(&mut self, head: Head, mut payload: Bytes) -> Result<Option<Event>, Error> {

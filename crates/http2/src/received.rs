@@ -118,12 +118,17 @@ impl Drop for Pieces {
 }
 
 impl Feed {
-    pub(crate) fn push(&self, piece: Bytes) {
+    /// Hands a piece over; false when nobody reads any more.
+    pub(crate) fn push(&self, piece: Bytes) -> bool {
         // A small piece must not hold on to all that was read with it.
         let piece = if piece.len() < SMALL_BYTES { Bytes::copy_from_slice(&piece) } else { piece };
         let mut inbox = lock(&self.0);
+        if inbox.has_reader_left {
+            return false;
+        }
         inbox.pieces.push_back(piece);
         wake(&mut inbox);
+        true
     }
 
     pub(crate) fn end(&self, end: Result<Option<HeaderMap>, Broken>) {

@@ -90,10 +90,17 @@ struct Stream {
 enum Inbound {
     /// It began just now. What comes with the head makes the body whole before anybody is asked: so it is for most.
     Fresh { head: Box<request::Parts>, body: Bytes, is_whole: bool },
-    /// The rest comes in pieces.
-    Pieces { feed: Feed },
+    /// It goes to its reader in pieces, as it comes.
+    Pieces { feed: Feed, is_whole: bool },
     /// Nothing further.
     Ended,
+}
+
+impl Inbound {
+    /// Whether the peer has sent all of it.
+    fn is_received(&self) -> bool {
+        matches!(self, Self::Ended | Self::Fresh { is_whole: true, .. } | Self::Pieces { is_whole: true, .. })
+    }
 }
 
 struct Answering<F> {
@@ -239,7 +246,7 @@ where
 
     /// All of an answer is on its way.
     fn finished(&mut self, id: u32) {
-        let is_received = self.streams.get(&id).is_none_or(|stream| matches!(stream.inbound, Inbound::Ended));
+        let is_received = self.streams.get(&id).is_none_or(|stream| stream.inbound.is_received());
         self.close(id);
         self.link.earn();
         if !is_received {
@@ -265,6 +272,7 @@ where
     /// Forgets a stream; whoever works for it is told to stop.
     fn close(&mut self, id: u32) {
         let Some(stream) = self.streams.remove(&id) else { return };
+        self.link.release(stream.intake.unread());
         if let Some(abort) = stream.abort.filter(|_| self.outgoing.is_awaited(id)) {
             abort.abort();
         }

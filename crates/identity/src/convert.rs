@@ -12,7 +12,6 @@ use crate::error::{AudienceProblem, Error};
 
 /// Most operations of one case grant.
 const OPERATIONS_MAX: usize = 16;
-const ITEM_BYTES_MAX: usize = 64;
 const SCOPE_BYTES_MAX: usize = 512;
 const DEPARTMENT_SERVICE: &str = "/lastmile.department.v1.DepartmentService/";
 
@@ -122,8 +121,8 @@ pub(crate) fn ask_grant(mut request: proto::IssueCaseGrantRequest, now: Timestam
     if !names::is_profile(&request.profile) {
         note("profile", "must be a profile, such as traffic/430100");
     }
-    if !(1..=ITEM_BYTES_MAX).contains(&request.item.len()) {
-        note("item", "must be an item code of at most 64 bytes");
+    if !rpc::form::is_name(&request.item) {
+        note("item", "must be 1 to 64 characters of a-z, 0-9, ., _ and -");
     }
     if !(1..=OPERATIONS_MAX).contains(&request.operations.len())
         || !request.operations.iter().all(|one| is_operation(one))

@@ -9,7 +9,7 @@ use rpc::token::{
     self, ASSERTION_LIFE_MAX, Check, ClientAssertion, IDENTITY, LEEWAY, RealName, Rules, Verified, Verifier, typ,
 };
 use runtime::{Clock, Context, Timestamp};
-use store::{Db, Tx};
+use store::{Cache, Db, Tx};
 
 use crate::config::Config;
 use crate::convert::{Ask, GrantType};
@@ -37,6 +37,7 @@ pub(crate) struct Desk {
     keylist: KeyList,
     mint: Arc<Mint>,
     db: Db,
+    cache: Cache,
     clock: Clock,
 }
 
@@ -52,6 +53,13 @@ pub(crate) struct Issued {
 struct Once {
     digest: [u8; 32],
     expires: Timestamp,
+}
+
+impl Once {
+    /// In the cache.
+    fn key(&self) -> String {
+        format!("identity/jti/{}", hex::encode(self.digest))
+    }
 }
 
 /// A citizen, as the entry point asserts it.
@@ -75,7 +83,7 @@ impl Desk {
         registry: Registry,
         mint: Arc<Mint>,
         keylist: KeyList,
-        db: Db,
+        (db, cache): (Db, Cache),
         context: &Context,
     ) -> Self {
         let registry = Arc::new(registry);
@@ -101,6 +109,7 @@ impl Desk {
             keylist,
             mint,
             db,
+            cache,
             clock: context.clock.clone(),
         }
     }
@@ -110,7 +119,11 @@ impl Desk {
     /// Shape: an assertion that verifies is used up whatever comes after; a token leaves only after the commit that says so.
     pub(crate) async fn issue(&self, ask: Ask) -> Result<Issued, Error> {
         let (client, once) = self.authenticate(&ask.client_assertion)?;
+        self.refuse_known(Assertion::Client, &once).await?;
         let order = self.judge(&client, ask);
+        if let Ok(Order::Citizen { asserted, .. }) = &order {
+            self.refuse_known(Assertion::RealName, &asserted.once).await?;
+        }
         self.use_up(&client, once, order.as_ref().ok()).await?;
         match order? {
             Order::EntryPoint { scope } => {
@@ -184,6 +197,14 @@ impl Desk {
         Ok(Asserted { once, account, person, citizen })
     }
 
+    /// Refuses cheaply what was used before, as far as the cache remembers: a flood of one assertion is none of SQL, which decides.
+    async fn refuse_known(&self, kind: Assertion, once: &Once) -> Result<(), Error> {
+        match self.cache.get(&once.key()).await {
+            Some(_) => Err(Error::JtiReused(kind)),
+            None => Ok(()),
+        }
+    }
+
     /// Notes in one transaction that the assertions were used, and who stands behind the account.
     async fn use_up(&self, client: &Client, client_once: Once, order: Option<&Order>) -> Result<(), Error> {
         let asserted = match order {
@@ -202,7 +223,19 @@ impl Desk {
             let level = citizen.level.number();
             Ok(Some(repo::link(&mut tx, &client.id, account, person, level, now).await?))
         };
-        if self.db.transact(work).await? == Some(Linked::Changed) {
+        let linked = self.db.transact(work).await;
+        let real_name = asserted.map(|asserted| &asserted.once);
+        // What SQL has said of them, the cache may say from now on. Where it has not decided, nothing is known.
+        let used = match &linked {
+            Ok(_) => [Some(&client_once), real_name],
+            Err(Error::JtiReused(Assertion::Client)) => [Some(&client_once), None],
+            Err(Error::JtiReused(Assertion::RealName)) => [None, real_name],
+            Err(_) => [None, None],
+        };
+        for once in used.into_iter().flatten() {
+            self.cache.put_if_absent(&once.key(), b"", once.expires.since(now)).await;
+        }
+        if linked? == Some(Linked::Changed) {
             tracing::info!(entry_point = client.id, "an account stands for another person than before");
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use contracts::identity::v1::{self as proto, KeyUse};
+use rpc::Violation;
 use rpc::jose::{AgreementPublicKey, JwkError, VerifyingKey};
 use rpc::keyring::{Key, Keys, PublicKey};
 use rpc::role::Role;
@@ -21,6 +22,8 @@ use crate::repo::{self, KeyRow, Registered};
 
 /// Keys of one owner for one use, old ones included.
 const KEYS_OF_OWNER_MAX: i64 = 64;
+/// Longest public key as JSON that is looked at.
+const JWK_BYTES_MAX: usize = 4 * 1024;
 
 /// One version of the list.
 #[derive(Debug, Default)]
@@ -126,6 +129,9 @@ fn to_proto(row: KeyRow) -> proto::Key {
 
 /// Reads what a role registers: Ed25519 to sign, X25519 to seal, and nothing private.
 fn read(key_use: KeyUse, jwk: &str) -> Result<PublicKey, Error> {
+    if jwk.len() > JWK_BYTES_MAX {
+        return Err(Error::Invalid(vec![Violation::new("jwk_json", "must be a JWK of at most 4 KiB")]));
+    }
     let key = PublicKey::from_json(key_use, jwk).map_err(|error| Error::Key {
         check: match error {
             JwkError::Private => "private",
@@ -139,5 +145,18 @@ fn read(key_use: KeyUse, jwk: &str) -> Result<PublicKey, Error> {
         PublicKey::Verify(VerifyingKey::P256 { .. }) | PublicKey::Seal(AgreementPublicKey::P256 { .. }) => {
             Err(Error::Key { check: "kind" })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_not_read_as_a_key() {
+        let key = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let padded = |bytes: usize| format!("{key}{}", " ".repeat(bytes - key.len()));
+        assert!(read(KeyUse::Sign, &padded(JWK_BYTES_MAX)).is_ok());
+        assert!(matches!(read(KeyUse::Sign, &padded(JWK_BYTES_MAX + 1)), Err(Error::Invalid(_))));
     }
 }

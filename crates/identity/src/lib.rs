@@ -6,7 +6,8 @@
 //!
 //! Identity stores no name, no document number and no account id: people and accounts are HMACs under a pepper that is in no database,
 //! and what it must remember of a citizen travels in the token, sealed to identity itself. That every assertion counts once is a unique
-//! row in SQL. It also keeps the public keys of all roles. It calls nobody.
+//! row in SQL; a cache that remembers it spares SQL a flood of one assertion, and may forget. It also keeps the public keys of all roles.
+//! It calls nobody.
 
 pub mod config;
 pub mod domain;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use contracts::identity::v1::identity_service_server::IdentityServiceServer;
 use rpc::{Mesh, Mounted, Readiness};
 use runtime::Context;
-use store::Db;
+use store::{Cache, Db};
 use tonic::service::Routes;
 
 pub use config::Config;
@@ -56,6 +57,8 @@ pub struct Deps {
     pub context: Context,
     /// Its own database.
     pub db: Db,
+    /// What remembers used assertions for a first refusal; SQL decides.
+    pub cache: Cache,
     /// The way to peers; identity calls none.
     pub mesh: Mesh,
 }
@@ -115,7 +118,7 @@ pub async fn pepper_fits(db: &Db, keys_dir: &Path) -> Result<bool, BuildError> {
 
 /// Migrates the store, reads or makes the keys, registers them, and starts the background work.
 pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
-    let Deps { context, db, mesh: _ } = deps;
+    let Deps { context, db, cache, mesh: _ } = deps;
     let config = Arc::new(config);
     db.migrate(MIGRATIONS).await?;
     let keys = Arc::new(own_keys(&config.keys_dir, &context, &db).await?);
@@ -126,7 +129,7 @@ pub async fn mount(config: Config, deps: Deps) -> Result<Mounted, BuildError> {
     }
     worker::start(&config, &context, &db, &keylist);
     let mint = Arc::new(Mint { keys, config: config.clone(), context: context.clone() });
-    let desk = Desk::new(&config, registry, mint.clone(), keylist.clone(), db.clone(), &context);
+    let desk = Desk::new(&config, registry, mint.clone(), keylist.clone(), (db.clone(), cache), &context);
     let grants = Grants::new(mint, keylist.clone(), db);
     let service = Service {
         desk: Arc::new(desk),

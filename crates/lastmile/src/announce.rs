@@ -1,7 +1,9 @@
 //! What a started process prints: where it is, and what to try first.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
+use crate::doctor::certificates;
 use crate::{App, Config, Role};
 
 /// Prints the addresses and what is missing yet; tests and people read them.
@@ -42,13 +44,57 @@ pub(crate) fn print(
         Ok(()) => line("ready", &roles)?,
         Err(missing) => line("not ready", &missing.join("; "))?,
     }
-    if let (Some(public), true) = (at.public, config.roles().contains(&Role::Sandbox)) {
+    let lacking = lacking(config);
+    if !lacking.is_empty() {
+        writeln!(out, "\nNot configured yet: {}.", lacking.join("; "))?;
+        writeln!(out, "  {} serve --sandbox        simulates all of it; never in production", program())?;
+        writeln!(
+            out,
+            "  {} serve --config FILE    is for your own; deploy/config/default.toml has every key",
+            program()
+        )?;
+    }
+    if let Some(public) = at.public {
         writeln!(out, "\nNow try, in another terminal:")?;
-        writeln!(out, "  {} demo{}", program(), flags(app, config))?;
-        writeln!(out, "  curl -s http://{public}/.well-known/jwks.json")?;
-        writeln!(out, "  grpcurl -plaintext {public} list")?;
+        first_commands(app, config, public).iter().try_for_each(|command| writeln!(out, "  {command}"))?;
     }
     out.flush()
+}
+
+/// What nobody has told this process and without which it serves nobody. The sandbox brings all of it.
+fn lacking(config: &Config) -> Vec<&'static str> {
+    let roles = config.roles();
+    let needs =
+        |role, is_empty: bool, what| (!config.sandbox.enabled && roles.contains(&role) && is_empty).then_some(what);
+    let lacking = [
+        needs(Role::Identity, config.identity.entry_points.is_empty(), "no super app may ask (identity.entry_points)"),
+        needs(Role::Adapter, config.adapter.profiles.is_empty(), "no department can be reached (adapter.profiles)"),
+        needs(
+            Role::Payments,
+            !config.payments.channels.wechatpay.is_offered(),
+            "nothing can be paid (payments.channels.wechatpay)",
+        ),
+    ];
+    lacking.into_iter().flatten().collect()
+}
+
+/// What can be typed as it stands: it works where this process runs.
+fn first_commands(app: &App, config: &Config, public: SocketAddr) -> Vec<String> {
+    let path = "/.well-known/jwks.json";
+    if config.public.cert_file.as_os_str().is_empty() {
+        let demo = config.roles().contains(&Role::Sandbox).then(|| format!("{} demo{}", program(), flags(app, config)));
+        let ask = [format!("curl -s http://{public}{path}"), format!("grpcurl -plaintext {public} list")];
+        return demo.into_iter().chain(ask).collect();
+    }
+    // The certificate is for a host, and this is an address. A demonstration would not know whose CA to believe.
+    let (curl, grpcurl) = match certificates::first_name(&config.public.cert_file) {
+        Some(name) => (
+            format!("curl -s --connect-to ::{public} https://{name}:{}{path}", public.port()),
+            format!("grpcurl -authority {name} {public} list"),
+        ),
+        None => (format!("curl -s https://{public}{path}"), format!("grpcurl {public} list")),
+    };
+    vec![curl, grpcurl, "(with a CA of your own: --cacert FILE for curl, -cacert FILE for grpcurl)".to_owned()]
 }
 
 /// What the demonstration has to be told where it cannot know it: everything that is not as by default.

@@ -15,7 +15,7 @@ use crate::app::Listeners;
 use crate::data::DataDir;
 use crate::demo::{self, Cities};
 use crate::doctor::Verdict;
-use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ops, profiles, sandbox};
+use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ledger, ops, profiles, sandbox};
 
 /// The flags or the configuration were not understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -49,6 +49,9 @@ struct Layers {
     /// The data directory (data.directory)
     #[arg(long, global = true, value_name = "DIRECTORY")]
     data: Option<String>,
+    /// Simulates departments, channel and people (sandbox.enabled); never in production
+    #[arg(long, global = true)]
+    sandbox: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,6 +77,11 @@ enum Command {
     Adapter {
         #[command(subcommand)]
         verb: AdapterVerb,
+    },
+    /// The double-entry ledger
+    Ledger {
+        #[command(subcommand)]
+        verb: LedgerVerb,
     },
     /// What drills need to know
     Drill {
@@ -128,6 +136,12 @@ struct DemoArgs {
 enum DrillVerb {
     /// Prints every point at which drill.crash can kill the process
     CrashPoints,
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerVerb {
+    /// Recomputes every balance and rule from the transfers, up to the first break; payments must not be running on the same file
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]
@@ -249,6 +263,10 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Drill { verb: DrillVerb::CrashPoints } => {
             drill::crash_points().try_for_each(|point| writeln!(stdout, "{point}"))?;
         }
+        Command::Ledger { verb: LedgerVerb::Verify } => {
+            let sound = ledger::verify(config, &context, &mut stdout, &mut io::stderr()).await?;
+            return Ok(if sound { End::Done } else { End::No });
+        }
         Command::Adapter { verb: AdapterVerb::Check { files } } => {
             let all = profiles::check(config, &files, &mut stdout).await?;
             return Ok(if all { End::Done } else { End::No });
@@ -262,13 +280,16 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
 }
 
 fn load(cli: &Cli) -> Result<Loaded<Config>, Vec<Fault>> {
-    let Layers { config, sets, log, data } = &cli.layers;
+    let Layers { config, sets, log, data, sandbox } = &cli.layers;
     let mut loader = config.iter().fold(Config::loader(), |loader, file| loader.file(file)).environment(environment());
     if let Some(filter) = log {
         loader = loader.flag("--log", "telemetry.log.filter", filter);
     }
     if let Some(directory) = data {
         loader = loader.flag("--data", "data.directory", directory);
+    }
+    if *sandbox {
+        loader = loader.flag("--sandbox", "sandbox.enabled", "true");
     }
     if let Command::Serve { roles } = &cli.command
         && !roles.is_empty()

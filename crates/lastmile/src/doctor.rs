@@ -1,6 +1,7 @@
 //! `lastmile doctor`: looks at everything that a start needs, says what it found, and what to do about it.
 //!
-//! It changes nothing: a store that is in use is not opened, a port that is taken is asked who has it.
+//! It changes nothing: an embedded store that is in use is not opened, a server's is written to and the writing taken back, a port that is
+//! taken is asked who has it.
 
 pub mod certificates;
 mod clock;
@@ -14,7 +15,7 @@ use std::fmt;
 
 use runtime::Context;
 
-use crate::Config;
+use crate::{Config, Role};
 
 /// How a finding is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,16 +72,22 @@ impl fmt::Display for Finding {
 
 /// Looks at everything that `config` needs.
 pub async fn examine(config: &Config, context: &Context) -> Vec<Finding> {
+    let begun = clock::Moment::now(context);
     let now = context.clock.now();
     let mut findings = vec![drill(config)];
     findings.extend(ports::check(config, context).await);
-    findings.extend(storage::check(config, context).await);
-    findings.extend(clock::check(config, now));
+    let (stores, readings) = storage::check(config, context).await;
+    let has_lost_keys =
+        stores.iter().any(|finding| finding.subject == storage::PEPPER && finding.verdict == Verdict::Bad);
+    findings.extend(stores);
     findings.extend(certificates::check(&config.tls, now, &config.roles()));
-    findings.extend(certificates::public(&config.public, now));
-    findings.extend(keys::check(config, context));
+    if config.roles().contains(&Role::Gateway) {
+        findings.extend(certificates::public(&config.public, now));
+    }
+    findings.extend(keys::check(config, context, has_lost_keys).await);
     findings.extend(peers::check(config, context).await);
     findings.extend(outside::check(config, context).await);
+    findings.extend(clock::check(config, &begun, &clock::Moment::now(context), &readings));
     findings
 }
 

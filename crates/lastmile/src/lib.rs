@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod drill;
 pub mod health;
 pub mod inspect;
+mod ledger;
 pub mod ops;
 pub mod role;
 

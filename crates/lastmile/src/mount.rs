@@ -43,6 +43,7 @@ pub(crate) async fn identity(site: &mut Site) -> anyhow::Result<()> {
     let deps = identity::Deps {
         context: site.context.clone(),
         db: site.db(Role::Identity).await?,
+        cache: site.cache.clone(),
         mesh: site.mesh(Role::Identity),
     };
     let mounted = identity::mount(config, deps).await?;

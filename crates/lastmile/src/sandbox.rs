@@ -86,6 +86,7 @@ fn merchant(directory: &Path, payee_id: &str, mchid: &str, app_id: &str) -> anyh
         mch_id: mchid.to_owned(),
         serial: text(own.join("serial_no.txt"))?,
         private_key_file: own.join("private_key.pem"),
+        certificate_file: Some(own.join("certificate.pem")),
         api_v3_key_file: own.join("apiv3_key.txt"),
         verification: Verification::PublicKey {
             id: text(platform.join("public_key_id.txt"))?,

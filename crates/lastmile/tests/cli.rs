@@ -1,8 +1,13 @@
 //! The binary as an operator meets it: exit codes, what is printed, and how a running process is asked and stopped.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 const EXIT_USAGE: Option<i32> = Some(64);
 
@@ -40,7 +45,7 @@ struct Serving {
     told: Vec<String>,
 }
 
-/// Starts all roles on free ports and reads what is printed until they are ready.
+/// Starts all roles on free ports, and reads what is printed until they are ready and the last command to try was named.
 fn serve(place: &Path, more: &[&str]) -> Serving {
     let free = ["public", "callbacks", "operations"].map(|name| format!("--set=listen.{name}=127.0.0.1:0"));
     let data = data();
@@ -49,9 +54,10 @@ fn serve(place: &Path, more: &[&str]) -> Serving {
     let mut child = lastmile(place, &arguments).stdout(Stdio::piped()).spawn().expect("starts");
     let mut lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
     let mut told = Vec::new();
-    while !told.last().is_some_and(|line: &String| line.starts_with("ready")) {
-        told.push(lines.next().expect("it says that it is ready").expect("text"));
+    while !told.last().is_some_and(|line: &String| line.contains("grpcurl ")) {
+        told.push(lines.next().expect("it says what to try").expect("text"));
     }
+    assert!(told.iter().any(|line| line.starts_with("ready ")), "{told:?}");
     // What comes after is for people; somebody has to read it.
     std::thread::spawn(move || lines.for_each(drop));
     Serving { child, told }
@@ -62,13 +68,28 @@ impl Serving {
     fn at(&self, name: &str) -> String {
         let line = self.told.iter().find_map(|line| line.strip_prefix(name)).expect("the address is printed");
         let address = line.split_whitespace().next().expect("an address");
-        address.trim_start_matches("http://").to_owned()
+        address.trim_start_matches("https://").trim_start_matches("http://").to_owned()
     }
 
-    fn stop(mut self) -> Option<i32> {
+    /// What is printed with these words in it, word by word.
+    fn line(&self, words: &str) -> Option<Vec<&str>> {
+        let line = self.told.iter().find(|line| line.contains(words))?;
+        Some(line.split_whitespace().collect())
+    }
+
+    fn stop(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sends the signal");
         self.child.wait().expect("ends").code()
+    }
+}
+
+/// A test that fails leaves no process behind, which would keep the test's own output open.
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have stopped already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -133,8 +154,13 @@ fn the_configuration_is_shown_with_its_sources() {
 #[test]
 fn a_process_serves_is_asked_and_stops_in_peace() {
     let place = tempfile::tempdir().expect("a directory");
-    let serving = serve(place.path(), &[]);
+    let mut serving = serve(place.path(), &[]);
     let asked = format!("--set=listen.operations={}", serving.at("operations"));
+    let lacks = serving.line("Not configured yet").expect("nobody can be served").join(" ");
+    for key in ["identity.entry_points", "adapter.profiles", "payments.channels.wechatpay"] {
+        assert!(lacks.contains(key), "{lacks}");
+    }
+    assert!(serving.line("serve --sandbox").is_some(), "what else could be typed: {:?}", serving.told);
     let health = run(place.path(), &["health", &asked]);
     assert_eq!(health.status.code(), Some(0), "{}", stderr(&health));
     assert!(stdout(&health).contains("\"ready\":true"));
@@ -180,21 +206,81 @@ fn what_is_printed_first_can_be_done_first() {
     let systems = ["control", "wechatpay", "police_430100", "police_140100"];
     let systems = systems.map(|name| format!("--set=sandbox.systems.{name}.listen=127.0.0.1:0"));
     let mut sandbox: Vec<&str> = systems.iter().map(String::as_str).collect();
-    sandbox.push("--set=sandbox.enabled=true");
-    let serving = serve(place.path(), &sandbox);
-    let (to, control) = (format!("http://{}", serving.at("public")), serving.at("sandbox"));
-    for (fault, last) in [(None, "are 0, as the police tell them"), (Some("amount-changed"), "as the police tell them")]
+    sandbox.push("--sandbox");
+    let mut serving = serve(place.path(), &sandbox);
+    assert_eq!(serving.line("Not configured yet"), None, "the sandbox brings everything");
+    let printed: Vec<String> =
+        serving.line(" demo --to ").expect("is printed").into_iter().skip(1).map(str::to_owned).collect();
+    let demo = |more: &[&str]| {
+        let words: Vec<&str> = printed.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        run(place.path(), &words)
+    };
+    for (fault, last) in
+        [(&[][..], "are 0, as the police tell them"), (&["--fault", "amount-changed"], "police tell them")]
     {
-        let mut play = vec!["demo", "--to", &to, "--control", &control];
-        play.extend(fault.into_iter().flat_map(|fault| ["--fault", fault]));
-        let demo = run(place.path(), &play);
-        assert_eq!(demo.status.code(), Some(0), "{}{}", stdout(&demo), stderr(&demo));
-        assert!(stdout(&demo).trim_end().ends_with(last), "{}", stdout(&demo));
+        let played = demo(fault);
+        assert_eq!(played.status.code(), Some(0), "{}{}", stdout(&played), stderr(&played));
+        assert!(stdout(&played).trim_end().ends_with(last), "{}", stdout(&played));
     }
+    let asked = http(&mut TcpStream::connect(serving.at("public")).expect("connects"), &serving.at("public"));
+    assert!(asked.contains("\"keys\":["), "what curl would get: {asked}");
     assert_eq!(serving.stop(), Some(0));
-    let demo = run(place.path(), &["demo", "--to", &to, "--control", &control]);
-    assert_eq!(demo.status.code(), Some(1));
-    assert!(stderr(&demo).contains("no sandbox at"), "{}", stderr(&demo));
+    let nobody = demo(&[]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("no sandbox at"), "{}", stderr(&nobody));
+}
+
+/// Asks for the key set as curl would.
+fn http(stream: &mut (impl Read + Write), host: &str) -> String {
+    write!(stream, "GET /.well-known/jwks.json HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").expect("writes");
+    let mut answer = Vec::new();
+    // Who closes without a word has said all the same what there was to say.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).expect("text")
+}
+
+#[test]
+fn what_is_printed_first_speaks_tls_where_the_public_port_does() {
+    let place = tempfile::tempdir().expect("a directory");
+    for arguments in [&["ca", "init"] as &[&str], &["ca", "issue", "--role", "gateway"]] {
+        assert_eq!(run(place.path(), arguments).status.code(), Some(0));
+    }
+    let of = |name: &str| place.path().join("var/tls/gateway").join(name);
+    let (cert, key) = (of("cert.pem"), of("key.pem"));
+    let tls =
+        [format!("--set=public.cert_file={}", cert.display()), format!("--set=public.key_file={}", key.display())];
+    let sandbox = [
+        "--sandbox",
+        "--set=sandbox.systems.control.listen=127.0.0.1:0",
+        "--set=sandbox.systems.wechatpay.listen=127.0.0.1:0",
+        "--set=sandbox.systems.police_430100.listen=127.0.0.1:0",
+        "--set=sandbox.systems.police_140100.listen=127.0.0.1:0",
+    ];
+    let mut serving = serve(place.path(), &tls.iter().map(String::as_str).chain(sandbox).collect::<Vec<_>>());
+    let public = serving.at("public");
+    assert!(serving.told[0].contains("https://"), "{:?}", serving.told);
+    assert_eq!(serving.line("-plaintext").or(serving.line(" demo ")), None, "neither would be answered");
+    let words = serving.line("curl -s").expect("is printed");
+    let [.., "--connect-to", to, url] = words[..] else { panic!("{words:?}") };
+    assert_eq!(to, format!("::{public}"));
+    let (host, port) = url.trim_start_matches("https://").split_once(':').expect("a host and a port");
+    assert!(port.starts_with(public.rsplit(':').next().expect("a port")), "{url}");
+    assert_eq!(
+        serving.line("grpcurl -authority").expect("is printed")[..],
+        ["grpcurl", "-authority", host, &public, "list"]
+    );
+
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(&std::fs::read(of("ca.pem")).expect("reads")).expect("a certificate");
+    roots.add(ca).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let client = client.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    let name = host.to_owned().try_into().expect("a name");
+    let session = rustls::ClientConnection::new(Arc::new(client), name).expect("a session");
+    let answer = http(&mut rustls::StreamOwned::new(session, TcpStream::connect(&public).expect("connects")), host);
+    assert!(answer.contains("\"keys\":["), "what curl would get: {answer}");
+    assert_eq!(serving.stop(), Some(0));
 }
 
 #[test]
@@ -205,7 +291,8 @@ fn the_files_of_both_topologies_are_right_and_drills_are_listed() {
         command.args(files.iter().map(|file| format!("--config=deploy/config/{file}.toml")));
         command.env("LASTMILE_SERVE__ROLES", role).output().expect("runs")
     };
-    for (files, role) in [(vec!["single"], ""), (vec!["split"], "cases"), (vec!["split", "split-sandbox"], "sandbox")] {
+    for (files, role) in [(vec!["default"], ""), (vec!["split"], "cases"), (vec!["split", "split-sandbox"], "sandbox")]
+    {
         let checked = given(&files, role);
         assert_eq!(checked.status.code(), Some(0), "{files:?}: {}", stderr(&checked));
     }

@@ -4,6 +4,7 @@
 //! orders and refunds say must be there, balances with transfers, debits with credits, events with states.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use contracts::ids::OrderId;
 use contracts::money::Currency;
@@ -84,6 +85,11 @@ struct Audit {
 /// Shape: page by page in bounded memory; while others write, what is in motion may be reported as wrong, so run it when it is quiet.
 /// Errors: only the store's; what is wrong with the books is in the report.
 pub async fn check(db: &Db) -> Result<Report, store::Error> {
+    verify(db, |_| ControlFlow::Continue(())).await
+}
+
+/// Checks everything as [`check`] does, and tells `told` after every page of orders how far it is; it can break off there.
+pub async fn verify(db: &Db, mut told: impl FnMut(&Report) -> ControlFlow<()>) -> Result<Report, store::Error> {
     let mut reader = db.read().await?;
     let mut audit = Audit::default();
     let mut after = String::new();
@@ -93,6 +99,9 @@ pub async fn check(db: &Db) -> Result<Report, store::Error> {
         let Some(last) = page.last().map(|order| order.terms.id.to_string()) else { break };
         suspense_rows = audit.page(&mut reader, &page, &after, &last).await?.saturating_add(suspense_rows);
         after = last;
+        if told(&audit.report).is_break() {
+            return Ok(audit.report);
+        }
     }
     let kept = u64::try_from(ledger::count(&mut reader).await?).unwrap_or(u64::MAX);
     if kept != audit.report.transfers {

@@ -61,6 +61,9 @@ pub struct Merchant {
     pub serial: String,
     /// The merchant's private key, PEM, readable by its owner alone.
     pub private_key_file: PathBuf,
+    /// The merchant's certificate, PEM. Nothing is signed with it; `doctor` says by it when the account's key ends.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
     /// The merchant's APIv3 key, 32 bytes, readable by its owner alone.
     pub api_v3_key_file: PathBuf,
     /// How the channel's signatures are verified.
@@ -203,8 +206,8 @@ impl Config {
             if !routes.insert((&merchant.entry_point, &merchant.channel, &merchant.payee_id)) {
                 note("entry_point", "another merchant account has the same entry point, channel and payee");
             }
-            if merchant.entry_point.is_empty() || merchant.app_id.is_empty() {
-                note("app_id", "entry point and app id must not be empty");
+            if merchant.entry_point.is_empty() || !rpc::form::is_number(&merchant.app_id) {
+                note("app_id", "must be 1 to 64 characters of printable ASCII, and the entry point not empty");
             }
             if !is_number(&merchant.mch_id) {
                 note("mch_id", "must be 8 to 10 digits");

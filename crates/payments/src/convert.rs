@@ -8,6 +8,7 @@ use contracts::ids::{CaseId, OrderId, RefundId};
 use contracts::money::Money;
 use contracts::payments::v1 as pb;
 use prost::Message;
+use rpc::form::{SERIAL_CHARS_MAX, is_line, is_payer};
 use rpc::{Violation, call, page, time};
 use runtime::Timestamp;
 use runtime::secret::Pii;
@@ -20,8 +21,6 @@ use crate::error::Error;
 use crate::repo::ledger::{After, Booked};
 use crate::repo::requests::{Key, Method};
 
-const PAYER_BYTES_MAX: usize = 128;
-const PROOF_SERIAL_CHARS_MAX: usize = 128;
 const REASON_CHARS_MAX: usize = 80;
 const EVENTS_DEFAULT: u32 = 100;
 const EVENTS_MAX: u32 = 1_000;
@@ -125,11 +124,6 @@ impl Check {
     }
 }
 
-/// Whether a text can stand on a citizen's screen: no control characters, not empty.
-fn is_line(text: &str) -> bool {
-    !text.is_empty() && !text.chars().any(char::is_control)
-}
-
 /// Reads CreateOrder. What depends on the clock and the settings is checked where they are known.
 pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<CreateAsk, Error> {
     let digest = rpc::digest::request("payments.v1/CreateOrder", &request);
@@ -139,7 +133,9 @@ pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<Cr
     check.demand("payee_id", is_part(&request.payee_id), "must be letters, digits, '-', '_' and '.', at most 64");
     check.demand("channel", is_part(&request.channel), "must be the name of a channel");
     check.demand("entry_point", is_part(&request.entry_point), "must be the name of an entry point");
-    check.demand("description", is_line(&request.description), "must be text without control characters");
+    // How many bytes of it the channel takes is checked where the channel is known.
+    let fits = is_line(&request.description, request.description.len());
+    check.demand("description", fits, "must be text without control characters");
     let amount = check.amount(request.amount.as_ref());
     let trade_type = match request.trade_type() {
         pb::TradeType::Jsapi => Some(TradeType::Jsapi),
@@ -155,7 +151,7 @@ pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<Cr
         payer.is_some() == (trade_type == Some(TradeType::Jsapi)) || trade_type.is_none(),
         "is required by JSAPI and taken by nothing else",
     );
-    let fits = payer.as_ref().is_none_or(|payer| payer.len() <= PAYER_BYTES_MAX && is_line(payer));
+    let fits = payer.as_ref().is_none_or(|payer| is_payer(payer));
     check.demand("payer_reference", fits, "must be text of at most 128 bytes");
     let expire_at = time::required(request.expire_time.as_ref());
     let expire_at = expire_at.map_err(|error| check.note("expire_time", error)).ok();
@@ -190,8 +186,7 @@ pub(crate) fn post(caller: &str, request: pb::PostOrderRequest) -> Result<(Key, 
     let key = check.key(caller, Method::PostOrder, &request.request_id, digest);
     let order = check.parse("order_id", &request.order_id);
     let serial = request.proof_serial;
-    let fits = is_line(&serial) && serial.chars().count() <= PROOF_SERIAL_CHARS_MAX;
-    check.demand("proof_serial", fits, "must be text of at most 128 characters");
+    check.demand("proof_serial", is_line(&serial, SERIAL_CHARS_MAX), "must be text of at most 200 characters");
     check.done(order.map(|order| (key, order, serial)))
 }
 
@@ -203,8 +198,7 @@ pub(crate) fn refund(caller: &str, request: pb::RefundRequest) -> Result<RefundA
     let order = check.parse("order_id", &request.order_id);
     let amount = check.amount(request.amount.as_ref());
     let reason = request.reason;
-    let fits = is_line(&reason) && reason.chars().count() <= REASON_CHARS_MAX;
-    check.demand("reason", fits, "must be text of at most 80 characters");
+    check.demand("reason", is_line(&reason, REASON_CHARS_MAX), "must be text of at most 80 characters");
     check.done(order.zip(amount).map(|(order, amount)| RefundAsk { key, order, amount, reason }))
 }
 

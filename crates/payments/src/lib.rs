@@ -14,6 +14,8 @@
 )]
 
 pub mod audit;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod channel;
 pub mod config;
 pub mod domain;
@@ -40,8 +42,8 @@ pub use error::{Error, REASONS};
 pub use repo::MIGRATIONS;
 pub use service::Service;
 
-use channel::Channel;
-use channel::wechatpay::{KeyError, WechatPay};
+use channel::wechatpay::{KeyError, PlatformCertificate, WechatPay};
+use channel::{Channel, ChannelError};
 use till::Till;
 use vault::{Vault, VaultError};
 
@@ -67,7 +69,6 @@ pub const CRASH_POINTS: &[&str] = &[
     "payments.book.after_event",
     "payments.book.before_commit",
     "payments.book.after_commit",
-    "payments.post.before_commit",
     "payments.post.after_commit",
     "payments.refund.before_commit",
     "payments.refund.after_commit",
@@ -128,6 +129,21 @@ pub fn check_keys(config: &Config, context: &Context) -> Result<(), BuildError> 
         WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
     }
     Ok(())
+}
+
+/// Asks the channel for the platform certificates of every merchant account that verifies with them. For a look from outside: it keeps
+/// nothing.
+///
+/// Errors: the first key file that cannot be used; for each merchant account, what the channel answered instead.
+pub async fn platform_certificates(
+    config: &Config,
+    context: &Context,
+) -> Result<Vec<(String, Result<Vec<PlatformCertificate>, ChannelError>)>, BuildError> {
+    if !config.channels.wechatpay.is_offered() {
+        return Ok(Vec::new());
+    }
+    let driver = WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, context.clone())?;
+    Ok(driver.platform_certificates().await)
 }
 
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {

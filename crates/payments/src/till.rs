@@ -9,35 +9,35 @@ mod close;
 mod create;
 mod look;
 mod notice;
+mod page;
 mod refund;
+mod teller;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::ids::OrderId;
-use contracts::payments::v1 as pb;
 use futures::future::BoxFuture;
-use prost::Message;
 use rpc::Effect;
 use runtime::telemetry::{Counter, Family, Gauge, Labels};
 use runtime::{Context, crash, watch};
 use store::lease::Leases;
-use store::{Db, Read, Tx, outbox};
+use store::{Db, Read, Tx};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Config;
 use crate::channel::Channel;
-use crate::convert;
 use crate::domain::order::{Change, Order, Rule, State};
-use crate::domain::plan;
 use crate::error::{Error, Thing};
-use crate::repo::requests::{Key, Known, Method};
-use crate::repo::{self, ledger, orders, requests, work};
+use crate::repo::requests::{Key, Known};
+use crate::repo::{self, orders, requests, work};
 use crate::vault::Vault;
+use page::Page;
+use teller::Teller;
 
-pub(crate) use notice::NoticeError;
+pub(crate) use notice::{NoticeError, number_of};
 
 /// The outbox stream of payments' events.
 pub(crate) const STREAM: &str = "payments";
@@ -61,6 +61,7 @@ pub(crate) struct Till {
     pub(crate) nudge: Notify,
     channels: BTreeMap<&'static str, Arc<dyn Channel>>,
     vault: Option<Vault>,
+    teller: Teller,
     /// Counts changes, for calls that wait for one.
     changes: watch::Sender<u64>,
     states: Family<Labels, Counter>,
@@ -84,6 +85,7 @@ impl Till {
             nudge: Notify::new(),
             channels: channels.into_iter().map(|channel| (channel.capabilities().channel, channel)).collect(),
             vault,
+            teller: Teller::new(&db, &context.tasks, config.worker.pace()),
             changes: watch::Sender::new(0),
             states: metrics.counter("lastmile_payments_order_states", "Orders that came into a state, by state."),
             mismatches: metrics.counter(
@@ -118,35 +120,18 @@ impl Till {
         order.ok_or_else(|| Error::NotFound { what: Thing::Order, name: id.to_string() })
     }
 
-    /// Changes an order by the rules, as often as it takes to be the one who changes it; hands back how it stands.
+    /// Changes an order by the rules; hands back how it stands, when that is durable.
     pub(crate) async fn amend(
         &self,
         id: OrderId,
-        step: impl Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync,
+        step: impl Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync + 'static,
     ) -> Result<Order, Error> {
-        for _ in 0..AMEND_TRIES_MAX {
-            let amended = self
-                .db
-                .transact(async |mut tx: Tx| {
-                    let order = self.order(&mut tx, id).await?;
-                    match step(&order)? {
-                        Some(change) => Ok((self.book(&mut tx, &order, &change, None).await?, Some(order.state))),
-                        None => Ok((order, None)),
-                    }
-                })
-                .await;
-            match amended {
-                Ok((order, None)) => return Ok(order),
-                Ok((order, Some(before))) => {
-                    crash::point("payments.book.after_commit");
-                    self.changed(&order, before);
-                    return Ok(order);
-                }
-                Err(Error::Raced) => {}
-                Err(error) => return Err(error),
-            }
+        let dealt = self.teller.change(id, None, step).await?;
+        if let Some(before) = dealt.before {
+            crash::point("payments.book.after_commit");
+            self.changed(&dealt.order, before);
         }
-        Err(Error::Raced)
+        Ok(dealt.order)
     }
 
     /// Keeps a change with everything that belongs to it, in the caller's transaction.
@@ -159,33 +144,9 @@ impl Till {
         change: &Change,
         refund: Option<contracts::ids::RefundId>,
     ) -> Result<Order, Error> {
-        if !orders::update(tx, &change.order).await? {
-            return Err(Error::Raced);
-        }
-        crash::point("payments.book.after_order");
-        let now = tx.now()?;
-        if !change.entries.is_empty() {
-            ledger::book(tx, &change.entries, now).await?;
-            crash::point("payments.book.after_balances");
-        }
-        let after = Order { version: change.order.version.saturating_add(1), ..change.order.clone() };
-        let terms = &after.terms;
-        if before.state == State::Creating && !matches!(after.state, State::Creating | State::Refused) {
-            let answer = pb::CreateOrderResponse { order: Some(convert::order(&after)?) }.encode_to_vec();
-            requests::answer(tx, &terms.caller, Method::CreateOrder, &terms.request_id, &answer).await?;
-        }
-        if before.is_open() && !after.is_open() {
-            work::done(tx, &terms.id.to_string()).await?;
-        } else if before.state != after.state && after.is_open() {
-            let due_at = plan::next_look(&after, 0, now, self.config.worker.pace());
-            work::follow(tx, &terms.id.to_string(), due_at).await?;
-        }
-        for happening in &change.happenings {
-            let payload = convert::event(&after, refund, *happening);
-            outbox::append(tx, STREAM, &terms.id.to_string(), &payload).await?;
-            crash::point("payments.book.after_event");
-        }
-        crash::point("payments.book.before_commit");
+        let mut page = Page::new(tx.now()?, self.config.worker.pace());
+        let after = page.change(before, change, refund)?;
+        page.write(tx).await?;
         Ok(after)
     }
 

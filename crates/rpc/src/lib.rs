@@ -8,7 +8,8 @@
 //!
 //! The parts: [`Wire`] and [`Mesh`] (ways to peers), [`stack`] (the steps around every call), [`serve()`] (the accept loop), [`Contract`]
 //! (who may call what), [`Fault`] and [`RemoteFault`] (what goes wrong), [`jose`] and [`token`] (keys and what they sign), [`ca`] and
-//! [`tls`] (certificates between roles), and small things that every service needs: [`time`], [`page`], [`digest`], [`call`].
+//! [`tls`] (certificates between roles), and small things that every service needs: [`time`], [`page`], [`digest`],
+//! [`form`], [`call`].
 //!
 //! This crate owns no data and knows no domain.
 
@@ -19,6 +20,7 @@ pub mod call;
 pub mod contract;
 pub mod digest;
 pub mod fault;
+pub mod form;
 pub mod jose;
 pub mod keyring;
 pub mod oauth;
@@ -75,4 +77,32 @@ pub(crate) fn jitter_below(ids: &runtime::Ids, span: Duration) -> Duration {
 fn part(ids: &runtime::Ids, most: Duration) -> Duration {
     let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
     Duration::from_micros(ids.below(micros.saturating_add(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::{Clock, Ids};
+
+    use super::*;
+
+    /// What is drawn stays within a tenth, uses all of it, and follows from the seed.
+    #[test]
+    fn ages_are_drawn_within_a_tenth() {
+        let age = Duration::from_secs(30 * 60);
+        let draw = |seed: u64, draw: fn(&Ids, Duration) -> Duration| {
+            let ids = Ids::seeded(Clock::system(), seed);
+            (0..500).map(|_| draw(&ids, age)).collect::<Vec<_>>()
+        };
+        for seed in 0..20 {
+            for (how, lowest, highest) in [(jitter as fn(&Ids, Duration) -> Duration, 27, 33), (jitter_below, 27, 30)] {
+                let [lowest, highest] = [lowest, highest].map(|minutes| Duration::from_secs(minutes * 60));
+                let drawn = draw(seed, how);
+                assert!(drawn.iter().all(|age| (lowest..=highest).contains(age)), "seed {seed}: {drawn:?}");
+                let edge = (highest - lowest) / 20;
+                assert!(drawn.iter().any(|age| *age < lowest + edge) && drawn.iter().any(|age| *age > highest - edge));
+                assert_eq!(drawn, draw(seed, how), "seed {seed}");
+                assert_ne!(drawn, draw(seed + 1, how), "seed {seed}");
+            }
+        }
+    }
 }

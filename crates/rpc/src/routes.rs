@@ -2,10 +2,10 @@
 //!
 //! A snapshot is built once from what `CatalogService.WatchCatalog` sends and never changed. A lookup allocates nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use contracts::catalog::v1::{Route, WatchCatalogResponse};
+use runtime::Lookup;
 
 /// Why there is no route. The reasons are those of `lastmile.catalog.v1.ErrorReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,23 +19,23 @@ pub enum RouteRefusal {
 }
 
 /// Regions to routes of one item at one entry point.
-type ByRegion = HashMap<String, Arc<Route>>;
+type ByRegion = Lookup<String, Arc<Route>>;
 
 /// An immutable routing snapshot.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     version: i64,
-    by_entry_point: HashMap<String, HashMap<String, ByRegion>>,
-    parents: HashMap<String, String>,
+    by_entry_point: Lookup<String, Lookup<String, ByRegion>>,
+    parents: Lookup<String, String>,
 }
 
 impl RouteTable {
     /// Builds the snapshot of a catalogue version.
     pub fn new(catalogue: WatchCatalogResponse) -> Self {
-        let mut by_entry_point: HashMap<String, HashMap<String, ByRegion>> = HashMap::new();
+        let mut by_entry_point: Lookup<String, Lookup<String, ByRegion>> = Lookup::default();
         for route in catalogue.routes {
-            let items = by_entry_point.entry(route.entry_point.clone()).or_default();
-            let regions = items.entry(route.item.clone()).or_default();
+            let items = by_entry_point.or_default(route.entry_point.clone());
+            let regions = items.or_default(route.item.clone());
             regions.insert(route.region.clone(), Arc::new(route));
         }
         let parents = catalogue.region_parents.into_iter().collect();
@@ -67,7 +67,7 @@ impl RouteTable {
 }
 
 /// The region to begin with: itself where it is in the tree, the county of a town (the first six of its nine digits).
-fn known<'a>(parents: &HashMap<String, String>, region: &'a str) -> Option<&'a str> {
+fn known<'a>(parents: &Lookup<String, String>, region: &'a str) -> Option<&'a str> {
     let county = if region.len() == 9 { region.get(..6)? } else { region };
     parents.contains_key(county).then_some(county)
 }

@@ -146,5 +146,5 @@ pub(crate) struct Answer {
     pub(crate) failed: bool,
 }
 
-/// Longest unary answer, in bytes.
-pub(crate) const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
+/// Longest unary answer, in bytes: a message of 4 MiB in its frame.
+pub(crate) const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024 + 5;

@@ -6,7 +6,8 @@
 //!
 //! The modules: [`config`] (layered settings), [`telemetry`] (logs, spans, metrics), [`lifecycle`] (signals and the drain),
 //! [`tasks`] (what runs, and what its failure means), [`clock`] (time and ids), [`secret`] (values that cannot be printed),
-//! [`net`] (sockets), [`watch`] (a value to wait on), [`http`] (a plain HTTP client and server with limits), [`crash`] (named points where a test kills the process).
+//! [`net`] (sockets), [`watch`] (a value to wait on), [`Lookup`] (a map that nobody can walk), [`http`] (a plain HTTP client and
+//! server with limits), [`crash`] (named points where a test kills the process).
 
 #![warn(missing_docs)]
 
@@ -22,8 +23,10 @@ pub mod telemetry;
 pub mod watch;
 
 mod context;
+mod lookup;
 
 pub use clock::{Clock, Ids, Timestamp};
 pub use context::Context;
+pub use lookup::Lookup;
 pub use net::{Io, Listener, Net};
 pub use tasks::Tasks;

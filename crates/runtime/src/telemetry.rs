@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::config::{Duration, Problem};
 
 pub use metrics::{Counter, Durations, Family, Gauge, Histogram, Labels, Metrics};
-pub use propagation::{extract, inject, set_parent};
+pub use propagation::{extract, go_on, inject, kept, set_parent};
 
 const SHUTDOWN_MAX: Span = Span::from_secs(5);
 /// Spans of the exporter's own transport would export themselves for ever.

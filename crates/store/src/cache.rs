@@ -177,7 +177,7 @@ impl Cache {
 
     /// Keeps `value` under `key` for `ttl` unless there is something already; tells whether it was kept.
     ///
-    /// For nonces as a first, cheap filter: "kept" is no proof that the nonce was never used. A value over [`VALUE_BYTES_MAX`] is
+    /// For used nonces, as a first, cheap refusal: "kept" is no proof that the nonce was never used. A value over [`VALUE_BYTES_MAX`] is
     /// kept empty.
     pub async fn put_if_absent(&self, key: &str, value: &[u8], ttl: Span) -> bool {
         let (key, value) = (fit(key), if value.len() > VALUE_BYTES_MAX { &[] } else { value });

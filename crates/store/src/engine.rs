@@ -222,12 +222,16 @@ fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-async fn text(conn: &mut AnyConnection, sql: &'static str) -> Result<String, sqlx::Error> {
+pub(crate) async fn text(conn: &mut AnyConnection, sql: &'static str) -> Result<String, sqlx::Error> {
     sqlx::query(sql).fetch_one(conn).await?.try_get("answer")
 }
 
+/// Makes one connection to the server of a configuration.
+pub(crate) async fn connect(config: &Config, clock: &Clock) -> Result<AnyConnection, Error> {
+    first_connection(&postgres_options(config)?, clock).await
+}
+
 pub(crate) async fn postgres(config: &Config, context: &Context) -> Result<Engine, Error> {
-    install_default_drivers();
     let options = postgres_options(config)?;
     let mut first = first_connection(&options, &context.clock).await?;
     let refused = |error| Error::open("the server refuses us", Cause::of(&error));
@@ -284,6 +288,7 @@ async fn answers(conn: &mut AnyConnection, clock: &Clock) -> Result<bool, sqlx::
 
 fn postgres_options(config: &Config) -> Result<AnyConnectOptions, Error> {
     debug_assert_eq!(config.place(), Ok(Place::Postgres));
+    install_default_drivers();
     let mut options: AnyConnectOptions =
         config.url.parse().map_err(|_| Error::open("the address is not postgres://USER@HOST:PORT/DATABASE", None))?;
     if let Some(path) = &config.password_file {

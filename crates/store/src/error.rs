@@ -7,7 +7,7 @@ use sqlx::error::{DatabaseError, ErrorKind};
 ///
 /// Shape: named by what the caller can do. Everything but [`Error::CommitUnknown`] means that the transaction had no effect.
 /// No variant carries a bound value: what an engine says about data is reduced to its code and the name of the constraint.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A row with the same unique key exists. The name is the index's or constraint's, equal on both engines.
     #[error("a row with the same key exists: {constraint}")]

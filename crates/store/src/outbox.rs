@@ -17,7 +17,7 @@ use std::time::Duration;
 use runtime::{Clock, Timestamp, watch};
 
 use crate::tx::{Read, Tx};
-use crate::{Error, Row, params};
+use crate::{Error, Kind, Many, Row, params};
 
 /// How many events one read returns at most.
 pub const EVENTS_MAX: u32 = 1_000;
@@ -26,6 +26,19 @@ const NEXT: &str = "INSERT INTO outbox_stream (stream, seq) VALUES ($1, 1)
     ON CONFLICT (stream) DO UPDATE SET seq = outbox_stream.seq + 1 RETURNING seq";
 const APPEND: &str =
     "INSERT INTO outbox_event (stream, seq, event_key, payload, appended_at) VALUES ($1, $2, $3, $4, $5)";
+const NEXT_ALL: &str = "INSERT INTO outbox_stream (stream, seq) VALUES ($1, $2)
+    ON CONFLICT (stream) DO UPDATE SET seq = outbox_stream.seq + $2 RETURNING seq";
+static APPEND_ALL: Many = Many::new(
+    &[
+        ("stream", Kind::Text),
+        ("seq", Kind::Int),
+        ("event_key", Kind::Text),
+        ("payload", Kind::Bytes),
+        ("appended_at", Kind::Int),
+    ],
+    "INSERT INTO outbox_event (stream, seq, event_key, payload, appended_at)
+    SELECT stream, seq, event_key, payload, appended_at FROM {rows}",
+);
 const READ: &str = "SELECT seq, event_key, payload, appended_at FROM outbox_event
     WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 const HEAD: &str = "SELECT seq FROM outbox_stream WHERE stream = $1";
@@ -55,6 +68,25 @@ pub async fn append(tx: &mut Tx, stream: &str, key: &str, payload: &[u8]) -> Res
     tx.execute(APPEND, params![stream, seq, key, payload, now]).await?;
     tx.wake_after_commit(stream);
     Ok(seq)
+}
+
+/// Appends events to `stream` in the caller's transaction, in their order; each is its key and its payload.
+///
+/// Holds the stream until the transaction ends: append last.
+pub async fn append_all(tx: &mut Tx, stream: &str, events: &[(String, Vec<u8>)]) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let count = i64::try_from(events.len()).map_err(|_| Error::TooManyRows { max: crate::ROWS_MAX })?;
+    let row = tx.fetch_opt(NEXT_ALL, params![stream, count]).await?;
+    let last: i64 = row.ok_or(Error::Column { column: "seq", problem: "is missing" })?.get("seq")?;
+    let now = tx.now()?;
+    let first = last - count + 1;
+    let row = |(seq, (key, payload)): (i64, &(String, Vec<u8>))| params![stream, seq, key, payload, now].to_vec();
+    let rows: Vec<_> = (first..=last).zip(events).map(row).collect();
+    tx.execute_many(&APPEND_ALL, &rows).await?;
+    tx.wake_after_commit(stream);
+    Ok(())
 }
 
 /// Reads at most `max` (and at most [`EVENTS_MAX`]) events of `stream` with numbers above `after`, in order.

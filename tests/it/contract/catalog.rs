@@ -295,6 +295,15 @@ fn an_item_is_told_with_its_schemas_and_its_way() {
             let told: Vec<_> = fault.violations().iter().map(|violation| violation.field.as_str()).collect();
             ensure!(told == ["item", "region"], "{told:?}");
         }
+        let long = "x".repeat(65);
+        for fault in [
+            refused(reader.item(&long, "长沙").await, "common INVALID_REQUEST", &[])?,
+            refused(wrapped(reader.explain(&long, "4301").await), "common INVALID_REQUEST", &[])?,
+            refused(wrapped(reader.regions("4301", 0, "").await), "common INVALID_REQUEST", &[])?,
+        ] {
+            let told: Vec<_> = fault.violations().iter().map(|violation| violation.field.as_str()).collect();
+            ensure!(told == ["item", "region"] || told == ["parent"], "{told:?}");
+        }
         Ok(())
     });
 }

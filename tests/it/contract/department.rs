@@ -9,3 +9,4 @@ mod life;
 mod reads;
 mod rig;
 mod states;
+mod told;

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod limits;
+mod passage;
 mod policy;
 mod rig;
 mod tokens;

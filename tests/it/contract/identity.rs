@@ -105,6 +105,11 @@ fn what_is_wrong_is_said_and_nothing_else() {
             anyhow::ensure!(!shown.contains("110105") && !shown.contains("张三"), "an identifier is in {reason}");
             refused(outcome, reason)?;
         }
+        // Somebody whom nobody knows, with a key of their own.
+        let clock = Clock::system();
+        let key = SigningKey::generate(&Ids::system(clock.clone()))?;
+        let nobody = Caller::new("nobody", key, clock.clone(), Ids::system(clock));
+        refused(outside.issue(nobody.own_token()?).await, "ENTRY_POINT_UNKNOWN")?;
         outside.issue(good()?).await?;
         Ok(())
     });

@@ -136,6 +136,34 @@ async fn a_handshake_that_does_not_come_ends_the_connection() {
     }
 }
 
+/// The cap on all of them, whatever their addresses: one more is closed, and one that closes makes room.
+#[tokio::test]
+async fn a_listener_has_so_many_connections_in_all() {
+    let limits = Limits { connections_max: 2, ..Limits::default() };
+    let rig = Rig::new(limits, ServerOptions::default()).await;
+    let mut first = ByHand::to(&rig.address).await;
+    let mut second = ByHand::to(&rig.address).await;
+    first.told().await;
+    second.told().await;
+    for _ in 0..3 {
+        until_closed(&mut rig.connect().await).await;
+    }
+    drop(first);
+    let again = async {
+        loop {
+            let mut third = ByHand::to(&rig.address).await;
+            if third.stream.write_all(&frame(h2c::PING, 0, 0, b"are you?")).await.is_ok()
+                && third.frame().await.is_some()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("there is a place again");
+    second.told().await;
+}
+
 #[tokio::test]
 async fn one_address_gets_so_many_connections_and_a_closed_one_counts_no_more() {
     let limits = Limits { connections_per_ip_max: 2, ..Limits::default() };
@@ -183,6 +211,195 @@ async fn a_connection_has_a_hundred_streams_and_no_more() {
     body.send_data(Bytes::from_static(&[0; 5]), true).expect("sends");
     assert_eq!(answer.await.expect("answers").status(), 200);
     assert_eq!(sender.current_max_send_streams(), 100);
+}
+
+/// HTTP/2 by hand: a client that need not keep the rules.
+struct ByHand {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+/// Kinds of frames, and reasons to end a stream or a connection (RFC 9113, 6 and 7).
+mod h2c {
+    pub(super) const DATA: u8 = 0;
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const SETTINGS: u8 = 4;
+    pub(super) const PING: u8 = 6;
+    pub(super) const GOAWAY: u8 = 7;
+    pub(super) const WINDOW_UPDATE: u8 = 8;
+    pub(super) const FLOW_CONTROL_ERROR: u32 = 3;
+    pub(super) const REFUSED_STREAM: u32 = 7;
+}
+
+struct Frame {
+    kind: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// `POST http /`, whose body is to come.
+fn post(stream: u32) -> Vec<u8> {
+    frame(h2c::HEADERS, 4, stream, &[0x83, 0x86, 0x84])
+}
+
+impl ByHand {
+    async fn to(address: &str) -> Self {
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(PREFACE).await.expect("writes");
+        Self { stream, read: Vec::new() }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("writes");
+    }
+
+    /// The next frame; none at the end.
+    async fn frame(&mut self) -> Option<Frame> {
+        let whole = async {
+            loop {
+                if let Some((head, rest)) = self.read.split_at_checked(9) {
+                    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                    if let Some(payload) = rest.get(..length) {
+                        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                        let found = Frame { kind: head[3], stream, payload: payload.to_vec() };
+                        self.read.drain(..9 + length);
+                        return Some(found);
+                    }
+                }
+                if self.stream.read_buf(&mut self.read).await.ok()? == 0 {
+                    return None;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, whole).await.expect("says something or closes")
+    }
+
+    /// What the server has said until it answers a ping, which comes after what it was sent before.
+    async fn told(&mut self) -> Vec<Frame> {
+        self.send(&frame(h2c::PING, 0, 0, b"are you?")).await;
+        let mut told = Vec::new();
+        while let Some(frame) = self.frame().await {
+            if frame.kind == h2c::PING && frame.payload == b"are you?" {
+                return told;
+            }
+            told.push(frame);
+        }
+        panic!("the connection was closed");
+    }
+}
+
+fn code_of(frame: &Frame, at: usize) -> u32 {
+    u32::from_be_bytes(frame.payload[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// Resets in what was told, by stream and reason.
+fn resets(told: &[Frame]) -> Vec<(u32, u32)> {
+    told.iter().filter(|frame| frame.kind == h2c::RST_STREAM).map(|frame| (frame.stream, code_of(frame, 0))).collect()
+}
+
+/// How much more may be sent on the connection, after what was told.
+fn widened(told: &[Frame]) -> u32 {
+    let updates = told.iter().filter(|frame| (frame.kind, frame.stream) == (h2c::WINDOW_UPDATE, 0));
+    updates.map(|frame| code_of(frame, 0)).sum()
+}
+
+/// Serves whoever never reads what it is sent, with the limits of a listener of ours.
+async fn served_unread(context: &Context) -> String {
+    let listener = context.net.bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().to_string();
+    let service = tower::service_fn(|request: http::Request<rpc::Inbound>| {
+        Box::pin(async move {
+            let _held = request;
+            std::future::pending::<Result<http::Response<tonic::body::Body>, std::convert::Infallible>>().await
+        })
+    });
+    let own = context.clone();
+    context.tasks.spawn("test.serve", async move {
+        rpc::serve(listener, Trust::Plain, service, Limits::default(), own).await.expect("serves");
+    });
+    address
+}
+
+/// 100 streams, 64 KiB on each, 1 MiB on all, 16 KiB of header fields: what a connection begins with.
+#[tokio::test]
+async fn what_a_connection_may_hold_is_the_first_thing_that_is_said() {
+    let rig = Rig::new(Limits::default(), ServerOptions::default()).await;
+    let mut peer = ByHand::to(&rig.address).await;
+    let told = peer.told().await;
+    let settings: Vec<_> = told[0].payload.chunks(6).map(|one| (one[1], one[2..].to_vec())).collect();
+    assert_eq!((told[0].kind, told[0].stream), (h2c::SETTINGS, 0));
+    // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE.
+    for (name, value) in [(3, 100_u32), (4, 64 * 1024), (6, 16 * 1024)] {
+        assert!(settings.contains(&(name, value.to_be_bytes().to_vec())), "{name}: {settings:?}");
+    }
+    let wider: Vec<_> = told.iter().filter(|frame| frame.kind == h2c::WINDOW_UPDATE).collect();
+    assert_eq!((wider.len(), wider[0].stream, code_of(wider[0], 0)), (1, 0, 1024 * 1024 - 65_535));
+}
+
+#[tokio::test]
+async fn whoever_sends_more_than_a_streams_window_loses_the_stream() {
+    let context = Context::system();
+    let mut peer = ByHand::to(&served_unread(&context).await).await;
+    let piece = frame(h2c::DATA, 0, 1, &[0; 16 * 1024]);
+    peer.send(&[post(1), piece.repeat(4)].concat()).await;
+    assert_eq!(resets(&peer.told().await), [], "64 KiB are taken");
+    peer.send(&frame(h2c::DATA, 0, 1, b"x")).await;
+    assert_eq!(resets(&peer.told().await), [(1, h2c::FLOW_CONTROL_ERROR)], "a byte more is not");
+    peer.send(&[post(3), frame(h2c::DATA, 0, 3, &[0; 16 * 1024])].concat()).await;
+    assert_eq!(resets(&peer.told().await), [], "the connection goes on");
+    context.tasks.abort();
+}
+
+#[tokio::test]
+async fn whoever_sends_more_than_the_connections_window_loses_the_connection() {
+    let context = Context::system();
+    let mut peer = ByHand::to(&served_unread(&context).await).await;
+    // Sixteen times what one stream takes is what the connection takes.
+    for nth in 0..16 {
+        let id = 2 * nth + 1;
+        peer.send(&[post(id), frame(h2c::DATA, 0, id, &[0; 16 * 1024]).repeat(4)].concat()).await;
+    }
+    let told = peer.told().await;
+    assert_eq!((resets(&told), widened(&told)), (vec![], 1024 * 1024 - 65_535), "as much as was said at the beginning");
+    // Who gives streams up has their windows back.
+    for id in [1, 3, 5] {
+        peer.send(&frame(h2c::RST_STREAM, 0, id, &8_u32.to_be_bytes())).await;
+    }
+    assert_eq!(widened(&peer.told().await), 3 * 64 * 1024);
+    for id in [33, 35, 37] {
+        peer.send(&[post(id), frame(h2c::DATA, 0, id, &[0; 16 * 1024]).repeat(4)].concat()).await;
+    }
+    let told = peer.told().await;
+    assert_eq!((resets(&told), widened(&told)), (vec![], 0), "nothing is read");
+    peer.send(&[post(39), frame(h2c::DATA, 0, 39, b"x")].concat()).await;
+    let reason = loop {
+        let frame = peer.frame().await.expect("is told why");
+        if frame.kind == h2c::GOAWAY {
+            break code_of(&frame, 4);
+        }
+    };
+    assert_eq!(reason, h2c::FLOW_CONTROL_ERROR);
+    assert!(peer.frame().await.is_none(), "and closed");
+    context.tasks.abort();
+}
+
+#[tokio::test]
+async fn of_a_hundred_and_one_streams_one_is_refused() {
+    let context = Context::system();
+    let mut peer = ByHand::to(&served_unread(&context).await).await;
+    let streams: Vec<u8> = (0..101).flat_map(|nth| post(2 * nth + 1)).collect();
+    peer.send(&streams).await;
+    assert_eq!(resets(&peer.told().await), [(201, h2c::REFUSED_STREAM)]);
+    // One that ends makes room.
+    peer.send(&[frame(h2c::RST_STREAM, 0, 1, &8_u32.to_be_bytes()), post(203)].concat()).await;
+    assert_eq!(resets(&peer.told().await), []);
+    context.tasks.abort();
 }
 
 #[tokio::test]

@@ -280,7 +280,7 @@ async fn health_and_reflection_answer_every_caller() {
 
 macro_rules! reflected {
     ($name:ident, $version:ident) => {
-        async fn $name(wire: Wire) -> Vec<String> {
+        pub(super) async fn $name(wire: Wire) -> Vec<String> {
             use tonic_reflection::pb::$version::ServerReflectionRequest;
             use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
             use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;

@@ -7,6 +7,7 @@ use contracts::cases::v1::{WatchCaseRequest, WatchCaseResponse, case_service_cli
 use contracts::department::v1::{QueryRequest, QueryResponse, department_service_client::DepartmentServiceClient};
 use contracts::payments::v1::{GetOrderRequest, GetOrderResponse, Order, payment_service_client::PaymentServiceClient};
 use futures::StreamExt;
+use prost::Message;
 use rpc::{Effect, Kind, RemoteFault, Role, ServerOptions};
 use tonic::{Code, Request, Response, Status};
 
@@ -437,6 +438,35 @@ async fn a_body_that_would_grow_is_refused_before_it_is_decoded() {
         assert_eq!(fault(&status).metadata("limit"), Some("messageBytes"), "{over:?}: {status:?}");
         assert_eq!(seen.all().len(), 1, "{over:?}");
     }
+}
+
+/// Four MiB of message and no byte more, wherever the peer is: the longest comes whole, and what is longer is the peer's own error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_has_its_longest_length() {
+    const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+    let of_length = |length: usize| {
+        let spare = order(&"x".repeat(length)).encoded_len() - length;
+        order(&"x".repeat(length - spare))
+    };
+    let mut told = Vec::new();
+    for over in EVERY {
+        let routes = unary(GET_ORDER, move |request: Request<GetOrderRequest>| async move {
+            let length: usize = request.into_inner().order_id.parse().expect("a number");
+            Ok(Response::new(of_length(length)))
+        });
+        let rig = Rig::new(over, Role::Cases, routes).await;
+        let mut client = PaymentServiceClient::new(rig.wire.clone());
+        let longest = client.get_order(get(&ANSWER_BYTES_MAX.to_string())).await.expect("the longest").into_inner();
+        assert_eq!(longest.encoded_len(), ANSWER_BYTES_MAX, "{over:?}");
+        // More often than a breaker lets failures through.
+        for length in [ANSWER_BYTES_MAX + 1; 10].into_iter().chain([2 * ANSWER_BYTES_MAX]) {
+            let status = client.get_order(get(&length.to_string())).await.expect_err("too long");
+            assert!(fault(&status).is_common("INTERNAL"), "{over:?}: {status:?}");
+            told.push((fault(&status).effect(), fault(&status).code()));
+        }
+        assert_eq!(client.get_order(get("1000")).await.expect("goes on").into_inner().encoded_len(), 1_000, "{over:?}");
+    }
+    assert!(told.iter().all(|told| *told == (Effect::Possible, Code::Internal)), "{told:?}");
 }
 
 fn query(values: usize) -> QueryRequest {

@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::payments::v1::{GetOrderRequest, GetOrderResponse, payment_service_client::PaymentServiceClient};
+use futures::executor::block_on;
+use invariants::{Call, Deed, Effect as Done, Found, World, check_all};
 use lastmile_tests::simulation::{context, listen};
+use rpc::tls::ServerIdentity;
 use rpc::{ClientOptions, Effect, Limits, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Trust};
 use runtime::crash;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, Response};
 
-use super::rig::{GET_ORDER, stacked, unary};
+use super::rig::{GET_ORDER, pem, stacked, unary};
 
 const PORT: u16 = 7_000;
 const POINT: &str = "test.wire.after_effect";
@@ -125,17 +129,33 @@ fn run(seed: u64, weather: Weather) -> Run {
     run
 }
 
-/// The promise: an answer means one effect, NONE means no effect, and nothing is ever done twice.
+/// The promise: an answer means one effect, NONE means no effect, and nothing is ever done twice. A wire has no inquiry: what became of a
+/// call that it leaves in doubt is looked up at the peer.
 fn check(seed: u64, weather: Weather, run: &Run) {
     assert_eq!(run.trace.len(), weather.calls as usize, "seed {seed}: every call ended");
-    for (_, id, ended) in &run.trace {
-        let effects = run.effects.get(id).copied().unwrap_or(0);
+    let done =
+        |id: &String| Done { deed: Deed::Own, caller: "cases".to_owned(), request_id: id.clone(), id: id.clone() };
+    let effects = run.effects.iter().flat_map(|(id, times)| (0..*times).map(move |_| done(id)));
+    let calls = run.trace.iter().map(|(_, id, ended)| {
+        let call = Call { deed: Deed::Own, caller: "cases".to_owned(), request_id: id.clone(), ..Call::default() };
         match ended {
-            Ok(()) => assert_eq!(effects, 1, "seed {seed}, {id}: answered"),
-            Err(fault) if fault.effect() == Effect::None => assert_eq!(effects, 0, "seed {seed}, {id}: {fault:?}"),
-            Err(fault) => assert!(effects <= 1, "seed {seed}, {id}: done {effects} times, {fault:?}"),
+            Ok(()) => Call { answers: vec![id.clone()], ..call },
+            Err(fault) if fault.effect() == Effect::None => Call { found: Some(Found::Never), ..call },
+            Err(_) => {
+                let is_done = run.effects.contains_key(id);
+                Call { lost: 1, found: Some(if is_done { Found::Done(id.clone()) } else { Found::Never }), ..call }
+            }
         }
-    }
+    });
+    let world = World {
+        effects: Some(effects.collect()),
+        calls: Some(calls.collect()),
+        ..World::at(lastmile_tests::simulation::EPOCH)
+    };
+    let report = block_on(check_all(&world)).expect("reads");
+    // Where every call was answered none was lost.
+    let required: &[&str] = if failed(run) > 0 { &["I2", "I3", "I4"] } else { &["I2", "I3"] };
+    report.require(required).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
 }
 
 fn failed(run: &Run) -> usize {
@@ -179,6 +199,111 @@ fn in_bad_weather_what_a_wire_says_is_true() {
         failures += failed(&run(seed, Weather { breaks: 0.02, mends: 0.3, dies_at, ..Weather::default() }));
     }
     assert!(failures > 50, "the weather was bad: {failures} calls failed");
+}
+
+/// What a stranger sends before it falls silent, and how long it is borne.
+type Silence = Arc<Mutex<Vec<(&'static str, Duration)>>>;
+
+/// Connects, sends bytes, and reads until the server closes.
+async fn fall_silent(name: &'static str, port: u16, bytes: &'static [u8], silences: Silence) -> turmoil::Result {
+    let mut stream = turmoil::net::TcpStream::connect(("payments", port)).await?;
+    let begun = turmoil::sim_elapsed().expect("inside the simulation");
+    stream.write_all(bytes).await?;
+    let mut read = [0; 1_024];
+    while matches!(stream.read(&mut read).await, Ok(1..)) {}
+    let held = turmoil::sim_elapsed().expect("inside the simulation") - begun;
+    silences.lock().expect("not poisoned").push((name, held));
+    Ok(())
+}
+
+/// A server with the limits of ours; with TLS on the second port.
+async fn patient(limits: Limits) -> turmoil::Result {
+    let context = context(1, &crash::Points::simulated(|_| {}));
+    for (port, trust) in [
+        (PORT, Trust::Plain),
+        (PORT + 1, Trust::Mutual(ServerIdentity::mutual(&pem(Role::Payments)).expect("an identity"))),
+    ] {
+        let routes =
+            unary(GET_ORDER, |_: Request<GetOrderRequest>| async { Ok(Response::new(GetOrderResponse::default())) });
+        let server = stacked(routes, &context, &ServerOptions::default());
+        let (listener, limits, own) = (listen(&context, port).await?, limits.clone(), context.clone());
+        context.tasks.spawn("test.serve", async move {
+            rpc::serve(listener, trust, server, limits, own).await.expect("serves");
+        });
+    }
+    std::future::pending().await
+}
+
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The greeting, and HEADERS of `GET http /`.
+const ASKED: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84";
+
+fn calm_weather(seconds: u64) -> turmoil::Sim<'static> {
+    turmoil::Builder::new()
+        .rng_seed(1)
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(1))
+        .simulation_duration(Duration::from_secs(seconds))
+        .tick_duration(Duration::from_millis(5))
+        .build()
+}
+
+/// By the simulation's clock: 5 s for the handshake, 10 s to the first request, whatever came of them before.
+#[test]
+fn whoever_does_not_begin_is_borne_for_five_or_ten_seconds() {
+    let mut sim = calm_weather(60);
+    sim.host("payments", || patient(Limits::default()));
+    let silences = Silence::default();
+    let of_server = [("nothing", &b""[..]), ("half a greeting", &HELLO[..10]), ("a greeting", HELLO)];
+    for (name, bytes) in of_server {
+        sim.client(name.replace(' ', "-"), fall_silent("plain", PORT, bytes, silences.clone()));
+    }
+    for (name, bytes) in [("no-hello", &b""[..]), ("half-a-record", &b"\x16\x03\x01"[..])] {
+        sim.client(name, fall_silent("tls", PORT + 1, bytes, silences.clone()));
+    }
+    sim.run().expect("runs");
+    let silences = silences.lock().expect("not poisoned");
+    assert_eq!(silences.len(), 5);
+    for (name, held) in silences.iter() {
+        let seconds = if *name == "tls" { 5 } else { 10 };
+        let is_near = (Duration::from_secs(seconds)..Duration::from_millis(seconds * 1_000 + 100)).contains(held);
+        assert!(is_near, "{name}: borne for {held:?}");
+    }
+}
+
+/// Each connection is asked to go at an age of its own, within a tenth of what is set.
+#[test]
+fn connections_are_asked_to_go_at_different_ages() {
+    const AGE: Duration = Duration::from_secs(20);
+    let mut sim = calm_weather(60);
+    sim.host("payments", || patient(Limits { connection_age_max: AGE, ..Limits::default() }));
+    let ages = Arc::new(Mutex::new(Vec::new()));
+    for number in 0..20 {
+        let ages = ages.clone();
+        sim.client(format!("client-{number}"), async move {
+            let mut stream = turmoil::net::TcpStream::connect(("payments", PORT)).await?;
+            let begun = turmoil::sim_elapsed().expect("inside the simulation");
+            stream.write_all(ASKED).await?;
+            let mut head = [0; 9];
+            loop {
+                stream.read_exact(&mut head).await?;
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                stream.read_exact(&mut payload).await?;
+                // GOAWAY without an error.
+                if head[3] == 7 && payload.ends_with(&[0; 4]) {
+                    break;
+                }
+            }
+            ages.lock().expect("not poisoned").push(turmoil::sim_elapsed().expect("inside the simulation") - begun);
+            Ok(())
+        });
+    }
+    sim.run().expect("runs");
+    let ages = ages.lock().expect("not poisoned");
+    assert_eq!(ages.len(), 20);
+    let (first, last) = (ages.iter().min().expect("some"), ages.iter().max().expect("some"));
+    assert!(*first >= AGE.mul_f64(0.9) && *last <= AGE.mul_f64(1.1) + Duration::from_millis(100), "{ages:?}");
+    assert!(*last - *first > AGE / 20, "not all at once: {ages:?}");
 }
 
 #[test]

@@ -86,7 +86,8 @@ async fn serve(cli: Cli) -> anyhow::Result<()> {
     config.assertion_audiences = Vec::new();
     let store = store::Config::new(format!("sqlite:{}", place.path().join("identity.db").display()));
     let db = store::open(&store, context.clone()).await?;
-    let deps = identity::Deps { context: context.clone(), db, mesh: mesh.caller(Role::Identity) };
+    let cache = store::cache::Cache::open(&store::cache::Config::default(), &context).await?;
+    let deps = identity::Deps { context: context.clone(), db, cache: cache.clone(), mesh: mesh.caller(Role::Identity) };
     let identity = identity::mount(config, deps).await?;
     bind("identity", identity.routes)?;
     // The profile's keys are registered as its adapter would do it: tokens are sealed for it.
@@ -111,7 +112,6 @@ async fn serve(cli: Cli) -> anyhow::Result<()> {
     let own = vec![OwnKey::sign(cases, &sign), OwnKey::seal(cases, &open)];
     let cases = KeyRing::start(&mesh.caller(Role::Cases), &context, own, Options::default());
     cases.registered(READY_WITHIN).await.context("the keys of cases")?;
-    let cache = store::cache::Cache::open(&store::cache::Config::default(), &context).await?;
     let deps =
         gateway::Deps { context: context.clone(), mesh: mesh.caller(Role::Gateway), keys: ring.clone(), signer, cache };
     let gateway = gateway::start(gateway::Config::default(), deps)?;

@@ -2,9 +2,9 @@
 
 use anyhow::ensure;
 use contracts::cases::v1::CaseState;
+use invariants::Call;
 
 use super::people::{CHANGSHA, City, Debtor, ENTRY_POINT, People, TAIYUAN, Watching, ended, state_name};
-use crate::invariants::Call;
 
 /// What the citizen does once the case waits for payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Way {
     /// Its name in reports.
     pub name: &'static str,
     acts: Acts,
+    /// Asks once: when the answer is lost, the citizen hangs up and asks later what became of it.
+    hangs_up: bool,
     /// What goes wrong for the next call: ("police" or "wechatpay", operation, fault), staged before the case is opened.
     before: &'static [(&'static str, &'static str, &'static str)],
     /// The same, staged before the citizen acts.
@@ -37,7 +39,8 @@ pub struct Way {
     passes: &'static [&'static str],
 }
 
-const PLAIN: Way = Way { name: "paid", acts: Acts::Pays, before: &[], meanwhile: &[], magic: None, passes: &[] };
+const PLAIN: Way =
+    Way { name: "paid", acts: Acts::Pays, hangs_up: false, before: &[], meanwhile: &[], magic: None, passes: &[] };
 
 /// The usual way.
 pub const PAID: Way = PLAIN;
@@ -108,6 +111,7 @@ pub const WAYS: &[Way] = &[
     Way { name: "the channel makes the order late", before: &[("wechatpay", "order", "late")], ..PLAIN },
     Way { name: "the callback comes twice", meanwhile: &[("wechatpay", "notify", "doubled")], ..PLAIN },
     Way { name: "the callback is forged first", meanwhile: &[("wechatpay", "notify", "forged")], ..PLAIN },
+    Way { name: "asked once", hangs_up: true, passes: &["cases.open."], ..PLAIN },
 ];
 
 /// Those that take the longest: nobody pays until the time for it is over; the department never decides, so that clerks must.
@@ -146,8 +150,14 @@ impl Way {
     /// Leads the case of a debtor to its end.
     pub async fn lead(&self, people: &People, debtor: &Debtor, request_id: &str) -> anyhow::Result<Call> {
         stage(people, debtor.city, self.before).await?;
-        let opened = people.open(debtor, request_id).await?;
-        people.pry(&opened.case_id).await?;
+        let opened = match self.hangs_up {
+            false => people.open(debtor, request_id).await?,
+            true => match people.open_once(debtor, request_id).await? {
+                Ok(opened) => opened,
+                Err(never_happened) => return Ok(never_happened),
+            },
+        };
+        people.pry(debtor, &opened.case_id, request_id).await?;
         let (mut acted, mut watching) = (false, Watching::default());
         let deadline = people.deadline();
         let mut told = None;
@@ -174,11 +184,11 @@ impl Way {
         // The answer to the same request is the same for ever.
         let again = people.open(debtor, request_id).await?;
         Ok(Call {
-            entry_point: ENTRY_POINT.to_owned(),
+            caller: ENTRY_POINT.to_owned(),
             request_id: request_id.to_owned(),
             answers: vec![opened.case_id, again.case_id],
             ended_as: Some(state_name(last.state())),
-            unresolved: false,
+            ..Call::default()
         })
     }
 

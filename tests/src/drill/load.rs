@@ -1,6 +1,7 @@
 //! The load drill: thousands of cases from clients that retry, while a process is killed at random moments; then everything is counted
 //! by what channel and departments have written down.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use cases::domain::State;
+use invariants::{Call, Evidence, OrderFact, Report, SERVED};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use runtime::Context;
@@ -15,10 +17,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::lives::{CANCELLED, PAID, REFUSED};
-use super::people::{CHANGSHA, ENTRY_POINT, Heard, People, TAIYUAN};
+use super::people::{CHANGSHA, Heard, People, TAIYUAN};
 use super::site::Site;
 use crate::Topology;
-use crate::invariants::{Call, Evidence, Report, SERVED};
 
 /// As by default, but for what a case waits for after a kill.
 const SETTINGS: &str = r#"
@@ -92,6 +93,7 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
     let began = Instant::now();
     let (next, ended) = (AtomicU32::new(0), AtomicU32::new(0));
     let (doors, heard) = (site.doors().clone(), Heard::default());
+    let stuck = RefCell::new(Vec::new());
     let clients = (0..plot.clients).map(async |_| -> anyhow::Result<Vec<Call>> {
         let people = People::new(&context, &doors, &heard, PATIENCE, PAUSE)?;
         let mut calls = Vec::new();
@@ -102,17 +104,19 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
             }
             let call = Box::pin(one(&people, number)).await;
             ended.fetch_add(1, Ordering::Relaxed);
-            calls.push(call.unwrap_or_else(|error| {
-                tell(format!("r-{number}: {error:?}"));
-                let (entry_point, request_id) = (ENTRY_POINT.to_owned(), format!("r-{number}"));
-                Call { entry_point, request_id, unresolved: true, ..Call::default() }
-            }));
+            match call {
+                Ok(call) => calls.push(call),
+                Err(error) => {
+                    tell(format!("r-{number}: {error:?}"));
+                    stuck.borrow_mut().push(format!("r-{number} was not led to its end: {error}"));
+                }
+            }
         }
     });
     let clients = futures::future::try_join_all(clients);
     let people = People::new(&context, &doors, &heard, PATIENCE, PAUSE)?;
     let kills = AtomicU64::new(0);
-    let calls = {
+    let mut calls = {
         let killing = kill(plot, &mut site, &ended, &kills);
         let telling = async {
             loop {
@@ -130,10 +134,12 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
     };
     let seconds = began.elapsed().as_secs_f64();
     tell(format!("judging {} cases after {seconds:.0} s", calls.len()));
-    let (report, evidence) = Box::pin(site.judge(calls, &heard)).await?;
+    people.inquire(&mut calls).await?;
+    let report = Box::pin(site.judge(calls, &heard)).await?;
     drop(site);
-    let mut counted = count(&evidence);
-    let mut failures: Vec<String> = report.require(&SERVED).err().map(|error| error.to_string()).into_iter().collect();
+    let mut counted = count(&report.evidence);
+    let mut failures = stuck.into_inner();
+    failures.extend(report.require(&SERVED).err().map(|error| error.to_string()));
     for (what, number) in [("accepted", u64::from(plot.cases)), ("lost", 0), ("doubled", 0), ("silent", 0)] {
         if counted.get(what).and_then(Value::as_u64) != Some(number) {
             failures.push(format!("{what} is {:?}, not {number}", counted.get(what)));
@@ -238,7 +244,7 @@ fn count(evidence: &Evidence) -> Value {
     for fact in facts {
         *states.entry(format!("{:?}", fact.state)).or_default() += 1;
     }
-    let sum = |of: fn(&crate::invariants::OrderFact) -> i64| evidence.orders.iter().map(of).sum::<i64>();
+    let sum = |of: fn(&OrderFact) -> i64| evidence.orders.iter().map(of).sum::<i64>();
     json!({
         "accepted": accepted.len(),
         "cases": facts.len(),

@@ -9,13 +9,15 @@ use anyhow::{Context as _, bail, ensure};
 use contracts::cases::v1::{self as pb, CaseState, CaseStep, Decision};
 use contracts::department::v1::Bill;
 use contracts::payments::v1::TradeType;
-use rpc::RemoteFault;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use invariants::{Call, Found, Probe};
 use rpc::fault::Kind;
+use rpc::{Effect, RemoteFault};
 use runtime::Context;
 use tokio::time::Instant;
 
 use super::site::Doors;
-use crate::invariants::Probe;
+use crate::pry::{Prey, Reach};
 use crate::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 
 /// The entry point of every citizen here.
@@ -24,8 +26,10 @@ pub const ENTRY_POINT: &str = "wechat";
 const LOOK_AFTER_PAUSES: u32 = 10;
 /// A token is good for longer.
 const TOKEN_AGE_MAX: Duration = Duration::from_secs(240);
-/// The last of the many citizens.
-const STRANGER: u32 = 169_999;
+/// Who have no case and try to reach those of others: entry point and citizen. These are the last of the many.
+const STRANGERS: [(&str, u32); 2] = [(ENTRY_POINT, 169_999), ("alipay", 169_998)];
+/// Inquiries under way at once.
+const INQUIRIES_MAX: usize = 8;
 /// What a citizen may be told "no" for at the channel: the order is closed, paid, or gone.
 const CHANNEL_SAYS_NO: [&str; 2] = ["404", "409"];
 
@@ -71,6 +75,22 @@ struct Desk {
     token: Mutex<Option<(Instant, String)>>,
 }
 
+/// Somebody who has no case.
+struct Stranger {
+    number: u32,
+    app: SuperApp,
+    /// The citizen with a token, and when it was given.
+    known: Mutex<Option<(Instant, Citizen, String)>>,
+}
+
+/// Openings under one request id that ended without an answer: how many, and whose.
+#[derive(Clone)]
+struct Lost {
+    times: u32,
+    citizen: Citizen,
+    city: City,
+}
+
 /// What people know in the end besides their cases. Clones share it.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Told>>);
@@ -83,6 +103,8 @@ struct Told {
     refusals: BTreeSet<String>,
     /// Attempts to reach what is somebody else's.
     probes: Vec<Probe>,
+    /// Openings that ended without an answer, by their request id.
+    lost: BTreeMap<String, Lost>,
 }
 
 impl Heard {
@@ -112,8 +134,7 @@ pub struct People {
     pub outside: Outside,
     app: SuperApp,
     desks: [Desk; 2],
-    /// Somebody who has no case, and a token; tries to reach those of others.
-    stranger: Mutex<Option<(Instant, String)>>,
+    strangers: [Stranger; 2],
     heard: Heard,
     context: Context,
     patience: Duration,
@@ -131,11 +152,13 @@ impl People {
     ) -> anyhow::Result<Self> {
         let app = |id| SuperApp::new(context, &doors.public, id, &doors.keys);
         let desk = |name| anyhow::Ok(Desk { name, app: app(name)?, token: Mutex::default() });
+        let stranger = |(id, number)| anyhow::Ok(Stranger { number, app: app(id)?, known: Mutex::default() });
+        let [here, elsewhere] = STRANGERS;
         Ok(Self {
             outside: Outside::new(context, &doors.control),
             app: app(ENTRY_POINT)?,
             desks: [desk("clerk-1")?, desk("clerk-2")?],
-            stranger: Mutex::default(),
+            strangers: [stranger(here)?, stranger(elsewhere)?],
             heard: heard.clone(),
             context: context.clone(),
             patience,
@@ -173,23 +196,25 @@ impl People {
         what: &str,
         ask: impl AsyncFn() -> anyhow::Result<Result<tonic::Response<T>, tonic::Status>>,
     ) -> anyhow::Result<Result<T, RemoteFault>> {
+        Ok(self.insist_word_by_word(what, ask).await?.map_err(RemoteFault::from))
+    }
+
+    /// The same, with a refusal as it came.
+    async fn insist_word_by_word<T>(
+        &self,
+        what: &str,
+        ask: impl AsyncFn() -> anyhow::Result<Result<tonic::Response<T>, tonic::Status>>,
+    ) -> anyhow::Result<Result<T, tonic::Status>> {
         let deadline = self.deadline();
         loop {
-            let fault = match ask().await? {
+            let status = match ask().await? {
                 Ok(answer) => return Ok(Ok(answer.into_inner())),
-                Err(status) => {
-                    self.heard.told().refusals.insert(format!("{status:?}"));
-                    RemoteFault::from(status)
-                }
+                Err(status) => status,
             };
-            let is_answer = match fault.kind() {
-                Kind::Unavailable | Kind::Deadline | Kind::Exhausted | Kind::Conflict | Kind::Internal => false,
-                // A process that has just started may not know yet with which key the token was signed.
-                Kind::Unauthenticated => false,
-                _ => true,
-            };
-            if is_answer {
-                return Ok(Err(fault));
+            self.heard.told().refusals.insert(format!("{status:?}"));
+            let fault = RemoteFault::from(&status);
+            if is_answer(&fault) {
+                return Ok(Err(status));
             }
             ensure!(Instant::now() < deadline, "{what}: {fault}");
             self.pause().await;
@@ -217,6 +242,37 @@ impl People {
 
     /// Opens a case for a debtor's bill.
     pub async fn open(&self, debtor: &Debtor, request_id: &str) -> anyhow::Result<pb::Case> {
+        let opened = self.insist("open", async || self.try_open(debtor, request_id).await).await?;
+        opened.map_err(|fault| anyhow::anyhow!("{request_id}: {fault}"))?.case.context("a case")
+    }
+
+    /// Opens a case for somebody who hangs up when the answer is lost, and asks by the request id what became of it. The call as it is
+    /// over when nothing did.
+    pub async fn open_once(&self, debtor: &Debtor, request_id: &str) -> anyhow::Result<Result<pb::Case, Call>> {
+        let asked = async || match self.try_open(debtor, request_id).await? {
+            Err(status) if is_lost(&status) => Ok(Ok(tonic::Response::new(None))),
+            opened => Ok(opened.map(|answer| answer.map(Some))),
+        };
+        let opened = self.insist("open", asked).await?.map_err(|fault| anyhow::anyhow!("{request_id}: {fault}"))?;
+        if let Some(opened) = opened {
+            return Ok(Ok(opened.case.context("a case")?));
+        }
+        match self.found(&debtor.token, request_id).await {
+            Some(Found::Done(case_id)) => Ok(Ok(self.get(debtor, &case_id).await?)),
+            Some(Found::Never) => {
+                let (caller, request_id) = (ENTRY_POINT.to_owned(), request_id.to_owned());
+                Ok(Err(Call { caller, request_id, lost: 1, found: Some(Found::Never), ..Call::default() }))
+            }
+            None => bail!("nobody says what became of {request_id}"),
+        }
+    }
+
+    /// One try, and a note of it when it ends without an answer.
+    async fn try_open(
+        &self,
+        debtor: &Debtor,
+        request_id: &str,
+    ) -> anyhow::Result<Result<tonic::Response<pb::OpenCaseResponse>, tonic::Status>> {
         let asked = pb::OpenCaseRequest {
             item: ITEM.to_owned(),
             region: debtor.city.region.to_owned(),
@@ -231,33 +287,70 @@ impl People {
                 input: Some(debtor.citizen.input(debtor.city.region)?),
             })),
         };
-        let ask = async || Ok(self.app.cases().open_case(with_token(asked.clone(), &debtor.token)?).await);
-        let opened = self.insist("open", ask).await?;
-        opened.map_err(|fault| anyhow::anyhow!("{request_id}: {fault}"))?.case.context("a case")
+        let opened = self.app.cases().open_case(with_token(asked, &debtor.token)?).await;
+        if opened.as_ref().is_err_and(is_lost) {
+            let mut told = self.heard.told();
+            let first = || Lost { times: 0, citizen: debtor.citizen.clone(), city: debtor.city };
+            told.lost.entry(request_id.to_owned()).or_insert_with(first).times += 1;
+        }
+        Ok(opened)
     }
 
-    /// The stranger's token: the one in hand, or a new one.
-    async fn stranger(&self) -> anyhow::Result<String> {
-        let in_hand = self.stranger.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, token)) = in_hand.filter(|(given, _)| given.elapsed() < TOKEN_AGE_MAX) {
-            return Ok(token);
+    /// Asks by its request id what became of every opening that ended without an answer, now that everything works again.
+    pub async fn inquire(&self, calls: &mut [Call]) -> anyhow::Result<()> {
+        let lost = self.heard.told().lost.clone();
+        let inquire = async |call: &mut Call| -> anyhow::Result<()> {
+            let Some(Lost { times, citizen, city }) = lost.get(&call.request_id) else { return Ok(()) };
+            call.lost = *times;
+            if call.found.is_none() {
+                let ask = async || self.app.citizen_token(citizen, &[city.profile]).await;
+                let token = self.persist("token", ask).await?;
+                call.found = self.found(&token, &call.request_id).await;
+            }
+            Ok(())
+        };
+        stream::iter(calls).map(Ok).try_for_each_concurrent(INQUIRIES_MAX, inquire).await
+    }
+
+    /// What became of a call of a citizen, by its request id.
+    async fn found(&self, token: &str, request_id: &str) -> Option<Found> {
+        let asked = pb::GetCaseRequest { case_id: String::new(), request_id: request_id.to_owned() };
+        let ask = async || {
+            let request = with_token(asked.clone(), token).expect("a token is a header");
+            let got = self.app.cases().get_case(request).await.map_err(RemoteFault::from)?;
+            Ok(got.into_inner().case.unwrap_or_default().case_id)
+        };
+        invariants::inquire(&self.context.clock, ask).await
+    }
+
+    /// A stranger with a token: the one in hand, or a new one.
+    async fn sits_by(&self, stranger: &Stranger) -> anyhow::Result<(Citizen, String)> {
+        let in_hand = stranger.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, citizen, token)) = in_hand.filter(|(given, ..)| given.elapsed() < TOKEN_AGE_MAX) {
+            return Ok((citizen, token));
         }
-        let citizen = self.outside.citizen(STRANGER).await?;
+        let citizen = self.outside.citizen(stranger.number).await?;
         self.heard.told().canaries.extend(citizen.canaries());
         let profiles = [CHANGSHA.profile, TAIYUAN.profile];
-        let token = self.persist("token", async || self.app.citizen_token(&citizen, &profiles).await).await?;
-        *self.stranger.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), token.clone()));
-        Ok(token)
+        let ask = async || stranger.app.citizen_token(&citizen, &profiles).await;
+        let token = self.persist("token", ask).await?;
+        let known = Some((Instant::now(), citizen.clone(), token.clone()));
+        *stranger.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok((citizen, token))
     }
 
-    /// A stranger asks for a case, and gets the answer that one who asks for nothing gets.
-    pub async fn pry(&self, case_id: &str) -> anyhow::Result<()> {
-        let token = &self.stranger().await?;
-        let asked = pb::GetCaseRequest { case_id: case_id.to_owned(), request_id: String::new() };
-        let ask = async || Ok(self.app.cases().get_case(with_token(asked.clone(), token)?).await);
-        let leaked =
-            !matches!(self.insist("pry", ask).await?, Err(fault) if fault.is("cases.lastmile", "CASE_NOT_FOUND"));
-        self.heard.told().probes.push(Probe { what: format!("a stranger reads {case_id}"), leaked });
+    /// A stranger tries to reach a debtor's case: each time another one, in another way.
+    pub async fn pry(&self, debtor: &Debtor, case_id: &str, request_id: &str) -> anyhow::Result<()> {
+        let number = self.heard.told().probes.len();
+        let stranger = &self.strangers[number % self.strangers.len()];
+        let reach = Reach::ALL[number / self.strangers.len() % Reach::ALL.len()];
+        let (citizen, token) = self.sits_by(stranger).await?;
+        let prey = Prey::new(&debtor.citizen, debtor.city.region, &debtor.bill.bill_no, case_id, request_id)?;
+        let app = &stranger.app;
+        let ask = async || Ok(reach.ask(app.cases(), app.department(), &token, &prey).await.map(tonic::Response::new));
+        let answer = self.insist_word_by_word("pry", ask).await?;
+        let probe = prey.probe("a stranger", reach, &answer, &citizen)?;
+        self.heard.told().probes.push(probe);
         Ok(())
     }
 
@@ -378,6 +471,20 @@ impl People {
             Err(fault) => bail!("{} of {}: {fault}", task.task_id, task.case_id),
         }
     }
+}
+
+/// Whether a refusal is an answer, which asking again does not change.
+fn is_answer(fault: &RemoteFault) -> bool {
+    // A process that has just started may not know yet with which key the token was signed: UNAUTHENTICATED passes as well.
+    let passing =
+        [Kind::Unavailable, Kind::Deadline, Kind::Exhausted, Kind::Conflict, Kind::Internal, Kind::Unauthenticated];
+    !passing.contains(&fault.kind())
+}
+
+/// Whether a call ended without an answer: nothing proves that it had no effect.
+fn is_lost(status: &tonic::Status) -> bool {
+    let fault = RemoteFault::from(status);
+    !is_answer(&fault) && fault.effect() == Effect::Possible
 }
 
 /// Whether a case has ended for good.

@@ -9,6 +9,7 @@ use anyhow::ensure;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
+use invariants::{Call, Report, SERVED};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -21,7 +22,6 @@ use super::people::{Heard, People};
 use super::process::{Death, crash_points};
 use super::site::Site;
 use crate::Topology;
-use crate::invariants::{Call, Report, SERVED};
 
 /// What every process of this drill is told: everything that waits waits briefly, so that many lives fit into a minute.
 const SETTINGS: &str = r#"
@@ -67,6 +67,8 @@ const HELP_AFTER: Duration = Duration::from_millis(600);
 /// After so many deaths a case begins that goes another way.
 const OTHERS_EVERY: usize = 8;
 const GLANCE: Duration = Duration::from_millis(20);
+/// The end of a call whose answer was lost, and of which nothing came.
+const NEVER_HAPPENED: &str = "NEVER_HAPPENED";
 /// Passings of a point, at most, of which one is chosen to die at.
 const HIT_MAX: u32 = 2;
 
@@ -90,7 +92,7 @@ pub struct Outcome {
     pub deaths: BTreeMap<String, u32>,
     /// How long it lived in all that was to die at a point.
     pub lived: BTreeMap<String, Duration>,
-    /// Cases that were led to an end, by state.
+    /// Calls that were led to an end, by the state of their case, or as never happened.
     pub ends: BTreeMap<String, u32>,
     /// Cases in which clerks decided.
     pub by_clerks: u32,
@@ -195,12 +197,14 @@ impl Lane<'_> {
         let heard = Heard::default();
         let people = People::new(&context, site.doors(), &heard, PATIENCE, PAUSE)?;
         let queue = self.rounds.iter().flat_map(|round| deaths(self.points, self.seed(*round))).collect();
-        let calls = Box::pin(self.die_everywhere(&mut site, &people, queue, &mut outcome)).await?;
+        let mut calls = Box::pin(self.die_everywhere(&mut site, &people, queue, &mut outcome)).await?;
+        people.inquire(&mut calls).await?;
         for call in &calls {
-            *outcome.ends.entry(call.ended_as.clone().unwrap_or_default()).or_default() += 1;
+            let end = call.ended_as.clone().unwrap_or_else(|| NEVER_HAPPENED.to_owned());
+            *outcome.ends.entry(end).or_default() += 1;
         }
-        let (report, evidence) = Box::pin(site.judge(calls, &heard)).await?;
-        for fact in &evidence.cases.facts {
+        let report = Box::pin(site.judge(calls, &heard)).await?;
+        for fact in &report.evidence.cases.facts {
             outcome.by_clerks += u32::from(fact.clerk_decided);
         }
         if let Err(error) = report.require(&SERVED) {

@@ -129,11 +129,11 @@ impl Process {
         self.logged = log.metadata()?.len();
         // Should the drill itself be killed, the kernel ends what it started.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary).args(&self.arguments);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary).arg("serve").args(&self.arguments);
         if let Some(Plan { point, hit }) = armed {
             command.args(["--set", &format!("drill.crash={point}:{hit}")]);
         }
-        command.arg("serve").current_dir(root());
+        command.current_dir(root());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("setpriv is there")?;
         self.roster.names().insert(self.name.clone(), (child.id(), self.operations.clone()));

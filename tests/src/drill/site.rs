@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use invariants::{Call, Evidence, Journals, Leaks, Report, World, check_all};
 use runtime::Context;
 use runtime::crash::Plan;
 
@@ -13,8 +14,8 @@ use super::people::Heard;
 use super::process::{Process, free_ports, root};
 use super::watch::Watch;
 use crate::Topology;
-use crate::invariants::{Call, Evidence, Journals, Leaks, Report, World, judge, stores};
 use crate::servers::{Postgres, Redis};
+use crate::stores;
 
 /// The roles of ours, in starting order.
 const ROLES: [&str; 6] = ["identity", "catalog", "payments", "adapter", "cases", "gateway"];
@@ -92,7 +93,7 @@ impl Site {
         let process = |name: &str, roles: &[&str], sets: &[(&str, &str)], operations: &str| {
             let mut arguments = vec!["--config".to_owned(), file.display().to_string()];
             arguments.extend(["--data".to_owned(), place.join(name).display().to_string()]);
-            arguments.extend(["--set".to_owned(), format!("serve.roles={}", roles.join(","))]);
+            arguments.extend(roles.iter().flat_map(|role| ["--role".to_owned(), (*role).to_owned()]));
             for (key, value) in sets.iter().chain(&[("listen.operations", operations)]) {
                 arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
             }
@@ -165,7 +166,7 @@ impl Site {
     /// Stops ours and judges every invariant by what is in the stores, logs and journals, by what people heard and by what the processes
     /// took while they ran. While something still has to be done they are started again to do it. The journals are those of the sandbox
     /// that runs on.
-    pub async fn judge(&mut self, calls: Vec<Call>, heard: &Heard) -> anyhow::Result<(Report, Evidence)> {
+    pub async fn judge(&mut self, calls: Vec<Call>, heard: &Heard) -> anyhow::Result<Report> {
         for _ in 0..RESTS_MAX {
             self.outside_lives()?;
             // Most of what is in Redis does not outlive those who put it there for long.
@@ -173,21 +174,18 @@ impl Site {
             self.stop().await?;
             let [_, payments, cases] = &self.stores;
             let mut world = World {
-                now: self.context.clock.now(),
                 payments: Some(store::open(payments, self.context.clone()).await?),
                 cases: Some(store::open(cases, self.context.clone()).await?),
                 journals: Some(Journals::fetch(&self.doors.control, &self.context).await?),
                 calls: Some(calls.clone()),
                 probes: Some(heard.probes()),
-                bounds: None,
-                leaks: None,
+                ..World::at(self.context.clock.now())
             };
-            if self.rests(&world).await? {
+            if rests(&check_all(&world).await?.evidence) {
                 let names: Vec<&str> = self.inside.iter().map(Process::name).collect();
                 world.bounds = self.watch.bounds(&names);
                 world.leaks = Some(self.leaks(heard, cached).await?);
-                let evidence = Evidence::gather(&world).await?;
-                return Ok((judge(&evidence), evidence));
+                return check_all(&world).await;
             }
             drop(world);
             for process in &mut self.inside {
@@ -200,12 +198,6 @@ impl Site {
             self.context.clock.sleep(std::time::Duration::from_secs(1)).await;
         }
         anyhow::bail!("{} does not come to rest", self.place.display())
-    }
-
-    /// Whether nobody has anything left to do but clerks.
-    async fn rests(&self, world: &World) -> anyhow::Result<bool> {
-        let evidence = Evidence::gather(world).await?;
-        Ok(evidence.cases.open == evidence.cases.with_clerk && evidence.cases.cursor == evidence.events)
     }
 
     async fn cached(&self) -> anyhow::Result<Option<stores::Text>> {
@@ -231,6 +223,11 @@ impl Site {
         }
         Ok(Leaks { canaries: heard.canaries(), texts, files })
     }
+}
+
+/// Whether nobody has anything left to do but clerks.
+fn rests(evidence: &Evidence) -> bool {
+    evidence.cases.open == evidence.cases.with_clerk && Some(evidence.cases.cursor) == evidence.events
 }
 
 /// What every process reads.

@@ -1,7 +1,7 @@
 //! Watches the processes of a drill while they live: how much they take of what the machine has, and what they tell of their queues.
 //!
 //! The kernel is asked for the peak of the resident memory, the open files and the threads of every process, the process itself for its
-//! tasks and its queues. What was seen is held against the caps of [`CAPS`]; what its metrics are labelled with is kept, so that it can
+//! tasks and its queues. What was seen is held against the caps of `CAPS`; what its metrics are labelled with is kept, so that it can
 //! be searched for personal data.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::invariants::Bound;
+use invariants::Bound;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

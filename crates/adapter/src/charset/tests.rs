@@ -47,8 +47,9 @@ fn strict_gbk_has_as_many_pairs_as_cp936() {
 fn offsets_lead_back_to_the_legacy_bytes() {
     let text = "湘A㼆b";
     let bytes = Charset::Gb18030.encode(text).expect("encodes");
-    let found: Vec<_> = text.char_indices().map(|(at, _)| Charset::Gb18030.legacy_offset(&bytes, at)).collect();
-    assert_eq!(found, [0, 2, 3, 7]);
+    let mut offsets = Charset::Gb18030.offsets(text, &bytes);
+    let found: Vec<_> = text.char_indices().map(|(at, _)| offsets.of(at)).collect();
+    assert_eq!((found, offsets.of(text.len())), (vec![0, 2, 3, 7], bytes.len()));
 }
 
 #[test]

@@ -50,6 +50,32 @@ async fn a_case_that_does_not_hold_says_where() {
     assert!(fails(&escaping).await.contains("beside the profile"));
 }
 
+/// A number that nobody could ask by, and a serial that no ledger takes, are not passed on.
+#[tokio::test]
+async fn a_number_out_of_form_is_unreadable() {
+    let text = std::fs::read_to_string(departments().join(PROFILES[1])).expect("a profile");
+    let unreadable = json!({"error": {"reason": "REPLY_UNREADABLE", "field": "bill.bill_no", "offset": 108}});
+    let longest = |more: usize| format!("serial: \"('{}' ~ paid.jflsh)[:{}]\"", "x".repeat(200), 200 + more);
+    let serial = |made: Json, more| ("serial: paid.jflsh", longest(more), "a payment is posted", made);
+    for (from, to, case, made) in [
+        ("bill_no: r.wfbh", "bill_no: r.wfbh ~ '号'".to_owned(), "bills: payable", unreadable),
+        serial(json!({"outcome": "DONE", "proof": {"department_serial": "x".repeat(200)}}), 0),
+        serial(json!({"outcome": "UNKNOWN"}), 1),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let plan = Plan::parse(Path::new("p.yaml"), &text.replace(from, &to), &departments().join("schemas"));
+        let plan = Arc::new(plan.unwrap_or_else(|problems| panic!("{problems}")));
+        let mut golden =
+            plan.profile.golden.iter().find(|golden| golden.name.starts_with(case)).expect("a case").clone();
+        if let Some(proof) = made.pointer("/proof/department_serial") {
+            golden.reply["proof"]["department_serial"] = proof.clone();
+        } else {
+            golden.reply = made;
+        }
+        run(&plan, &golden, Path::new(".")).await.unwrap_or_else(|told| panic!("{to}: {told}"));
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_is_no_profile_is_told_and_nothing_runs() {
     let dir = tempfile::tempdir().expect("a directory");

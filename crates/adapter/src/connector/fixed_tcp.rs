@@ -26,6 +26,10 @@ pub use link::TcpLink;
 
 use compile::{Column, Part, Shape, Written};
 
+/// What errors call the length before a frame; it stands at its beginning.
+const LENGTH: &str = "length";
+const UNFRAMED: ReadFlaw = ReadFlaw::Form("the frame's length is not in digits");
+
 /// How a department's columns are spoken.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -120,13 +124,14 @@ impl Codec for FixedCodec {
         let found = self.exchange(exchange);
         let Some(exchange) = found else { return Err(Unwritable::new("call", 0, crate::template::Why::Undefined)) };
         let vars = vars.clone().with("transaction", exchange.transaction.as_str());
-        let values = templates.eval(&exchange.values, &vars).map_err(|failed| unwritable(failed, |_| String::new()))?;
+        let values = templates.eval(&exchange.values, &vars);
+        let values = values.map_err(|failed| unwritable(failed, 0, |_| String::new()))?;
         let mut payload = Vec::with_capacity(256);
         for (column, value) in exchange.request.iter().zip(&values) {
             self.write_column(column, value, &mut payload)?;
         }
         if payload.len() > self.request_bytes_max {
-            return Err(Unwritable::new("length", 0, WriteFlaw::TooLong(self.request_bytes_max)));
+            return Err(Unwritable::new(LENGTH, 0, WriteFlaw::TooLong(self.request_bytes_max)));
         }
         let mut bytes = format!("{:0width$}", payload.len(), width = self.length_digits).into_bytes();
         bytes.append(&mut payload);
@@ -146,10 +151,11 @@ impl Codec for FixedCodec {
         let body = has_body.then(|| cursor.record(&exchange.reply)).transpose()?;
         if cursor.at != cursor.bytes.len() {
             let flaw = ReadFlaw::Length { found: cursor.bytes.len(), wanted: cursor.at };
-            return Err(Unreadable::new("length", cursor.at, flaw));
+            return Err(Unreadable::new(LENGTH, cursor.at, flaw));
         }
         Ok(Answer {
             code,
+            code_field: self.code.clone(),
             code_at: header.offset(&self.code).unwrap_or(0),
             text: text_of(&self.text),
             body: body.map(Record::into_value),
@@ -166,10 +172,12 @@ impl FixedCodec {
     fn write_column(&self, column: &Written, value: &Value, out: &mut Vec<u8>) -> Result<(), Unwritable> {
         let at = out.len();
         let text = column.kind.write(value).map_err(|misfit| Unwritable::new(&column.name, at, misfit))?;
-        let encoded = self
-            .charset
-            .encode(&text)
-            .map_err(|misfit| Unwritable::new(&column.name, at.saturating_add(misfit.at), misfit.flaw))?;
+        let encoded = self.charset.encode(&text).map_err(|misfit| {
+            // What stands before it has bytes, and maybe others than in our text.
+            let before = text.get(..misfit.at).and_then(|before| self.charset.encode(before).ok());
+            let at = at.saturating_add(before.map_or(0, |before| before.len()));
+            Unwritable::new(&column.name, at, misfit.flaw)
+        })?;
         let Some(padding) = column.bytes.checked_sub(encoded.len()) else {
             return Err(Unwritable::new(&column.name, at, WriteFlaw::Column(column.bytes)));
         };
@@ -185,13 +193,13 @@ impl FixedCodec {
 
     /// The bytes that the length counts; it must count exactly what is there.
     fn payload<'r>(&self, bytes: &'r [u8]) -> Result<&'r [u8], Unreadable> {
-        let unframed = || Unreadable::new("length", 0, ReadFlaw::Form("the frame's length is not in digits"));
+        let unframed = || Unreadable::new(LENGTH, 0, UNFRAMED);
         let (length, payload) = bytes.split_at_checked(self.length_digits).ok_or_else(unframed)?;
         let wanted = frame_length(length).ok_or_else(unframed)?;
         if payload.len() == wanted {
             Ok(payload)
         } else {
-            Err(Unreadable::new("length", 0, ReadFlaw::Length { found: payload.len(), wanted }))
+            Err(Unreadable::new(LENGTH, 0, ReadFlaw::Length { found: payload.len(), wanted }))
         }
     }
 

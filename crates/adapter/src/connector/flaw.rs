@@ -11,7 +11,7 @@ use crate::{charset, kind};
 pub struct Unwritable {
     /// The department's field.
     pub field: String,
-    /// Byte offset within the request as far as it was written; for a template within its text in UTF-8.
+    /// Byte offset within the request: so much of it was written.
     pub at: usize,
     /// Why.
     #[source]
@@ -83,6 +83,12 @@ pub enum ReadFlaw {
     /// More elements than the profile or the protocol allows.
     #[error("more than {0} of them")]
     TooMany(usize),
+    /// The reply is longer than the profile allows.
+    #[error("the reply is longer than {0} bytes")]
+    TooLong(usize),
+    /// An HTTP status that is no reply of the protocol.
+    #[error("HTTP status {0}")]
+    Status(u16),
     /// Not well-formed, or more than the protocol needs.
     #[error("{0}")]
     Form(&'static str),
@@ -120,8 +126,8 @@ impl Unwritable {
     }
 }
 
-/// What a failed run of expressions means for a request: a misfit of a value stays one.
-pub(super) fn unwritable(failed: Failed, field_of_line: impl FnOnce(usize) -> String) -> Unwritable {
+/// What a failed run of expressions means for a request, of which `at` bytes were written: a misfit of a value stays one.
+pub(super) fn unwritable(failed: Failed, at: usize, field_of_line: impl FnOnce(usize) -> String) -> Unwritable {
     let field = match failed.place {
         Place::Field(field) => field,
         Place::Line(line) => field_of_line(line),
@@ -130,5 +136,5 @@ pub(super) fn unwritable(failed: Failed, field_of_line: impl FnOnce(usize) -> St
         Why::Misfit(misfit) => WriteFlaw::Misfit(misfit),
         why => WriteFlaw::Template(why),
     };
-    Unwritable { field, at: 0, flaw }
+    Unwritable { field, at, flaw }
 }

@@ -13,11 +13,11 @@ use serde::{Deserialize, Deserializer};
 
 use super::flaw::unwritable;
 use super::{Answer, Codec, Frame, ReadFlaw, Reply, Unreadable, Unwritable};
-use crate::charset::Charset;
+use crate::charset::{Charset, Misfit};
 use crate::named::Named;
 use crate::profile::{FromMap, text_or_map};
 use crate::record::Record;
-use crate::template::{Templates, Vars};
+use crate::template::{Templates, Unrendered, Vars};
 
 mod compile;
 mod link;
@@ -123,22 +123,23 @@ impl Codec for SoapCodec {
     fn write(&self, templates: &Templates, exchange: &str, vars: &Vars) -> Result<Frame, Unwritable> {
         let exchange = self.exchange(exchange);
         let Some(exchange) = exchange else { return Err(Unwritable::new("call", 0, crate::template::Why::Undefined)) };
-        let body = templates
-            .render(&exchange.template, vars)
-            .map_err(|failed| unwritable(failed, |line| exchange.element_of_line(line)))?;
-        let xml = format!(
+        let opening = format!(
             "<?xml version=\"1.0\" encoding=\"{}\"?>\n<soapenv:Envelope xmlns:soapenv=\"{ENVELOPE}\" \
-             xmlns:w=\"{}\"><soapenv:Body>{}</soapenv:Body></soapenv:Envelope>",
+             xmlns:w=\"{}\"><soapenv:Body>",
             self.charset.label().to_uppercase(),
             self.namespace,
-            body.trim(),
         );
-        let encoded = match self.unmappable {
-            Unmappable::Error => self.charset.encode(&xml),
-            Unmappable::CharacterReference => self.charset.encode_xml(&xml),
-        };
-        let bytes =
-            encoded.map_err(|misfit| Unwritable::new(element_before(&xml, misfit.at), misfit.at, misfit.flaw))?;
+        // So many bytes of the request precede what cannot be written; all of them can.
+        let length = |xml: &str| self.encode(xml).map_or(0, |bytes| bytes.len());
+        let body = templates.render(&exchange.template, vars).map_err(|Unrendered { failed, written }| {
+            let at = length(&opening) + length(written.trim_start());
+            unwritable(failed, at, |line| exchange.element_of_line(line))
+        })?;
+        let xml = format!("{opening}{}</soapenv:Body></soapenv:Envelope>", body.trim());
+        let bytes = self.encode(&xml).map_err(|misfit| {
+            let at = length(xml.get(..misfit.at).unwrap_or_default());
+            Unwritable::new(element_before(&xml, misfit.at), at, misfit.flaw)
+        })?;
         Ok(Frame { bytes: Bytes::copy_from_slice(&bytes), action: Some(exchange.action.clone()) })
     }
 
@@ -149,12 +150,18 @@ impl Codec for SoapCodec {
             .charset
             .decode(&reply.bytes)
             .map_err(|misfit| Unreadable::new(field_at(&reply.bytes, misfit.at), misfit.at, misfit.flaw))?;
-        let answer = self.read_text(exchange, &text, reply);
-        answer.map_err(|flaw| Unreadable { at: self.charset.legacy_offset(&reply.bytes, flaw.at), ..flaw })
+        self.read_text(exchange, &text, reply)
     }
 }
 
 impl SoapCodec {
+    fn encode<'x>(&self, xml: &'x str) -> Result<Cow<'x, [u8]>, Misfit> {
+        match self.unmappable {
+            Unmappable::Error => self.charset.encode(xml),
+            Unmappable::CharacterReference => self.charset.encode_xml(xml),
+        }
+    }
+
     fn exchange(&self, name: &str) -> Option<&compile::Exchange> {
         self.exchanges.iter().find(|(known, _)| known == name).map(|(_, exchange)| exchange)
     }
@@ -178,10 +185,9 @@ impl SoapCodec {
         }
     }
 
-    /// Offsets of errors are those of the decoded text here.
     fn read_text(&self, exchange: &compile::Exchange, text: &str, reply: &Reply) -> Result<Answer, Unreadable> {
         let spaces = Spaces { envelope: ENVELOPE, target: &self.namespace };
-        let document = xml::read(text, spaces).map_err(refused)?;
+        let document = xml::read(text, self.charset.offsets(text, &reply.bytes), spaces).map_err(refused)?;
         if document.encoding.as_deref().is_some_and(|name| !self.charset.is_called(name)) {
             return Err(Unreadable::new("xml", 0, ReadFlaw::Form("another encoding than the profile's")));
         }
@@ -202,7 +208,8 @@ impl SoapCodec {
         let body = (self.has_body)(code.value()).then(|| exchange.reply.read(content)).transpose()?;
         Ok(Answer {
             code: code.value().to_owned(),
-            code_at: self.charset.legacy_offset(&reply.bytes, code.at),
+            code_field: self.code.clone(),
+            code_at: code.at,
             text: words.value().to_owned(),
             body: body.map(Record::into_value),
             digest,
@@ -278,7 +285,8 @@ fn fault(fault: &Element<'_>, digest: [u8; 32]) -> Result<Answer, Unreadable> {
     let local = code.value().rsplit(':').next().unwrap_or_default();
     // A dotted code is a subcode of its first part.
     let local = local.split('.').next().unwrap_or_default();
-    Ok(Answer { code: format!("soap:{local}"), code_at: code.at, text, body: None, digest })
+    let (code_field, code_at) = (code.name.to_owned(), code.at);
+    Ok(Answer { code: format!("soap:{local}"), code_field, code_at, text, body: None, digest })
 }
 
 /// An element that holds a value, not elements.

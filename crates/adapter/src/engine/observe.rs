@@ -6,7 +6,7 @@ use std::time::Duration;
 use runtime::telemetry::{Durations, Metrics};
 use tracing::Span;
 
-use crate::connector::{Answer, CallError};
+use crate::connector::{Answer, CallError, LinkError, LinkErrorKind};
 
 /// The calls of one department.
 pub(super) struct Exchanges {
@@ -29,8 +29,10 @@ impl Exchanges {
                 "answered"
             }
             Err(CallError::Unwritable(_)) => "unwritable",
+            Err(CallError::Unreadable(_) | CallError::Link(LinkError { kind: LinkErrorKind::Reply(_), .. })) => {
+                "unreadable"
+            }
             Err(CallError::Link(_)) => "no_answer",
-            Err(CallError::Unreadable(_)) => "unreadable",
         };
         span.record("end", end);
         let labels = vec![

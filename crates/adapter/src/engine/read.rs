@@ -94,7 +94,7 @@ impl Run<'_> {
             Ended::Done(_) | Ended::Enough => Ok(None),
             Ended::Rejected(rejection) => Ok(Some(rejection)),
             // A question is not taken for later, and nothing is inquired here.
-            Ended::Pending(answer) => Err(self.odd("code", answer.code_at, ReadFlaw::Code)),
+            Ended::Pending(answer) => Err(self.odd(&answer.code_field, answer.code_at, ReadFlaw::Code)),
             Ended::NeverHappened => Err(self.odd("code", 0, ReadFlaw::Code)),
             Ended::Unknown(reason) => Err(reason),
         }

@@ -27,14 +27,20 @@ pub(super) struct Row {
 impl Row {
     /// Reads it as a bill.
     pub(super) fn into_bill(self, backend: &Backend) -> Result<Bill, Error> {
-        let missing = |field: &str| backend.unreadable("bill", &Unreadable::new(field, self.at, ReadFlaw::Missing));
+        let odd = |field: &str, flaw| backend.unreadable("bill", &Unreadable::new(field, self.at, flaw));
+        let missing = |field: &str| odd(field, ReadFlaw::Missing);
         let text = |field: &str| self.fields.get(field).and_then(Json::as_str);
         let number = |field: &str| self.fields.get(field).and_then(Json::as_i64);
         let state = text("bill_state").and_then(BillState::parse).ok_or_else(|| missing("bill_state"))?;
+        let bill_no = text("bill_no").ok_or_else(|| missing("bill_no"))?.to_owned();
+        if !rpc::form::is_number(&bill_no) {
+            // Nobody could ask for this bill by its number.
+            return Err(odd("bill_no", ReadFlaw::Form("not 1 to 64 characters of printable ASCII")));
+        }
         let amount_minor = number("amount_minor").ok_or_else(|| missing("amount_minor"))?;
         let digest = bill_digest(&self.record, amount_minor, CURRENCY, state.name());
         Ok(Bill {
-            bill_no: text("bill_no").ok_or_else(|| missing("bill_no"))?.to_owned(),
+            bill_no,
             amount_minor,
             late_fee_minor: number("late_fee_minor").ok_or_else(|| missing("late_fee_minor"))?,
             state,

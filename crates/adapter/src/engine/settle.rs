@@ -2,6 +2,7 @@
 //! outcome is UNKNOWN, and only the inquiry resolves it.
 
 use minijinja::Value;
+use rpc::form::SERIAL_CHARS_MAX;
 use runtime::Timestamp;
 use serde_json::Value as Json;
 use tokio::time::Instant;
@@ -196,6 +197,13 @@ impl Run<'_> {
     fn receipt(&self, proof: &Scope, answer: &Answer, amount: Option<i64>) -> Result<Receipt, Error> {
         let values = self.values(proof)?;
         let serial = self.text("proof.serial", values.first())?;
+        if !rpc::form::is_line(&serial, SERIAL_CHARS_MAX) {
+            return Err(self.odd(
+                "proof.serial",
+                0,
+                ReadFlaw::Form("not 1 to 200 characters without control characters"),
+            ));
+        }
         let time = self.text("proof.time", values.get(1))?;
         let time = crate::kind::parse_rfc3339(&time).ok_or_else(|| self.odd("proof.time", 0, ReadFlaw::Missing))?;
         let taken = values.get(2).and_then(|value| i64::try_from(value.clone()).ok());

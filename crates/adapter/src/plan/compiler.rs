@@ -191,7 +191,12 @@ impl<'a> Compiler<'a> {
             }
         };
         hold(profile.version > 0, &["version"], "expected a whole number from 1");
-        hold(!profile.regions.is_empty(), &["regions"], "expected at least one region");
+        hold((1..=1_000).contains(&profile.regions.len()), &["regions"], "expected 1 to 1000 regions");
+        hold(rpc::form::is_line(&profile.department, 64), &["department"], "expected 1 to 64 characters on one line");
+        hold(profile.items.len() <= 256, &["items"], "expected at most 256 items");
+        for item in profile.items.names() {
+            hold(rpc::form::is_name(item), &["items", item], "expected 1 to 64 characters of a-z, 0-9, ., _ and -");
+        }
         hold((1..=1_024).contains(&limits.concurrency), &["limits", "concurrency"], "expected 1 to 1024");
         hold(limits.reserved < limits.concurrency, &["limits", "reserved"], "expected less than `concurrency`");
         hold(limits.rate > 0 && limits.burst > 0, &["limits", "rate"], "expected `rate` and `burst` above 0");

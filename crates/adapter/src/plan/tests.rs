@@ -140,6 +140,9 @@ fn what_is_promised_must_be_there() {
     check(CHANGSHA, "      bill_no: r.xh\n", "", "row", "bill_no");
     check(CHANGSHA, "  \"soap:Server\": unknown\n", "", "codes", "soap:Server");
     check(CHANGSHA, "reserved: 16", "reserved: 64", "limits.reserved", "less than");
+    check(CHANGSHA, "department: 长沙市公安局交通警察支队", "department: \"\"", "department", "1 to 64 characters");
+    let long = format!("input: traffic.violation/{}@1", "x".repeat(111));
+    check(CHANGSHA, "input: traffic.violation/input@1", &long, "input", "expected a schema");
     check(CHANGSHA, "\"9998\": busy", "\"9998\": skip", "codes.9998", "step's own");
     check(CHANGSHA, "    path: /services/WfclService", "    path: http://169.254.169.254/x", "path", "installation");
     check(CHANGSHA, "  soap:\n    charset: gbk", "  sap:\n    charset: gbk", "connector", "expected");

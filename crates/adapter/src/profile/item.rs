@@ -65,6 +65,9 @@ pub struct Schemas {
     pub record: SchemaName,
 }
 
+/// Longest id of a schema.
+const SCHEMA_ID_LENGTH_MAX: usize = 128;
+
 /// A schema: `traffic.violation/record@1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SchemaName {
@@ -345,7 +348,7 @@ impl SchemaName {
                 && !part.starts_with('.')
                 && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
         };
-        let parts: Vec<_> = id.split('/').collect();
+        let parts: Vec<_> = if id.len() <= SCHEMA_ID_LENGTH_MAX { id.split('/').collect() } else { Vec::new() };
         let version = version.parse().ok().filter(|version| *version > 0)?;
         (parts.len() == 2 && parts.iter().all(|part| is_part(part))).then(|| Self { id: id.to_owned(), version })
     }

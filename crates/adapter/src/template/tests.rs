@@ -12,7 +12,7 @@ fn types() -> Arc<Types> {
 fn render(source: &str, vars: &Vars) -> Result<String, Failed> {
     let mut templates = Templates::new(types());
     templates.add("body.xml", source).expect("compiles");
-    templates.render("body.xml", vars)
+    templates.render("body.xml", vars).map_err(|unrendered| unrendered.failed)
 }
 
 #[test]

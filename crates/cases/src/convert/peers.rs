@@ -6,15 +6,17 @@ use contracts::common::v1 as common;
 use contracts::department::v1 as department;
 use contracts::money::Money;
 use contracts::payments::v1 as payments;
+use rpc::form::{SERIAL_CHARS_MAX, is_line};
 use rpc::{Effect, Kind, RemoteFault, Retry, time};
 
 use crate::domain::{
     Answer, Idempotency, Locked, MoneyEvent, NotSent, OrderAnswer, OrderState, OrderView, Payment, Proof, RefundAnswer,
-    RefundState, RefundView, Rejection, SettleRules,
+    RefundState, RefundView, Rejection, SettleRules, code,
 };
 use crate::repo::File;
 
 const TEXT_CHARS_MAX: usize = 500;
+const CODE_CHARS_MAX: usize = 64;
 /// What an answer is called that lacks what its outcome promises.
 const UNREADABLE: &str = "ANSWER_UNREADABLE";
 const DEPARTMENT: &str = "department.lastmile";
@@ -39,8 +41,8 @@ fn unreadable<T>() -> Answer<T> {
 
 fn rejection(refusal: &common::Rejection) -> Rejection {
     Rejection {
-        code: refusal.code.clone(),
-        department_code: refusal.department_code.chars().take(TEXT_CHARS_MAX).collect(),
+        code: code(&refusal.code),
+        department_code: refusal.department_code.chars().take(CODE_CHARS_MAX).collect(),
         department_text: refusal.department_text.chars().take(TEXT_CHARS_MAX).collect(),
     }
 }
@@ -70,7 +72,7 @@ pub(crate) fn settled(
     proof: Option<&department::Proof>,
 ) -> Answer<Proof> {
     outcome(answer, refusal, || {
-        let proof = proof.filter(|proof| !proof.department_serial.is_empty())?;
+        let proof = proof.filter(|proof| is_line(&proof.department_serial, SERIAL_CHARS_MAX))?;
         Some(Proof {
             serial: proof.department_serial.clone(),
             at: proof.department_time.as_ref().and_then(|at| time::from_proto(at).ok()),
@@ -213,5 +215,30 @@ pub(crate) fn money_event(kind: i32) -> MoneyEvent {
             | payments::EventKind::Unspecified,
         )
         | Err(_) => MoneyEvent::Moved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_department_says_is_held_to_the_contract() {
+        let proof = |serial: &str| department::Proof { department_serial: serial.to_owned(), ..Default::default() };
+        let settled_as = |serial: &str| settled(common::Outcome::Done.into(), None, Some(&proof(serial)));
+        assert!(matches!(settled_as(&"号".repeat(200)), Answer::Done(_)));
+        for bad in ["", "a\nb", &"x".repeat(201)] {
+            assert_eq!(settled_as(bad), Answer::Unknown(UNREADABLE.to_owned()), "{bad:?}");
+        }
+        let refusal = common::Rejection {
+            code: "no code".to_owned(),
+            department_code: "9".repeat(65),
+            department_text: "字".repeat(501),
+        };
+        let Answer::Rejected(told) = settled(common::Outcome::Rejected.into(), Some(&refusal), None) else {
+            panic!("a refusal")
+        };
+        let lengths = (told.department_code.len(), told.department_text.chars().count());
+        assert_eq!((told.code.as_str(), lengths), ("UNNAMED", (64, 500)));
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct About {
     pub(crate) payer_sealed: Option<Vec<u8>>,
     /// The case grant, sealed by identity to the profile.
     pub(crate) grant: Option<String>,
+    /// The span that opened it, where spans are exported: all that is done for the case is one trace.
+    pub(crate) trace: Option<String>,
 }
 
 /// A case as it is stored.
@@ -112,6 +114,7 @@ impl File {
             input_sealed: row.get("input_sealed")?,
             payer_sealed: row.get("payer_sealed")?,
             grant: row.get("case_grant")?,
+            trace: row.get("trace")?,
         };
         Ok(Self {
             about,

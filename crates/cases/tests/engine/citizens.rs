@@ -1,10 +1,13 @@
 //! What the gateway does for citizens and clerks: calls with their token, again with the same request id when no answer came.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use contracts::cases::v1 as pb;
 use contracts::common::v1::Money;
 use contracts::payments::v1::TradeType;
+use invariants::{Found, inquire};
 use rpc::token::StaffKind;
 use rpc::{Effect, RemoteFault};
 use tonic::{Request, Response, Status};
@@ -106,6 +109,42 @@ impl Bench {
             async move { client.open_case(request).await }
         });
         answer.await.map(|answer: pb::OpenCaseResponse| answer.case.expect("a case"))
+    }
+
+    /// The same, and how often the call ended without an answer on the way.
+    pub(crate) async fn open_through_losses(
+        &self,
+        who: &Who,
+        request: pb::OpenCaseRequest,
+    ) -> (Result<pb::Case, RemoteFault>, u32) {
+        let (token, lost) = (self.token(who).await, Arc::new(AtomicU32::new(0)));
+        let answer = self.until_answered(|| {
+            let (mut client, request) = (self.client(), with_token(request.clone(), &token));
+            let lost = lost.clone();
+            // Counted until it is answered: a handler that dies takes its caller with it.
+            lost.fetch_add(1, Ordering::Relaxed);
+            async move {
+                let answer = client.open_case(request).await;
+                let proves = |status: &Status| RemoteFault::from(status).effect() == Effect::None;
+                if answer.as_ref().map_or_else(proves, |_| true) {
+                    lost.fetch_sub(1, Ordering::Relaxed);
+                }
+                answer
+            }
+        });
+        let answer = answer.await.map(|answer: pb::OpenCaseResponse| answer.case.expect("a case"));
+        (answer, lost.load(Ordering::Relaxed))
+    }
+
+    /// What became of an opening, by its request id.
+    pub(crate) async fn found(&self, who: &Who, request_id: &str) -> Option<Found> {
+        let token = self.token(who).await;
+        let asked = pb::GetCaseRequest { case_id: String::new(), request_id: request_id.to_owned() };
+        let ask = async || {
+            let got = self.client().get_case(with_token(asked.clone(), &token)).await.map_err(RemoteFault::from)?;
+            Ok(got.into_inner().case.expect("a case").case_id)
+        };
+        inquire(&self.clock, ask).await
     }
 
     pub(crate) async fn get(&self, who: &Who, case_id: &str) -> Result<pb::Case, RemoteFault> {

@@ -70,8 +70,9 @@ impl Life {
             bench.payments.lose_callback(amount);
         }
         let who = Who::Citizen("li");
-        let request = opening(&format!("open-{amount}"), self.region, amount);
-        let opened = bench.open(&who, request.clone()).await.expect("opens");
+        let request = opening(&request_id(amount), self.region, amount);
+        let (opened, lost) = bench.open_through_losses(&who, request.clone()).await;
+        let opened = opened.expect("opens");
         let history =
             tokio::join!(self.act(&bench, &who, &opened.case_id, amount), watch(&bench, &who, &opened.case_id)).1;
         let case = bench.get(&who, &opened.case_id).await.expect("is there");
@@ -81,7 +82,7 @@ impl Life {
         }
         let again = bench.open(&who, request).await.expect("opens again");
         assert_eq!(again, opened, "{}: every answer for a request id is equal", self.name);
-        Lived { life: self, amount, case, history }
+        Lived { life: self, amount, case, history, lost }
     }
 
     async fn act(&self, bench: &Bench, who: &Who, case_id: &str, amount: i64) {
@@ -159,9 +160,20 @@ pub(crate) struct Lived {
     pub amount: i64,
     pub case: pb::Case,
     pub history: Vec<pb::CaseEvent>,
+    /// How often its opening ended without an answer.
+    pub lost: u32,
+}
+
+fn request_id(amount: i64) -> String {
+    format!("open-{amount}")
 }
 
 impl Lived {
+    /// Under which its case was opened.
+    pub(crate) fn request_id(&self) -> String {
+        request_id(self.amount)
+    }
+
     pub(crate) fn reasons(&self) -> Vec<&str> {
         self.history.iter().map(|event| event.reason.as_str()).collect()
     }

@@ -85,6 +85,7 @@ async fn every_way_ends_rightly(kept: Kept) {
     let bench = Arc::new(Bench::new(kept).await);
     let lived = live_all(&bench).await;
     judge(&bench, &lived).await;
+    assert!(bench.metrics().contains("lastmile_cases_moves_total"), "moves are counted");
     for one in &lived {
         assert_eq!(Some(&one.case.state()), one.life.ends.first(), "{}: {:?}", one.life.name, one.reasons());
     }

@@ -17,13 +17,13 @@ pub struct CaseEvent {
     /// Step it was about.
     #[prost(enumeration = "CaseStep", tag = "5")]
     pub step: i32,
-    /// Who: "citizen", "cases", "department", "payments" or "clerk".
+    /// Who: one of "citizen", "cases", "department", "payments" and "clerk".
     #[prost(string, tag = "6")]
     pub actor: ::prost::alloc::string::String,
-    /// Stable code, UPPER_SNAKE, for example "DEPARTMENT_DONE".
+    /// Stable code, UPPER_SNAKE, at most 63 characters, for example "DEPARTMENT_DONE".
     #[prost(string, tag = "7")]
     pub reason: ::prost::alloc::string::String,
-    /// What to show with it; no identifiers. May be empty.
+    /// A stable code that explains it, at most 63 characters; no identifiers. May be empty.
     #[prost(string, tag = "8")]
     pub note: ::prost::alloc::string::String,
 }
@@ -33,16 +33,16 @@ pub struct Task {
     /// Id, "tsk_" and 32 hexadecimal digits.
     #[prost(string, tag = "1")]
     pub task_id: ::prost::alloc::string::String,
-    /// The case.
+    /// The case, "case_" and 32 hexadecimal digits.
     #[prost(string, tag = "2")]
     pub case_id: ::prost::alloc::string::String,
-    /// Profile whose department owns it.
+    /// Profile whose department owns it, at most 70 characters, for example "traffic/430100".
     #[prost(string, tag = "3")]
     pub profile: ::prost::alloc::string::String,
-    /// Region.
+    /// Region of the service, 6 digits, or 9 digits for a town.
     #[prost(string, tag = "4")]
     pub region: ::prost::alloc::string::String,
-    /// Why a clerk is needed, UPPER_SNAKE.
+    /// Why a clerk is needed, UPPER_SNAKE, at most 63 characters.
     #[prost(string, tag = "5")]
     pub reason: ::prost::alloc::string::String,
     /// When it was opened, UTC.
@@ -51,7 +51,7 @@ pub struct Task {
     /// When it must be decided, UTC; past it the task escalates.
     #[prost(message, optional, tag = "7")]
     pub due_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// How often it escalated.
+    /// How often it escalated, 0 or more.
     #[prost(int32, tag = "8")]
     pub escalations: i32,
     /// A decision that waits for the agreement of a second clerk.
@@ -70,7 +70,7 @@ pub struct Case {
     /// Id, "case_" and 32 hexadecimal digits.
     #[prost(string, tag = "1")]
     pub case_id: ::prost::alloc::string::String,
-    /// The request_id that opened it.
+    /// The request_id that opened it, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
     /// Kind.
@@ -82,13 +82,13 @@ pub struct Case {
     /// Step that is open, or without an answer.
     #[prost(enumeration = "CaseStep", tag = "5")]
     pub step: i32,
-    /// Item code.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\].
     #[prost(string, tag = "6")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service.
+    /// Region of the service, 6 digits, or 9 digits for a town.
     #[prost(string, tag = "7")]
     pub region: ::prost::alloc::string::String,
-    /// Bill number at the department.
+    /// Bill number at the department, 1 to 64 characters of printable ASCII.
     #[prost(string, tag = "8")]
     pub bill_no: ::prost::alloc::string::String,
     /// What is paid.
@@ -112,23 +112,23 @@ pub struct Case {
     /// Why the department refused; set in REJECTED, REFUNDING and REFUNDED after a refusal.
     #[prost(message, optional, tag = "15")]
     pub rejection: ::core::option::Option<super::super::common::v1::Rejection>,
-    /// Sequence of its last event.
+    /// Sequence of its last event, from 1.
     #[prost(int64, tag = "16")]
     pub sequence: i64,
-    /// The order at payments; empty before there is one.
+    /// The order at payments, "ord_" and 32 hexadecimal digits; empty before there is one.
     #[prost(string, tag = "17")]
     pub order_id: ::prost::alloc::string::String,
-    /// The case whose late money this one returns; LATE_MONEY only.
+    /// The case whose late money this one returns, "case_" and 32 hexadecimal digits; LATE_MONEY only.
     #[prost(string, tag = "18")]
     pub linked_case_id: ::prost::alloc::string::String,
 }
 /// Opens a case.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct OpenCaseRequest {
-    /// Item code. Required; field 1, read by the gateway.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required; field 1, read by the gateway.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required; field 2, read by the gateway.
+    /// Region of the service, 6 digits, or 9 digits for a town. Required; field 2, read by the gateway.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
     /// Idempotency key of the entry point, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
@@ -151,7 +151,7 @@ pub mod open_case_request {
 /// Pays a bill.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PayAction {
-    /// The department's bill number. Required.
+    /// The department's bill number, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "1")]
     pub bill_no: ::prost::alloc::string::String,
     /// Digest of the record that the citizen read; 32 bytes. Required.
@@ -160,16 +160,17 @@ pub struct PayAction {
     /// The amount that the citizen read. Required.
     #[prost(message, optional, tag = "3")]
     pub amount: ::core::option::Option<super::super::common::v1::Money>,
-    /// Channel, for example "wechatpay". Required.
+    /// Channel, 1 to 32 characters of \[a-z0-9\], for example "wechatpay". Required.
     #[prost(string, tag = "4")]
     pub channel: ::prost::alloc::string::String,
     /// How the citizen pays. Required.
     #[prost(enumeration = "super::super::payments::v1::TradeType", tag = "5")]
     pub trade_type: i32,
-    /// The payer at the channel (openid); required by JSAPI.
+    /// The payer at the channel (openid), 1 to 128 bytes without control characters; required by JSAPI, empty otherwise.
     #[prost(string, tag = "6")]
     pub payer_reference: ::prost::alloc::string::String,
-    /// The item's own fields with which the bill was found (plate, licence), held to its input schema.
+    /// The item's own fields with which the bill was found (plate, licence), held to its input schema: at most 1,000 values, 32
+    /// levels deep.
     #[prost(message, optional, tag = "7")]
     pub input: ::core::option::Option<::prost_types::Struct>,
 }
@@ -183,10 +184,10 @@ pub struct OpenCaseResponse {
 /// Asks for a case; exactly one of the two.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCaseRequest {
-    /// Id of the case.
+    /// Id of the case, "case_" and 32 hexadecimal digits.
     #[prost(string, tag = "1")]
     pub case_id: ::prost::alloc::string::String,
-    /// The request_id that opened it, of the calling entry point.
+    /// The request_id that opened it, of the calling entry point, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -200,30 +201,30 @@ pub struct GetCaseResponse {
 /// Asks for cases.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListCasesRequest {
-    /// Most cases wanted, 1 to 100; 0 means 20.
+    /// Most cases wanted, 1 to 100; 0 means 20, more means 100.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Cases.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListCasesResponse {
-    /// Cases, newest first, without pay sheets.
+    /// Cases, newest first, without pay sheets, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub cases: ::prost::alloc::vec::Vec<Case>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Watches a case.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchCaseRequest {
-    /// Id of the case. Required.
+    /// Id of the case, "case_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "1")]
     pub case_id: ::prost::alloc::string::String,
-    /// Last sequence seen; 0 for the beginning.
+    /// Last sequence seen, 0 or more; 0 for the beginning.
     #[prost(int64, tag = "2")]
     pub after_sequence: i64,
 }
@@ -240,7 +241,7 @@ pub struct WatchCaseResponse {
 /// Watches all cases of the entry point.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchCasesRequest {
-    /// Last sequence seen of the entry point's stream; 0 for the beginning.
+    /// Last sequence seen of the entry point's stream, 0 or more; 0 for the beginning.
     #[prost(int64, tag = "1")]
     pub after_sequence: i64,
 }
@@ -250,7 +251,7 @@ pub struct WatchCasesResponse {
     /// Place in the entry point's stream, from 1, no gaps that fill in later.
     #[prost(int64, tag = "1")]
     pub sequence: i64,
-    /// The case.
+    /// The case, "case_" and 32 hexadecimal digits.
     #[prost(string, tag = "2")]
     pub case_id: ::prost::alloc::string::String,
     /// The step.
@@ -260,10 +261,10 @@ pub struct WatchCasesResponse {
 /// Cancels a case.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelCaseRequest {
-    /// Id of the case. Required.
+    /// Id of the case, "case_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "1")]
     pub case_id: ::prost::alloc::string::String,
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -277,13 +278,13 @@ pub struct CancelCaseResponse {
 /// Rates a case.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RateCaseRequest {
-    /// Id of the case. Required.
+    /// Id of the case, "case_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "1")]
     pub case_id: ::prost::alloc::string::String,
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
-    /// 1 (very satisfied) to 5 (very dissatisfied), GB/T 39046 A.8. Required.
+    /// 1 to 5, from very satisfied to very dissatisfied, GB/T 39046 A.8. Required.
     #[prost(int32, tag = "3")]
     pub rating: i32,
 }
@@ -293,13 +294,13 @@ pub struct RateCaseResponse {}
 /// Asks for tasks.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListTasksRequest {
-    /// Profile; empty for all in the clerk's scope.
+    /// Profile, at most 70 characters, for example "traffic/430100"; empty for all in the clerk's scope.
     #[prost(string, tag = "1")]
     pub profile: ::prost::alloc::string::String,
-    /// Most tasks wanted, 1 to 100; 0 means 20.
+    /// Most tasks wanted, 1 to 100; 0 means 20, more means 100.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
     /// True to list decided tasks too.
@@ -309,20 +310,20 @@ pub struct ListTasksRequest {
 /// Tasks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTasksResponse {
-    /// Tasks by due time.
+    /// Tasks by due time, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub tasks: ::prost::alloc::vec::Vec<Task>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Records a decision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResolveTaskRequest {
-    /// Id of the task. Required.
+    /// Id of the task, "tsk_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "1")]
     pub task_id: ::prost::alloc::string::String,
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
     /// The decision. Required. It never carries an amount.
@@ -618,7 +619,8 @@ pub mod case_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Cases. Who asks comes from the token alone. Every method: UNAUTHENTICATED or PERMISSION_DENIED before anything is looked up.
+    /// Cases. Who asks comes from the token alone. Every method answers UNAUTHENTICATED or CALLER_NOT_ALLOWED before anything is
+    /// looked up.
     #[derive(Debug, Clone)]
     pub struct CaseServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -699,9 +701,11 @@ pub mod case_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Opens a case. Idempotent by request_id per entry point for ever; another request under the same id is FAILED_PRECONDITION
-        /// REQUEST_ID_REUSED. Once it answers, the case always ends, whatever fails. FAILED_PRECONDITION with BILL_IN_PROGRESS when
-        /// another open case pays the same bill.
+        /// Opens a case. Idempotent by request_id per entry point for ever; another request under the same id is refused. Once it
+        /// answers, the case always ends, whatever fails. BILL_IN_PROGRESS: another open case pays the same bill.
+        /// Errors: BILL_IN_PROGRESS, NOT_PAYABLE, GRANT_REFUSED, REQUEST_ID_REUSED, STORE_UNAVAILABLE, gateway.ENVELOPE_INVALID,
+        /// gateway.LEVEL_TOO_LOW, gateway.CONSENT_MISSING, gateway.AUDIENCE_MISSING, gateway.QUOTA_EXCEEDED, gateway.NOT_READY,
+        /// catalog.REGION_UNKNOWN, catalog.ITEM_NOT_LISTED, catalog.NO_ADAPTER, catalog.DEPTH_NOT_OFFERED.
         pub async fn open_case(
             &mut self,
             request: impl tonic::IntoRequest<super::OpenCaseRequest>,
@@ -727,7 +731,8 @@ pub mod case_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Gets a case of the citizen by id or by the request_id that opened it, with the pay sheet while it waits for payment. No
-        /// effect. NOT_FOUND with CASE_NOT_FOUND, the same for a case of somebody else.
+        /// effect.
+        /// Errors: CASE_NOT_FOUND, the same for a case of somebody else; STORE_UNAVAILABLE.
         pub async fn get_case(
             &mut self,
             request: impl tonic::IntoRequest<super::GetCaseRequest>,
@@ -753,6 +758,7 @@ pub mod case_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Lists the citizen's cases, newest first, across entry points. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         pub async fn list_cases(
             &mut self,
             request: impl tonic::IntoRequest<super::ListCasesRequest>,
@@ -779,6 +785,7 @@ pub mod case_service_client {
         }
         /// Streams the history of a case from a sequence number, then each new step. Ends after a terminal step, or jittered within
         /// 15 minutes; resume with the last sequence seen. No effect.
+        /// Errors: CASE_NOT_FOUND, STORE_UNAVAILABLE.
         pub async fn watch_case(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchCaseRequest>,
@@ -803,8 +810,10 @@ pub mod case_service_client {
                 .insert(GrpcMethod::new("lastmile.cases.v1.CaseService", "WatchCase"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes; resume
-        /// with the last sequence seen. Carries no personal data. No effect.
+        /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes;
+        /// resume with the last sequence seen. Carries no personal data, and is for the entry point alone.
+        /// No effect.
+        /// Errors: CALLER_NOT_ALLOWED for a citizen's token, STORE_UNAVAILABLE.
         pub async fn watch_cases(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchCasesRequest>,
@@ -829,8 +838,9 @@ pub mod case_service_client {
                 .insert(GrpcMethod::new("lastmile.cases.v1.CaseService", "WatchCases"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Cancels a case that is not paid. Idempotent by request_id. The answer may still be WAITING_PAYMENT: it is CANCELLED only
-        /// once the channel has confirmed that the order is closed. FAILED_PRECONDITION with CASE_NOT_CANCELLABLE.
+        /// Cancels a case that is not paid. Idempotent by request_id per entry point for ever. The answer may still be
+        /// WAITING_PAYMENT: it is CANCELLED only once the channel has confirmed that the order is closed.
+        /// Errors: CASE_NOT_FOUND, CASE_NOT_CANCELLABLE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn cancel_case(
             &mut self,
             request: impl tonic::IntoRequest<super::CancelCaseRequest>,
@@ -855,7 +865,7 @@ pub mod case_service_client {
                 .insert(GrpcMethod::new("lastmile.cases.v1.CaseService", "CancelCase"));
             self.inner.unary(req, path, codec).await
         }
-        /// Rates an ended case. Not yet served.
+        /// Rates an ended case. Idempotent by request_id. Not yet served.
         pub async fn rate_case(
             &mut self,
             request: impl tonic::IntoRequest<super::RateCaseRequest>,
@@ -881,6 +891,7 @@ pub mod case_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Lists tasks of the clerk's departments and regions, most urgent first. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         pub async fn list_tasks(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTasksRequest>,
@@ -905,8 +916,9 @@ pub mod case_service_client {
                 .insert(GrpcMethod::new("lastmile.cases.v1.CaseService", "ListTasks"));
             self.inner.unary(req, path, codec).await
         }
-        /// Records a clerk's decision. Idempotent by request_id. A decision that moves money takes effect with the agreement of a
-        /// second, different clerk. FAILED_PRECONDITION with TASK_NOT_OPEN or SAME_CLERK.
+        /// Records a clerk's decision. Idempotent by request_id per clerk for ever. A decision that moves money takes effect with
+        /// the agreement of a second, different clerk.
+        /// Errors: TASK_NOT_FOUND, TASK_NOT_OPEN, SAME_CLERK, DECISION_NOT_ALLOWED, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn resolve_task(
             &mut self,
             request: impl tonic::IntoRequest<super::ResolveTaskRequest>,
@@ -946,9 +958,11 @@ pub mod case_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with CaseServiceServer.
     #[async_trait]
     pub trait CaseService: std::marker::Send + std::marker::Sync + 'static {
-        /// Opens a case. Idempotent by request_id per entry point for ever; another request under the same id is FAILED_PRECONDITION
-        /// REQUEST_ID_REUSED. Once it answers, the case always ends, whatever fails. FAILED_PRECONDITION with BILL_IN_PROGRESS when
-        /// another open case pays the same bill.
+        /// Opens a case. Idempotent by request_id per entry point for ever; another request under the same id is refused. Once it
+        /// answers, the case always ends, whatever fails. BILL_IN_PROGRESS: another open case pays the same bill.
+        /// Errors: BILL_IN_PROGRESS, NOT_PAYABLE, GRANT_REFUSED, REQUEST_ID_REUSED, STORE_UNAVAILABLE, gateway.ENVELOPE_INVALID,
+        /// gateway.LEVEL_TOO_LOW, gateway.CONSENT_MISSING, gateway.AUDIENCE_MISSING, gateway.QUOTA_EXCEEDED, gateway.NOT_READY,
+        /// catalog.REGION_UNKNOWN, catalog.ITEM_NOT_LISTED, catalog.NO_ADAPTER, catalog.DEPTH_NOT_OFFERED.
         async fn open_case(
             &self,
             request: tonic::Request<super::OpenCaseRequest>,
@@ -957,12 +971,14 @@ pub mod case_service_server {
             tonic::Status,
         >;
         /// Gets a case of the citizen by id or by the request_id that opened it, with the pay sheet while it waits for payment. No
-        /// effect. NOT_FOUND with CASE_NOT_FOUND, the same for a case of somebody else.
+        /// effect.
+        /// Errors: CASE_NOT_FOUND, the same for a case of somebody else; STORE_UNAVAILABLE.
         async fn get_case(
             &self,
             request: tonic::Request<super::GetCaseRequest>,
         ) -> std::result::Result<tonic::Response<super::GetCaseResponse>, tonic::Status>;
         /// Lists the citizen's cases, newest first, across entry points. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         async fn list_cases(
             &self,
             request: tonic::Request<super::ListCasesRequest>,
@@ -978,6 +994,7 @@ pub mod case_service_server {
             + 'static;
         /// Streams the history of a case from a sequence number, then each new step. Ends after a terminal step, or jittered within
         /// 15 minutes; resume with the last sequence seen. No effect.
+        /// Errors: CASE_NOT_FOUND, STORE_UNAVAILABLE.
         async fn watch_case(
             &self,
             request: tonic::Request<super::WatchCaseRequest>,
@@ -988,14 +1005,17 @@ pub mod case_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes; resume
-        /// with the last sequence seen. Carries no personal data. No effect.
+        /// Streams the steps of all cases of the calling entry point from a sequence number. Ends jittered within 15 minutes;
+        /// resume with the last sequence seen. Carries no personal data, and is for the entry point alone.
+        /// No effect.
+        /// Errors: CALLER_NOT_ALLOWED for a citizen's token, STORE_UNAVAILABLE.
         async fn watch_cases(
             &self,
             request: tonic::Request<super::WatchCasesRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchCasesStream>, tonic::Status>;
-        /// Cancels a case that is not paid. Idempotent by request_id. The answer may still be WAITING_PAYMENT: it is CANCELLED only
-        /// once the channel has confirmed that the order is closed. FAILED_PRECONDITION with CASE_NOT_CANCELLABLE.
+        /// Cancels a case that is not paid. Idempotent by request_id per entry point for ever. The answer may still be
+        /// WAITING_PAYMENT: it is CANCELLED only once the channel has confirmed that the order is closed.
+        /// Errors: CASE_NOT_FOUND, CASE_NOT_CANCELLABLE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn cancel_case(
             &self,
             request: tonic::Request<super::CancelCaseRequest>,
@@ -1003,7 +1023,7 @@ pub mod case_service_server {
             tonic::Response<super::CancelCaseResponse>,
             tonic::Status,
         >;
-        /// Rates an ended case. Not yet served.
+        /// Rates an ended case. Idempotent by request_id. Not yet served.
         async fn rate_case(
             &self,
             request: tonic::Request<super::RateCaseRequest>,
@@ -1012,6 +1032,7 @@ pub mod case_service_server {
             tonic::Status,
         >;
         /// Lists tasks of the clerk's departments and regions, most urgent first. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         async fn list_tasks(
             &self,
             request: tonic::Request<super::ListTasksRequest>,
@@ -1019,8 +1040,9 @@ pub mod case_service_server {
             tonic::Response<super::ListTasksResponse>,
             tonic::Status,
         >;
-        /// Records a clerk's decision. Idempotent by request_id. A decision that moves money takes effect with the agreement of a
-        /// second, different clerk. FAILED_PRECONDITION with TASK_NOT_OPEN or SAME_CLERK.
+        /// Records a clerk's decision. Idempotent by request_id per clerk for ever. A decision that moves money takes effect with
+        /// the agreement of a second, different clerk.
+        /// Errors: TASK_NOT_FOUND, TASK_NOT_OPEN, SAME_CLERK, DECISION_NOT_ALLOWED, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn resolve_task(
             &self,
             request: tonic::Request<super::ResolveTaskRequest>,
@@ -1029,7 +1051,8 @@ pub mod case_service_server {
             tonic::Status,
         >;
     }
-    /// Cases. Who asks comes from the token alone. Every method: UNAUTHENTICATED or PERMISSION_DENIED before anything is looked up.
+    /// Cases. Who asks comes from the token alone. Every method answers UNAUTHENTICATED or CALLER_NOT_ALLOWED before anything is
+    /// looked up.
     #[derive(Debug)]
     pub struct CaseServiceServer<T> {
         inner: Arc<T>,

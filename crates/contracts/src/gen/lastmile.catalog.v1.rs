@@ -2,16 +2,16 @@
 /// A region of the national tree. The nation itself stands beside the provinces: services without a place are listed under it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Region {
-    /// GB/T 2260 code of six digits (nine for towns); 000000 is the nation.
+    /// GB/T 2260 code of 6 digits, 9 digits for a town; 000000 is the nation.
     #[prost(string, tag = "1")]
     pub code: ::prost::alloc::string::String,
-    /// Name, Chinese.
+    /// Name, Chinese, at most 64 characters.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Level: 0 the nation, 1 province, 2 prefecture, 3 county, 4 town.
+    /// Level, 0 to 4: 0 the nation, 1 province, 2 prefecture, 3 county, 4 town.
     #[prost(int32, tag = "3")]
     pub level: i32,
-    /// Code of the parent; empty for a province and the nation.
+    /// Code of the parent, 6 digits; empty for a province and the nation.
     #[prost(string, tag = "4")]
     pub parent: ::prost::alloc::string::String,
     /// True for a row of the statistics that is no place, such as 市辖区, and for the nation.
@@ -21,42 +21,42 @@ pub struct Region {
 /// Asks for regions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRegionsRequest {
-    /// Parent code; empty for the provinces and the nation.
+    /// Parent code, 6 digits, or 9 digits for a town; empty for the provinces and the nation.
     #[prost(string, tag = "1")]
     pub parent: ::prost::alloc::string::String,
     /// Most regions wanted, 1 to 1,000; 0 means 100, more means 1,000.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Regions.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListRegionsResponse {
-    /// Regions by code.
+    /// Regions by code, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub regions: ::prost::alloc::vec::Vec<Region>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// An item as it is offered in one region through one entry point.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Item {
-    /// Item code, for example "traffic.violation".
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\], for example "traffic.violation".
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Canonical name, Chinese.
+    /// Canonical name, Chinese, at most 64 characters.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Name under which this entry point and region list it.
+    /// Name under which this entry point and region list it, at most 64 characters.
     #[prost(string, tag = "3")]
     pub display_name: ::prost::alloc::string::String,
-    /// Region of the service: the one asked for, also where a region above it lists the item.
+    /// Region of the service, 6 digits, or 9 digits for a town: the one asked for, also where a region above it lists the item.
     #[prost(string, tag = "4")]
     pub region: ::prost::alloc::string::String,
-    /// Entry point, for example "wechat".
+    /// Entry point, 1 to 64 characters of \[a-z0-9._-\], for example "wechat".
     #[prost(string, tag = "5")]
     pub entry_point: ::prost::alloc::string::String,
     /// Declared depth.
@@ -68,7 +68,7 @@ pub struct Item {
     /// Least assurance level.
     #[prost(enumeration = "super::super::common::v1::AssuranceLevel", tag = "8")]
     pub level_min: i32,
-    /// Where the entry of the catalogue comes from: "article 000", or "sandbox".
+    /// Where the entry of the catalogue comes from, at most 64 characters: "article 000", or "sandbox".
     #[prost(string, tag = "9")]
     pub source: ::prost::alloc::string::String,
     /// True when it stands in the sandbox's labelled catalogue only.
@@ -78,10 +78,11 @@ pub struct Item {
 /// Asks for items.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListItemsRequest {
-    /// Region, with what the regions above it list; empty for every region that lists something itself.
+    /// Region, 6 digits, or 9 digits for a town, with what the regions above it list; empty for every region that lists
+    /// something itself.
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
-    /// Entry point. Empty: a public caller's own; for a caller without one, all.
+    /// Entry point, 1 to 64 characters of \[a-z0-9._-\]. Empty: a public caller's own; for a caller without one, all.
     #[prost(string, tag = "2")]
     pub entry_point: ::prost::alloc::string::String,
     /// Least depth, in the order INFORM, QUERY, BOOK, PAY, HANDLE; unspecified for all.
@@ -90,33 +91,33 @@ pub struct ListItemsRequest {
     /// Most items wanted, 1 to 100; 0 means 20, more means 100.
     #[prost(int32, tag = "4")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "5")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Items.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListItemsResponse {
-    /// Items by region, item, entry point.
+    /// Items by region, item, entry point, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub items: ::prost::alloc::vec::Vec<Item>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
-    /// Version of the catalogue: a number made of its content. Equal files have equal versions; it tells no order.
+    /// Version of the catalogue, 1 or more: a number made of its content. Equal files have equal versions; it tells no order.
     #[prost(int64, tag = "3")]
     pub version: i64,
 }
 /// Asks for one item.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetItemRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Entry point; a public caller's own is used when it is empty.
+    /// Entry point, 1 to 64 characters of \[a-z0-9._-\]; a public caller's own is used when it is empty.
     #[prost(string, tag = "3")]
     pub entry_point: ::prost::alloc::string::String,
 }
@@ -126,11 +127,11 @@ pub struct GetItemResponse {
     /// The item.
     #[prost(message, optional, tag = "1")]
     pub item: ::core::option::Option<Item>,
-    /// JSON Schema of the input, as JSON; empty while no adapter is connected.
+    /// JSON Schema of the input, as JSON, at most 1 MiB; empty while no adapter is connected.
     #[prost(string, tag = "2")]
     pub input_schema_json: ::prost::alloc::string::String,
-    /// JSON Schema of the result, as JSON; its `$defs.record`, where there is one, is that of each bill's record. Empty while no
-    /// adapter is connected.
+    /// JSON Schema of the result, as JSON, at most 1 MiB; its `$defs.record`, where there is one, is that of each bill's
+    /// record. Empty while no adapter is connected.
     #[prost(string, tag = "3")]
     pub result_schema_json: ::prost::alloc::string::String,
     /// Version of the schemas, counted from 1; 0 while there are none.
@@ -140,13 +141,13 @@ pub struct GetItemResponse {
 /// Asks how a route is found.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainRouteRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Entry point; a public caller's own is used when it is empty.
+    /// Entry point, 1 to 64 characters of \[a-z0-9._-\]; a public caller's own is used when it is empty.
     #[prost(string, tag = "3")]
     pub entry_point: ::prost::alloc::string::String,
 }
@@ -156,38 +157,38 @@ pub struct ExplainRouteResponse {
     /// The route, when the item is listed; its profile is empty while no adapter is connected.
     #[prost(message, optional, tag = "1")]
     pub route: ::core::option::Option<Route>,
-    /// Each step tried, in order, in plain words.
+    /// What was looked at, in order and in plain words, at most 8 steps, each at most 512 characters.
     #[prost(string, repeated, tag = "2")]
     pub steps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Where a call goes and under which rules. The gateway's whole knowledge of an item.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Route {
-    /// Item code.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\].
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service as listed.
+    /// Region of the service as listed, 6 digits.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Entry point.
+    /// Entry point, 1 to 64 characters of \[a-z0-9._-\].
     #[prost(string, tag = "3")]
     pub entry_point: ::prost::alloc::string::String,
     /// Declared depth.
     #[prost(enumeration = "super::super::common::v1::Depth", tag = "4")]
     pub depth: i32,
-    /// Profile, for example "traffic/430100"; empty when no adapter is connected.
+    /// Profile, at most 70 characters, for example "traffic/430100"; empty when no adapter is connected.
     #[prost(string, tag = "5")]
     pub profile: ::prost::alloc::string::String,
-    /// Region of the profile that the service's region resolves to; empty when no adapter is connected.
+    /// Region of the profile that the service's region resolves to, 6 digits; empty when no adapter is connected.
     #[prost(string, tag = "6")]
     pub profile_region: ::prost::alloc::string::String,
     /// Least assurance level.
     #[prost(enumeration = "super::super::common::v1::AssuranceLevel", tag = "7")]
     pub level_min: i32,
-    /// Payee of the money, from the catalogue; empty where nothing is paid.
+    /// Payee of the money, from the catalogue, at most 64 characters; empty where nothing is paid.
     #[prost(string, tag = "8")]
     pub payee_id: ::prost::alloc::string::String,
-    /// Currency of the item's bills.
+    /// Currency of the item's bills, ISO 4217; empty where nothing is paid.
     #[prost(string, tag = "9")]
     pub currency: ::prost::alloc::string::String,
     /// True when it fails closed while revocations are stale.
@@ -196,36 +197,37 @@ pub struct Route {
     /// True when only residents of the region are served.
     #[prost(bool, tag = "11")]
     pub residents_only: bool,
-    /// Deadline of a query, milliseconds.
+    /// Deadline of a query, milliseconds, 1 or more; 0 means 10,000.
     #[prost(int64, tag = "12")]
     pub timeout_ms: i64,
-    /// Most calls at once to the profile from one gateway.
+    /// Most calls at once to the profile from one gateway, 1 or more; 0 counts as 1.
     #[prost(int32, tag = "13")]
     pub concurrency_max: i32,
-    /// Calls a minute that one entry point has for the item; 0: no quota.
+    /// Calls a minute that one entry point has for the item, 0 or more; 0: no quota.
     #[prost(int64, tag = "14")]
     pub quota_per_minute: i64,
-    /// Consents the item needs, by purpose.
+    /// Consents the item needs, by purpose, at most 16, each at most 64 characters.
     #[prost(string, repeated, tag = "15")]
     pub consents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Asks for the routing snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchCatalogRequest {
-    /// Version held; 0 for none.
+    /// Version held, 1 or more; 0 for none.
     #[prost(int64, tag = "1")]
     pub known_version: i64,
 }
 /// A routing snapshot.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchCatalogResponse {
-    /// Version of the catalogue, as in ListItemsResponse.
+    /// Version of the catalogue, 1 or more, as in ListItemsResponse.
     #[prost(int64, tag = "1")]
     pub version: i64,
-    /// All routes, by item, region, entry point.
+    /// All routes, by region, item, entry point; the whole answer has at most 4 MiB.
     #[prost(message, repeated, tag = "2")]
     pub routes: ::prost::alloc::vec::Vec<Route>,
-    /// Every region but the towns, child to parent; the parent of a province is empty. A town resolves as its county.
+    /// Child to parent for every region but the towns; the whole answer has at most 4 MiB, and each code 6 digits. The parent
+    /// of a province is empty. A town resolves as its county.
     #[prost(btree_map = "string, string", tag = "3")]
     pub region_parents: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -238,74 +240,74 @@ pub struct WatchCatalogResponse {
 /// Searches items.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SearchItemsRequest {
-    /// Words.
+    /// Words, 1 to 100 characters. Required.
     #[prost(string, tag = "1")]
     pub query: ::prost::alloc::string::String,
-    /// Region; empty for all.
+    /// Region, 6 digits, or 9 digits for a town; empty for all.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
     /// Most items wanted, 1 to 100; 0 means 20.
     #[prost(int32, tag = "3")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Items found.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SearchItemsResponse {
-    /// Items, best first.
+    /// Items, best first, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub items: ::prost::alloc::vec::Vec<Item>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Checks a draft.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ValidateRequest {
-    /// The catalogue files, as one archive.
+    /// The catalogue files, as one archive of at most 256 KiB. Required.
     #[prost(bytes = "vec", tag = "1")]
     pub archive: ::prost::alloc::vec::Vec<u8>,
 }
 /// What is wrong with a draft.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ValidateResponse {
-    /// One line a problem, with file and field.
+    /// One line a problem, with file and field; at most 1,000 lines, each at most 512 characters.
     #[prost(string, repeated, tag = "1")]
     pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Publishes a version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The catalogue files, as one archive.
+    /// The catalogue files, as one archive of at most 256 KiB. Required.
     #[prost(bytes = "vec", tag = "2")]
     pub archive: ::prost::alloc::vec::Vec<u8>,
 }
 /// A published version.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishResponse {
-    /// Its version.
+    /// Its version, 1 or more.
     #[prost(int64, tag = "1")]
     pub version: i64,
 }
 /// Goes back to a version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RollbackRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The version. Required.
+    /// The version, 1 or more. Required.
     #[prost(int64, tag = "2")]
     pub version: i64,
 }
 /// The version in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RollbackResponse {
-    /// Its version.
+    /// Its version, 1 or more.
     #[prost(int64, tag = "1")]
     pub version: i64,
 }
@@ -315,17 +317,17 @@ pub struct ListVersionsRequest {
     /// Most versions wanted, 1 to 100; 0 means 20.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Versions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListVersionsResponse {
-    /// Versions, newest first.
+    /// Versions, newest first, at most page_size, each 1 or more.
     #[prost(int64, repeated, tag = "1")]
     pub versions: ::prost::alloc::vec::Vec<i64>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
@@ -414,8 +416,8 @@ pub mod catalog_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Regions, items and routes. Reads answer from an immutable published version held in memory. Every method has no effect, and
-    /// INVALID_ARGUMENT with every violation of a field (a required one that is empty, a page token of another list) at once.
+    /// Regions, items and routes. Reads answer from an immutable published version held in memory; INVALID_REQUEST tells every
+    /// violation of a field (a required one that is empty, a page token of another list) at once.
     #[derive(Debug, Clone)]
     pub struct CatalogServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -496,7 +498,8 @@ pub mod catalog_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Lists the regions directly below a parent. No effect. NOT_FOUND with REGION_UNKNOWN for a parent that is not in the tree.
+        /// Lists the regions directly below a parent. No effect.
+        /// Errors: REGION_UNKNOWN for a parent that is not in the tree.
         pub async fn list_regions(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRegionsRequest>,
@@ -523,8 +526,8 @@ pub mod catalog_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists items by region, entry point and depth; those without an adapter are listed as such. No effect. NOT_FOUND with
-        /// REGION_UNKNOWN.
+        /// Lists items by region, entry point and depth; those without an adapter are listed as such. No effect.
+        /// Errors: REGION_UNKNOWN.
         pub async fn list_items(
             &mut self,
             request: impl tonic::IntoRequest<super::ListItemsRequest>,
@@ -552,7 +555,7 @@ pub mod catalog_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Gets one item with its schemas for a region and entry point; a region has what the regions above it list. No effect.
-        /// NOT_FOUND with REGION_UNKNOWN or ITEM_NOT_LISTED.
+        /// Errors: REGION_UNKNOWN, ITEM_NOT_LISTED.
         pub async fn get_item(
             &mut self,
             request: impl tonic::IntoRequest<super::GetItemRequest>,
@@ -579,8 +582,9 @@ pub mod catalog_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Says step by step how a route is found, or where the search ends: a region or item that is not there is an answer, no error.
-        /// No effect.
+        /// Says step by step how a route is found, or where the search ends: a region or item that is not there is an answer, no
+        /// error. No effect.
+        /// Errors: none of its own.
         pub async fn explain_route(
             &mut self,
             request: impl tonic::IntoRequest<super::ExplainRouteRequest>,
@@ -607,8 +611,9 @@ pub mod catalog_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Streams the routing snapshot: first the whole, unless it is the version held, then a whole again with each other version.
-        /// Ends, jittered, within 15 minutes; resume by asking again with the version held. No effect.
+        /// Streams the routing snapshot: first the whole, unless it is the version held, then a whole again with each other
+        /// version. Ends, jittered, within 15 minutes; resume by asking again with the version held. No effect.
+        /// Errors: none of its own.
         pub async fn watch_catalog(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchCatalogRequest>,
@@ -635,7 +640,7 @@ pub mod catalog_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Searches items by words. Not yet served.
+        /// Searches items by words. No effect. Not yet served.
         pub async fn search_items(
             &mut self,
             request: impl tonic::IntoRequest<super::SearchItemsRequest>,
@@ -662,7 +667,7 @@ pub mod catalog_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Checks a catalogue draft. Not yet served.
+        /// Checks a catalogue draft. No effect. Not yet served.
         pub async fn validate(
             &mut self,
             request: impl tonic::IntoRequest<super::ValidateRequest>,
@@ -689,7 +694,7 @@ pub mod catalog_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Publishes a version. Not yet served.
+        /// Publishes a version. Idempotent by request_id. Not yet served.
         pub async fn publish(
             &mut self,
             request: impl tonic::IntoRequest<super::PublishRequest>,
@@ -716,7 +721,7 @@ pub mod catalog_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Goes back to an earlier version. Not yet served.
+        /// Goes back to an earlier version. Idempotent by request_id. Not yet served.
         pub async fn rollback(
             &mut self,
             request: impl tonic::IntoRequest<super::RollbackRequest>,
@@ -743,7 +748,7 @@ pub mod catalog_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists published versions. Not yet served.
+        /// Lists published versions. No effect. Not yet served.
         pub async fn list_versions(
             &mut self,
             request: impl tonic::IntoRequest<super::ListVersionsRequest>,
@@ -785,7 +790,8 @@ pub mod catalog_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with CatalogServiceServer.
     #[async_trait]
     pub trait CatalogService: std::marker::Send + std::marker::Sync + 'static {
-        /// Lists the regions directly below a parent. No effect. NOT_FOUND with REGION_UNKNOWN for a parent that is not in the tree.
+        /// Lists the regions directly below a parent. No effect.
+        /// Errors: REGION_UNKNOWN for a parent that is not in the tree.
         async fn list_regions(
             &self,
             request: tonic::Request<super::ListRegionsRequest>,
@@ -793,8 +799,8 @@ pub mod catalog_service_server {
             tonic::Response<super::ListRegionsResponse>,
             tonic::Status,
         >;
-        /// Lists items by region, entry point and depth; those without an adapter are listed as such. No effect. NOT_FOUND with
-        /// REGION_UNKNOWN.
+        /// Lists items by region, entry point and depth; those without an adapter are listed as such. No effect.
+        /// Errors: REGION_UNKNOWN.
         async fn list_items(
             &self,
             request: tonic::Request<super::ListItemsRequest>,
@@ -803,13 +809,14 @@ pub mod catalog_service_server {
             tonic::Status,
         >;
         /// Gets one item with its schemas for a region and entry point; a region has what the regions above it list. No effect.
-        /// NOT_FOUND with REGION_UNKNOWN or ITEM_NOT_LISTED.
+        /// Errors: REGION_UNKNOWN, ITEM_NOT_LISTED.
         async fn get_item(
             &self,
             request: tonic::Request<super::GetItemRequest>,
         ) -> std::result::Result<tonic::Response<super::GetItemResponse>, tonic::Status>;
-        /// Says step by step how a route is found, or where the search ends: a region or item that is not there is an answer, no error.
-        /// No effect.
+        /// Says step by step how a route is found, or where the search ends: a region or item that is not there is an answer, no
+        /// error. No effect.
+        /// Errors: none of its own.
         async fn explain_route(
             &self,
             request: tonic::Request<super::ExplainRouteRequest>,
@@ -823,8 +830,9 @@ pub mod catalog_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams the routing snapshot: first the whole, unless it is the version held, then a whole again with each other version.
-        /// Ends, jittered, within 15 minutes; resume by asking again with the version held. No effect.
+        /// Streams the routing snapshot: first the whole, unless it is the version held, then a whole again with each other
+        /// version. Ends, jittered, within 15 minutes; resume by asking again with the version held. No effect.
+        /// Errors: none of its own.
         async fn watch_catalog(
             &self,
             request: tonic::Request<super::WatchCatalogRequest>,
@@ -832,7 +840,7 @@ pub mod catalog_service_server {
             tonic::Response<Self::WatchCatalogStream>,
             tonic::Status,
         >;
-        /// Searches items by words. Not yet served.
+        /// Searches items by words. No effect. Not yet served.
         async fn search_items(
             &self,
             request: tonic::Request<super::SearchItemsRequest>,
@@ -840,7 +848,7 @@ pub mod catalog_service_server {
             tonic::Response<super::SearchItemsResponse>,
             tonic::Status,
         >;
-        /// Checks a catalogue draft. Not yet served.
+        /// Checks a catalogue draft. No effect. Not yet served.
         async fn validate(
             &self,
             request: tonic::Request<super::ValidateRequest>,
@@ -848,12 +856,12 @@ pub mod catalog_service_server {
             tonic::Response<super::ValidateResponse>,
             tonic::Status,
         >;
-        /// Publishes a version. Not yet served.
+        /// Publishes a version. Idempotent by request_id. Not yet served.
         async fn publish(
             &self,
             request: tonic::Request<super::PublishRequest>,
         ) -> std::result::Result<tonic::Response<super::PublishResponse>, tonic::Status>;
-        /// Goes back to an earlier version. Not yet served.
+        /// Goes back to an earlier version. Idempotent by request_id. Not yet served.
         async fn rollback(
             &self,
             request: tonic::Request<super::RollbackRequest>,
@@ -861,7 +869,7 @@ pub mod catalog_service_server {
             tonic::Response<super::RollbackResponse>,
             tonic::Status,
         >;
-        /// Lists published versions. Not yet served.
+        /// Lists published versions. No effect. Not yet served.
         async fn list_versions(
             &self,
             request: tonic::Request<super::ListVersionsRequest>,
@@ -870,8 +878,8 @@ pub mod catalog_service_server {
             tonic::Status,
         >;
     }
-    /// Regions, items and routes. Reads answer from an immutable published version held in memory. Every method has no effect, and
-    /// INVALID_ARGUMENT with every violation of a field (a required one that is empty, a page token of another list) at once.
+    /// Regions, items and routes. Reads answer from an immutable published version held in memory; INVALID_REQUEST tells every
+    /// violation of a field (a required one that is empty, a page token of another list) at once.
     #[derive(Debug)]
     pub struct CatalogServiceServer<T> {
         inner: Arc<T>,

@@ -5,7 +5,8 @@ pub struct Access {
     /// The widest audience. EXPOSURE_UNSPECIFIED is refused at start-up.
     #[prost(enumeration = "Exposure", tag = "1")]
     pub exposure: i32,
-    /// Roles of the mesh that may call it over a role-to-role wire. Empty: no role may (only a public caller through the gateway).
+    /// Roles of the mesh that may call it over a role-to-role wire, at most 8. Empty: no role may (only a public caller through
+    /// the gateway).
     #[prost(enumeration = "Role", repeated, tag = "2")]
     pub callers: ::prost::alloc::vec::Vec<i32>,
     /// What a caller on the public listener must present. Meaningful only where the exposure is not INTERNAL.
@@ -18,7 +19,7 @@ pub struct Money {
     /// Minor units of the currency (fen for CNY). Range: -9,007,199,254,740,991 to 9,007,199,254,740,991.
     #[prost(int64, tag = "1")]
     pub amount_minor: i64,
-    /// ISO 4217 code, three capital letters, for example "CNY". Required.
+    /// ISO 4217 code, 3 characters A-Z, for example "CNY". Required.
     #[prost(string, tag = "2")]
     pub currency: ::prost::alloc::string::String,
 }
@@ -28,10 +29,10 @@ pub struct Rejection {
     /// Stable code of lastmile, UPPER_SNAKE, at most 63 characters; the same in every city, for example "RECORD_CHANGED".
     #[prost(string, tag = "1")]
     pub code: ::prost::alloc::string::String,
-    /// The department's own code, as it was sent. May be empty.
+    /// The department's own code, cut to at most 64 characters. May be empty.
     #[prost(string, tag = "2")]
     pub department_code: ::prost::alloc::string::String,
-    /// The department's own words, decoded without loss. At most 500 characters; may be empty. Never contains identifiers.
+    /// The department's own words, identifiers taken out, cut to at most 500 characters. May be empty.
     #[prost(string, tag = "3")]
     pub department_text: ::prost::alloc::string::String,
 }
@@ -301,7 +302,9 @@ impl AssuranceLevel {
         }
     }
 }
-/// Reasons of refusals that any service gives, in google.rpc.ErrorInfo of domain "common.lastmile".
+/// Reasons of refusals that any service gives, in google.rpc.ErrorInfo of domain "common.lastmile". Any method may answer
+/// with INVALID_REQUEST, UNAUTHENTICATED, CALLER_NOT_ALLOWED, NOT_SERVED, LIMIT_EXCEEDED, DEADLINE_EXCEEDED, OVERLOADED,
+/// PEER_UNAVAILABLE and INTERNAL; every other reason stands in the sentence "Errors:" of the methods that give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ErrorReason {

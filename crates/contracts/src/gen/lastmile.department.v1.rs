@@ -2,17 +2,19 @@
 /// Names the JSON Schema that a Struct is held to.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SchemaRef {
-    /// Schema id, for example "traffic.violation/result". Always present.
+    /// Schema id, at most 128 characters, for example "traffic.violation/result". Always present.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     /// Version, counted from 1.
     #[prost(int32, tag = "2")]
     pub version: i32,
 }
-/// Evidence of what the department did, signed by the adapter.
+/// Evidence of what the department did, signed by the adapter. Where a clerk's decision stands in its place, the serial alone
+/// is set.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Proof {
-    /// The department's own serial number for the act. Always present.
+    /// The department's own serial number for the act, or the clerk's evidence, 1 to 200 characters without control characters.
+    /// Always present.
     #[prost(string, tag = "1")]
     pub department_serial: ::prost::alloc::string::String,
     /// When the department says it acted, UTC.
@@ -21,21 +23,21 @@ pub struct Proof {
     /// SHA-256 of the legacy reply's bytes as they came off the wire; 32 bytes.
     #[prost(bytes = "vec", tag = "3")]
     pub reply_digest: ::prost::alloc::vec::Vec<u8>,
-    /// The profile that read the reply, for example "traffic/430100", and its version.
+    /// The profile that read the reply, at most 70 characters, for example "traffic/430100".
     #[prost(string, tag = "4")]
     pub profile: ::prost::alloc::string::String,
     /// Version of the profile, counted from 1.
     #[prost(int32, tag = "5")]
     pub profile_version: i32,
-    /// Compact JWS (EdDSA) over the fields above with the item, bill number, amount and caller's request_id; its `kid` is in the
-    /// public JWKS.
+    /// Compact JWS (EdDSA), at most 8 KiB, over the fields above with the item, bill number, amount and caller's request_id;
+    /// its `kid` is in the public JWKS.
     #[prost(string, tag = "6")]
     pub jws: ::prost::alloc::string::String,
 }
 /// Something that can be paid.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Bill {
-    /// The department's number for it; unique within the profile. 1 to 64 characters.
+    /// The department's number for it, 1 to 64 characters of printable ASCII; unique within the profile.
     #[prost(string, tag = "1")]
     pub bill_no: ::prost::alloc::string::String,
     /// What is asked now, late fee included.
@@ -63,16 +65,16 @@ pub struct DescribeRequest {}
 /// A department's abilities.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribeResponse {
-    /// Profile, for example "traffic/430100".
+    /// Profile, at most 70 characters, for example "traffic/430100".
     #[prost(string, tag = "1")]
     pub profile: ::prost::alloc::string::String,
-    /// Name of the department, Chinese.
+    /// Name of the department, Chinese, 1 to 64 characters.
     #[prost(string, tag = "2")]
     pub department_name: ::prost::alloc::string::String,
-    /// Regions served, GB/T 2260 codes of six digits.
+    /// Regions served, 1 to 1,000 GB/T 2260 codes, each 6 digits.
     #[prost(string, repeated, tag = "3")]
     pub regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Items offered.
+    /// Items offered, at most 256.
     #[prost(message, repeated, tag = "4")]
     pub items: ::prost::alloc::vec::Vec<ItemAbility>,
     /// True when the back end is a simulation. A client must show it.
@@ -85,60 +87,61 @@ pub struct DescribeResponse {
 /// One item of a department.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ItemAbility {
-    /// Item code, for example "traffic.violation".
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\], for example "traffic.violation".
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
     /// Greatest depth offered.
     #[prost(enumeration = "super::super::common::v1::Depth", tag = "2")]
     pub depth: i32,
-    /// Longest time a call may take at the department, milliseconds.
+    /// Longest time a call may take at the department, milliseconds, 1 to 30,000.
     #[prost(int64, tag = "3")]
     pub timeout_ms: i64,
-    /// Most calls at once that the back end takes.
+    /// Most calls at once that the back end takes, 1 to 1,024.
     #[prost(int32, tag = "4")]
     pub concurrency_max: i32,
     /// Daily opening hours in the department's local time as "HH:MM-HH:MM"; empty: always open.
     #[prost(string, tag = "5")]
     pub hours: ::prost::alloc::string::String,
-    /// How a repeated settlement is recognised: "key", "by_bill" or "none".
+    /// How a repeated settlement is recognised: one of "key", "by_bill" and "none".
     #[prost(string, tag = "6")]
     pub idempotency: ::prost::alloc::string::String,
-    /// How long after a settlement "not found" is not yet definitive, milliseconds.
+    /// How long after a settlement "not found" is not yet definitive, milliseconds, 0 or more.
     #[prost(int64, tag = "7")]
     pub settle_quiet_period_ms: i64,
 }
 /// Asks for records.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryRequest {
-    /// Item code. Required; at most 64 characters; field 1 of every department request.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required; field 1 of every department request.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// GB/T 2260 region of the service, six digits. Required; field 2 of every department request.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required; field 2 of every department request.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Caller's id of this request, 1 to 64 characters of \[A-Za-z0-9_-\]; for tracing only, a query has no effect.
+    /// Caller's id of this request, 1 to 64 characters of \[A-Za-z0-9_-\], or empty; for tracing only, a query has no effect.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The item's own fields, held to its input schema. Money and identifiers are strings.
+    /// The item's own fields, held to its input schema: at most 1,000 values, 32 levels deep. Money and identifiers are
+    /// strings.
     #[prost(message, optional, tag = "4")]
     pub input: ::core::option::Option<::prost_types::Struct>,
-    /// Most records wanted, 1 to 100; 0 means 20.
+    /// Most records wanted, 1 to 20; 0 and more mean 20. A page token keeps the size of its first page.
     #[prost(int32, tag = "5")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "6")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Records of the citizen.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryResponse {
-    /// DONE, or REJECTED with the department's reason, or UNKNOWN when its answer cannot be used.
+    /// DONE, or REJECTED with the department's reason. An answer that cannot be read is an error.
     #[prost(enumeration = "super::super::common::v1::Outcome", tag = "1")]
     pub outcome: i32,
     /// Set when the outcome is REJECTED.
     #[prost(message, optional, tag = "2")]
     pub rejection: ::core::option::Option<super::super::common::v1::Rejection>,
-    /// The records, held to the schema; the same schema in every region.
+    /// The records, held to the schema; the same schema in every region. Set when DONE.
     #[prost(message, optional, tag = "3")]
     pub result: ::core::option::Option<::prost_types::Struct>,
     /// Schema of the result.
@@ -147,42 +150,42 @@ pub struct QueryResponse {
     /// When the department's data was read, UTC.
     #[prost(message, optional, tag = "5")]
     pub as_of: ::core::option::Option<::prost_types::Timestamp>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "6")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Asks for bills.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListBillsRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Caller's id of this request; for tracing only.
+    /// Caller's id of this request, 1 to 64 characters of \[A-Za-z0-9_-\], or empty; for tracing only.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The item's own fields, held to its input schema.
+    /// The item's own fields, held to its input schema: at most 1,000 values, 32 levels deep.
     #[prost(message, optional, tag = "4")]
     pub input: ::core::option::Option<::prost_types::Struct>,
-    /// Most bills wanted, 1 to 100; 0 means 20.
+    /// Most bills wanted, 1 to 20; 0 and more mean 20. A page token keeps the size of its first page.
     #[prost(int32, tag = "5")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "6")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Bills of the citizen.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListBillsResponse {
-    /// DONE, REJECTED or UNKNOWN.
+    /// DONE or REJECTED. An answer that cannot be read is an error.
     #[prost(enumeration = "super::super::common::v1::Outcome", tag = "1")]
     pub outcome: i32,
     /// Set when the outcome is REJECTED.
     #[prost(message, optional, tag = "2")]
     pub rejection: ::core::option::Option<super::super::common::v1::Rejection>,
-    /// Bills in the department's order.
+    /// Bills in the department's order, at most 1,000: page_size where the department keeps to it.
     #[prost(message, repeated, tag = "3")]
     pub bills: ::prost::alloc::vec::Vec<Bill>,
     /// Schema of each bill's record.
@@ -191,32 +194,33 @@ pub struct ListBillsResponse {
     /// When the department's data was read, UTC.
     #[prost(message, optional, tag = "5")]
     pub as_of: ::core::option::Option<::prost_types::Timestamp>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "6")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Holds a bill for a payment.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LockBillRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key, made by cases from the case and its step. Required.
+    /// Idempotency key, made by cases from the case and its step, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's bill number. Required.
+    /// The department's bill number, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub bill_no: ::prost::alloc::string::String,
     /// Digest of the record that the citizen read; 32 bytes. Required.
     #[prost(bytes = "vec", tag = "5")]
     pub record_digest: ::prost::alloc::vec::Vec<u8>,
-    /// Hold until this time, UTC. Required. The department may grant less.
+    /// Hold until this time, UTC. Required. The department is asked for 1 minute to 24 hours, and may grant less.
     #[prost(message, optional, tag = "6")]
     pub hold_until: ::core::option::Option<::prost_types::Timestamp>,
-    /// The item's own fields with which the bill was found (plate, licence), held to its input schema.
+    /// The item's own fields with which the bill was found (plate, licence), held to its input schema: at most 1,000 values, 32
+    /// levels deep.
     #[prost(message, optional, tag = "7")]
     pub input: ::core::option::Option<::prost_types::Struct>,
 }
@@ -239,19 +243,19 @@ pub struct LockBillResponse {
 /// Gives a bill back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseBillRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's bill number. Required.
+    /// The department's bill number, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub bill_no: ::prost::alloc::string::String,
-    /// request_id of the LockBill that holds it. Required.
+    /// request_id of the LockBill that holds it, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "5")]
     pub lock_request_id: ::prost::alloc::string::String,
 }
@@ -268,34 +272,36 @@ pub struct ReleaseBillResponse {
 /// Tells of a payment.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SettleBillRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; it is what the department sees as the payer's order number where it takes one. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]; it is what the department sees as the payer's order number where
+    /// it takes one. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's bill number. Required.
+    /// The department's bill number, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub bill_no: ::prost::alloc::string::String,
-    /// What was paid; must equal the held amount.
+    /// What was paid; must equal the held amount. Required.
     #[prost(message, optional, tag = "5")]
     pub amount: ::core::option::Option<super::super::common::v1::Money>,
-    /// When the channel took the money, UTC.
+    /// When the channel took the money, UTC. Required.
     #[prost(message, optional, tag = "6")]
     pub paid_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// The channel, for example "wechatpay".
+    /// The channel, 1 to 64 characters of printable ASCII, for example "wechatpay". Required.
     #[prost(string, tag = "7")]
     pub channel: ::prost::alloc::string::String,
-    /// The channel's own transaction number.
+    /// The channel's own transaction number, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "8")]
     pub channel_transaction: ::prost::alloc::string::String,
-    /// request_id of the LockBill that holds it. Required.
+    /// request_id of the LockBill that holds it, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "9")]
     pub lock_request_id: ::prost::alloc::string::String,
-    /// The item's own fields with which the bill was found.
+    /// The item's own fields with which the bill was found (plate, licence), held to its input schema: at most 1,000 values, 32
+    /// levels deep.
     #[prost(message, optional, tag = "10")]
     pub input: ::core::option::Option<::prost_types::Struct>,
 }
@@ -315,16 +321,16 @@ pub struct SettleBillResponse {
 /// Asks what became of a settlement.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InquireBillRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// request_id of the SettleBill in question. Required.
+    /// request_id of the SettleBill in question, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's bill number. Required.
+    /// The department's bill number, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub bill_no: ::prost::alloc::string::String,
     /// When the last settlement was sent, UTC; decides whether "not found" is definitive. Required.
@@ -333,7 +339,8 @@ pub struct InquireBillRequest {
     /// What was paid.
     #[prost(message, optional, tag = "6")]
     pub amount: ::core::option::Option<super::super::common::v1::Money>,
-    /// The item's own fields with which the bill was found.
+    /// The item's own fields with which the bill was found (plate, licence), held to its input schema: at most 1,000 values, 32
+    /// levels deep.
     #[prost(message, optional, tag = "7")]
     pub input: ::core::option::Option<::prost_types::Struct>,
 }
@@ -353,7 +360,7 @@ pub struct InquireBillResponse {
 /// A time that can be booked.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Slot {
-    /// The department's id of the slot; unique within the profile.
+    /// The department's id of the slot, 1 to 64 characters of printable ASCII; unique within the profile.
     #[prost(string, tag = "1")]
     pub slot_id: ::prost::alloc::string::String,
     /// Start, UTC, inclusive.
@@ -372,22 +379,22 @@ pub struct Slot {
 /// Asks for free slots.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListSlotsRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// Caller's id of this request, 1 to 64 characters of \[A-Za-z0-9_-\], or empty; for tracing only.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The item's own fields, held to its input schema.
+    /// The item's own fields, held to its input schema: at most 1,000 values, 32 levels deep.
     #[prost(message, optional, tag = "4")]
     pub input: ::core::option::Option<::prost_types::Struct>,
     /// Most slots wanted, 1 to 100; 0 means 20.
     #[prost(int32, tag = "5")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "6")]
     pub page_token: ::prost::alloc::string::String,
 }
@@ -400,26 +407,26 @@ pub struct ListSlotsResponse {
     /// Set when the outcome is REJECTED.
     #[prost(message, optional, tag = "2")]
     pub rejection: ::core::option::Option<super::super::common::v1::Rejection>,
-    /// Slots by start time.
+    /// Slots by start time, at most page_size.
     #[prost(message, repeated, tag = "3")]
     pub slots: ::prost::alloc::vec::Vec<Slot>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "4")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Holds a slot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HoldSlotRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's id of the slot. Required.
+    /// The department's id of the slot, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub slot_id: ::prost::alloc::string::String,
     /// Hold until this time, UTC. Required.
@@ -442,16 +449,16 @@ pub struct HoldSlotResponse {
 /// Confirms a held slot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfirmSlotRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's id of the slot. Required.
+    /// The department's id of the slot, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub slot_id: ::prost::alloc::string::String,
 }
@@ -471,16 +478,16 @@ pub struct ConfirmSlotResponse {
 /// Gives a slot back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseSlotRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's id of the slot. Required.
+    /// The department's id of the slot, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub slot_id: ::prost::alloc::string::String,
 }
@@ -497,16 +504,16 @@ pub struct ReleaseSlotResponse {
 /// Asks what became of a slot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InquireSlotRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// request_id of the hold, confirmation or release in question, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The department's id of the slot. Required.
+    /// The department's id of the slot, 1 to 64 characters of printable ASCII. Required.
     #[prost(string, tag = "4")]
     pub slot_id: ::prost::alloc::string::String,
 }
@@ -526,16 +533,16 @@ pub struct InquireSlotResponse {
 /// Submits a matter.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// The form, held to the item's schema.
+    /// The form, held to the item's schema: at most 1,000 values, 32 levels deep.
     #[prost(message, optional, tag = "4")]
     pub form: ::core::option::Option<::prost_types::Struct>,
 }
@@ -555,13 +562,13 @@ pub struct SubmitResponse {
 /// Asks what became of a submission.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InquireSubmissionRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// request_id of the Submit in question, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -584,16 +591,16 @@ pub struct InquireSubmissionResponse {
 /// Withdraws a submission.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WithdrawRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Idempotency key; for reads an id for tracing. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
-    /// request_id of the Submit that is withdrawn. Required.
+    /// request_id of the Submit that is withdrawn, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "4")]
     pub submit_request_id: ::prost::alloc::string::String,
 }
@@ -610,23 +617,23 @@ pub struct WithdrawResponse {
 /// Asks for changes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PollChangesRequest {
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "1")]
     pub item: ::prost::alloc::string::String,
-    /// Region of the service. Required.
+    /// GB/T 2260 region of the service, 6 digits, or 9 digits for a town. Required.
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
-    /// Opaque cursor of the last change seen; empty for the beginning.
+    /// Opaque cursor of the last change seen, at most 1,024 characters; empty for the beginning.
     #[prost(string, tag = "3")]
     pub cursor: ::prost::alloc::string::String,
 }
 /// Changes since a cursor.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PollChangesResponse {
-    /// Changes, oldest first, held to the item's schema.
+    /// Changes, oldest first, at most 100, each held to the item's schema.
     #[prost(message, repeated, tag = "1")]
     pub changes: ::prost::alloc::vec::Vec<::prost_types::Struct>,
-    /// Cursor after the last of them.
+    /// Cursor after the last of them, at most 1,024 characters.
     #[prost(string, tag = "2")]
     pub cursor: ::prost::alloc::string::String,
 }
@@ -755,11 +762,10 @@ pub mod department_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// A department behind its adapter. On the public listener Query, ListBills and ListSlots are the gateway's raw proxy:
-    /// fields 1 (item) and 2 (region) of every request are read by the gateway and must each occur at most once.
-    /// The applicant never travels in a request: it comes from the sealed assertion alone.
-    /// Every method: INVALID_ARGUMENT when the request breaks the contract or the item's schema, PERMISSION_DENIED when the
-    /// assertion does not cover the item, region or subject, UNAVAILABLE with metadata `effect` when the department cannot be reached.
+    /// A department behind its adapter. On the public listener Query, ListBills and ListSlots are the gateway's raw proxy: fields
+    /// 1 (item) and 2 (region) of every request are read by the gateway and must each occur at most once. The applicant never
+    /// travels in a request: it comes from the sealed assertion alone. A refusal of the department is no error but the outcome
+    /// REJECTED. Metadata `effect` of an error says whether the department may have acted.
     #[derive(Debug, Clone)]
     pub struct DepartmentServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -841,6 +847,7 @@ pub mod department_service_client {
             self
         }
         /// Says which items, depths, limits and hours this department offers. No effect.
+        /// Errors: none of its own.
         pub async fn describe(
             &mut self,
             request: impl tonic::IntoRequest<super::DescribeRequest>,
@@ -871,6 +878,11 @@ pub mod department_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Reads the citizen's records of an item. No effect; may be retried.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID, SUBJECT_MISMATCH,
+        /// gateway.PROFILE_BUSY, gateway.ENVELOPE_INVALID, gateway.LEVEL_TOO_LOW, gateway.CONSENT_MISSING,
+        /// gateway.AUDIENCE_MISSING, gateway.QUOTA_EXCEEDED, gateway.NOT_READY, catalog.REGION_UNKNOWN, catalog.ITEM_NOT_LISTED,
+        /// catalog.NO_ADAPTER, catalog.DEPTH_NOT_OFFERED.
         pub async fn query(
             &mut self,
             request: impl tonic::IntoRequest<super::QueryRequest>,
@@ -895,6 +907,11 @@ pub mod department_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Lists what the citizen can pay now, with the digest of each record. No effect; may be retried; never answered stale.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID, SUBJECT_MISMATCH,
+        /// gateway.PROFILE_BUSY, gateway.ENVELOPE_INVALID, gateway.LEVEL_TOO_LOW, gateway.CONSENT_MISSING,
+        /// gateway.AUDIENCE_MISSING, gateway.QUOTA_EXCEEDED, gateway.NOT_READY, catalog.REGION_UNKNOWN, catalog.ITEM_NOT_LISTED,
+        /// catalog.NO_ADAPTER, catalog.DEPTH_NOT_OFFERED.
         pub async fn list_bills(
             &mut self,
             request: impl tonic::IntoRequest<super::ListBillsRequest>,
@@ -925,7 +942,10 @@ pub mod department_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Re-reads a bill and holds its amount until a time. Idempotent by request_id. REJECTED with code RECORD_CHANGED when the
-        /// record differs from the digest, RECORD_DISPUTED, RECORD_UNCONFIRMED, ALREADY_PAID or NOT_FOUND as the department says.
+        /// record differs from the digest, RECORD_DISPUTED, RECORD_UNCONFIRMED, ALREADY_PAID, BILL_HELD or NOT_FOUND as the
+        /// department says.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID, SUBJECT_MISMATCH.
         pub async fn lock_bill(
             &mut self,
             request: impl tonic::IntoRequest<super::LockBillRequest>,
@@ -956,6 +976,8 @@ pub mod department_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Gives a held bill back. Idempotent by request_id; a bill that is not held is DONE.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN.
         pub async fn release_bill(
             &mut self,
             request: impl tonic::IntoRequest<super::ReleaseBillRequest>,
@@ -987,6 +1009,8 @@ pub mod department_service_client {
         }
         /// Tells the department that a bill was paid. Idempotent by request_id where the profile says so; UNKNOWN whenever bytes
         /// left and no usable answer came. DONE carries the proof.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID.
         pub async fn settle_bill(
             &mut self,
             request: impl tonic::IntoRequest<super::SettleBillRequest>,
@@ -1016,8 +1040,10 @@ pub mod department_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Asks what became of a settlement. No effect. DONE with the proof, REJECTED (definitive, with code NEVER_HAPPENED when the
-        /// department never took it and the profile's quiet period has passed), PENDING or UNKNOWN (ask again).
+        /// Asks what became of a settlement. No effect. DONE with the proof, REJECTED (definitive, with code NEVER_HAPPENED when
+        /// the department never took it and the profile's quiet period has passed), PENDING or UNKNOWN (ask again).
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID.
         pub async fn inquire_bill(
             &mut self,
             request: impl tonic::IntoRequest<super::InquireBillRequest>,
@@ -1047,7 +1073,7 @@ pub mod department_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists free slots of an item. Not yet served.
+        /// Lists free slots of an item. No effect. Not yet served.
         pub async fn list_slots(
             &mut self,
             request: impl tonic::IntoRequest<super::ListSlotsRequest>,
@@ -1327,6 +1353,7 @@ pub mod department_service_server {
     #[async_trait]
     pub trait DepartmentService: std::marker::Send + std::marker::Sync + 'static {
         /// Says which items, depths, limits and hours this department offers. No effect.
+        /// Errors: none of its own.
         async fn describe(
             &self,
             request: tonic::Request<super::DescribeRequest>,
@@ -1335,11 +1362,21 @@ pub mod department_service_server {
             tonic::Status,
         >;
         /// Reads the citizen's records of an item. No effect; may be retried.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID, SUBJECT_MISMATCH,
+        /// gateway.PROFILE_BUSY, gateway.ENVELOPE_INVALID, gateway.LEVEL_TOO_LOW, gateway.CONSENT_MISSING,
+        /// gateway.AUDIENCE_MISSING, gateway.QUOTA_EXCEEDED, gateway.NOT_READY, catalog.REGION_UNKNOWN, catalog.ITEM_NOT_LISTED,
+        /// catalog.NO_ADAPTER, catalog.DEPTH_NOT_OFFERED.
         async fn query(
             &self,
             request: tonic::Request<super::QueryRequest>,
         ) -> std::result::Result<tonic::Response<super::QueryResponse>, tonic::Status>;
         /// Lists what the citizen can pay now, with the digest of each record. No effect; may be retried; never answered stale.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID, SUBJECT_MISMATCH,
+        /// gateway.PROFILE_BUSY, gateway.ENVELOPE_INVALID, gateway.LEVEL_TOO_LOW, gateway.CONSENT_MISSING,
+        /// gateway.AUDIENCE_MISSING, gateway.QUOTA_EXCEEDED, gateway.NOT_READY, catalog.REGION_UNKNOWN, catalog.ITEM_NOT_LISTED,
+        /// catalog.NO_ADAPTER, catalog.DEPTH_NOT_OFFERED.
         async fn list_bills(
             &self,
             request: tonic::Request<super::ListBillsRequest>,
@@ -1348,7 +1385,10 @@ pub mod department_service_server {
             tonic::Status,
         >;
         /// Re-reads a bill and holds its amount until a time. Idempotent by request_id. REJECTED with code RECORD_CHANGED when the
-        /// record differs from the digest, RECORD_DISPUTED, RECORD_UNCONFIRMED, ALREADY_PAID or NOT_FOUND as the department says.
+        /// record differs from the digest, RECORD_DISPUTED, RECORD_UNCONFIRMED, ALREADY_PAID, BILL_HELD or NOT_FOUND as the
+        /// department says.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID, SUBJECT_MISMATCH.
         async fn lock_bill(
             &self,
             request: tonic::Request<super::LockBillRequest>,
@@ -1357,6 +1397,8 @@ pub mod department_service_server {
             tonic::Status,
         >;
         /// Gives a held bill back. Idempotent by request_id; a bill that is not held is DONE.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN.
         async fn release_bill(
             &self,
             request: tonic::Request<super::ReleaseBillRequest>,
@@ -1366,6 +1408,8 @@ pub mod department_service_server {
         >;
         /// Tells the department that a bill was paid. Idempotent by request_id where the profile says so; UNKNOWN whenever bytes
         /// left and no usable answer came. DONE carries the proof.
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID.
         async fn settle_bill(
             &self,
             request: tonic::Request<super::SettleBillRequest>,
@@ -1373,8 +1417,10 @@ pub mod department_service_server {
             tonic::Response<super::SettleBillResponse>,
             tonic::Status,
         >;
-        /// Asks what became of a settlement. No effect. DONE with the proof, REJECTED (definitive, with code NEVER_HAPPENED when the
-        /// department never took it and the profile's quiet period has passed), PENDING or UNKNOWN (ask again).
+        /// Asks what became of a settlement. No effect. DONE with the proof, REJECTED (definitive, with code NEVER_HAPPENED when
+        /// the department never took it and the profile's quiet period has passed), PENDING or UNKNOWN (ask again).
+        /// Errors: ITEM_NOT_OFFERED, ASSERTION_INVALID, DEPARTMENT_CLOSED, DEPARTMENT_UNREACHABLE, DEPARTMENT_TIMEOUT,
+        /// REPLY_UNREADABLE, VALUE_UNMAPPABLE, DEPARTMENT_BUSY, PROFILE_BROKEN, INPUT_INVALID.
         async fn inquire_bill(
             &self,
             request: tonic::Request<super::InquireBillRequest>,
@@ -1382,7 +1428,7 @@ pub mod department_service_server {
             tonic::Response<super::InquireBillResponse>,
             tonic::Status,
         >;
-        /// Lists free slots of an item. Not yet served.
+        /// Lists free slots of an item. No effect. Not yet served.
         async fn list_slots(
             &self,
             request: tonic::Request<super::ListSlotsRequest>,
@@ -1452,11 +1498,10 @@ pub mod department_service_server {
             tonic::Status,
         >;
     }
-    /// A department behind its adapter. On the public listener Query, ListBills and ListSlots are the gateway's raw proxy:
-    /// fields 1 (item) and 2 (region) of every request are read by the gateway and must each occur at most once.
-    /// The applicant never travels in a request: it comes from the sealed assertion alone.
-    /// Every method: INVALID_ARGUMENT when the request breaks the contract or the item's schema, PERMISSION_DENIED when the
-    /// assertion does not cover the item, region or subject, UNAVAILABLE with metadata `effect` when the department cannot be reached.
+    /// A department behind its adapter. On the public listener Query, ListBills and ListSlots are the gateway's raw proxy: fields
+    /// 1 (item) and 2 (region) of every request are read by the gateway and must each occur at most once. The applicant never
+    /// travels in a request: it comes from the sealed assertion alone. A refusal of the department is no error but the outcome
+    /// REJECTED. Metadata `effect` of an error says whether the department may have acted.
     #[derive(Debug)]
     pub struct DepartmentServiceServer<T> {
         inner: Arc<T>,

@@ -2,27 +2,29 @@
 /// Asks for a token. The names are those of RFC 6749, 7523 and 8693.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueTokenRequest {
-    /// "client_credentials" or "urn:ietf:params:oauth:grant-type:token-exchange". Required.
+    /// One of "client_credentials" and "urn:ietf:params:oauth:grant-type:token-exchange". Required.
     #[prost(string, tag = "1")]
     pub grant_type: ::prost::alloc::string::String,
-    /// "urn:ietf:params:oauth:client-assertion-type:jwt-bearer". Required.
+    /// Always "urn:ietf:params:oauth:client-assertion-type:jwt-bearer". Required.
     #[prost(string, tag = "2")]
     pub client_assertion_type: ::prost::alloc::string::String,
     /// JWT signed by the entry point (EdDSA or ES256): iss = sub = the entry point, aud = the token endpoint, jti, exp at most
     /// 60 s ahead. Required; at most 8 KiB.
     #[prost(string, tag = "3")]
     pub client_assertion: ::prost::alloc::string::String,
-    /// Token exchange only: JWE (ECDH-ES, A256GCM) to identity's key, holding the entry point's signed real-name assertion: iss,
-    /// aud, sub (the person's id at the entry point), level, name, document type and number, jti, exp at most 60 s ahead.
+    /// Token exchange only: JWE (ECDH-ES, A256GCM) to identity's key, holding the entry point's signed real-name assertion:
+    /// iss, aud, sub (the person's id at the entry point), level, name, document type and number, jti, exp at most 60 s ahead.
+    /// At most 8 KiB.
     #[prost(string, tag = "4")]
     pub subject_token: ::prost::alloc::string::String,
-    /// Token exchange only: "urn:ietf:params:oauth:token-type:jwt".
+    /// Token exchange only: always "urn:ietf:params:oauth:token-type:jwt".
     #[prost(string, tag = "5")]
     pub subject_token_type: ::prost::alloc::string::String,
-    /// Token exchange only: the profiles that will be addressed, 1 to 8, for example "traffic/430100".
+    /// Token exchange only: the profiles that will be addressed, 1 to 8, each at most 70 characters, for example
+    /// "traffic/430100", and each once.
     #[prost(string, repeated, tag = "6")]
     pub audience: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Space-separated scopes; empty for all that the entry point has.
+    /// Space-separated scopes, at most 512 bytes; empty for all that the entry point has.
     #[prost(string, tag = "7")]
     pub scope: ::prost::alloc::string::String,
 }
@@ -32,35 +34,36 @@ pub struct IssueTokenResponse {
     /// Compact JWS (EdDSA), at most 8 KiB; opaque to the entry point.
     #[prost(string, tag = "1")]
     pub access_token: ::prost::alloc::string::String,
-    /// "urn:ietf:params:oauth:token-type:access_token".
+    /// Always "urn:ietf:params:oauth:token-type:access_token".
     #[prost(string, tag = "2")]
     pub issued_token_type: ::prost::alloc::string::String,
-    /// "Bearer".
+    /// Always "Bearer".
     #[prost(string, tag = "3")]
     pub token_type: ::prost::alloc::string::String,
-    /// Seconds until its end, at most 900.
+    /// Seconds until its end, 30 to 900.
     #[prost(int64, tag = "4")]
     pub expires_in_seconds: i64,
-    /// Scopes granted, space-separated.
+    /// Scopes granted, space-separated, at most 64 bytes.
     #[prost(string, tag = "5")]
     pub scope: ::prost::alloc::string::String,
 }
 /// Asks for a case grant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueCaseGrantRequest {
-    /// Idempotency key: the case id. Required.
+    /// Idempotency key: the case id, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The citizen token under which the case was opened. Required.
+    /// The citizen token under which the case was opened, at most 8 KiB. Required.
     #[prost(string, tag = "2")]
     pub citizen_token: ::prost::alloc::string::String,
-    /// Profile the case is for, for example "traffic/430100". Required.
+    /// Profile the case is for, at most 70 characters, for example "traffic/430100". Required.
     #[prost(string, tag = "3")]
     pub profile: ::prost::alloc::string::String,
-    /// Item code. Required.
+    /// Item code, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "4")]
     pub item: ::prost::alloc::string::String,
-    /// Operations of DepartmentService that the grant covers, for example "SettleBill". Required.
+    /// Operations that the grant covers, 1 to 16, each one of the methods of DepartmentService, for example "SettleBill".
+    /// Required.
     #[prost(string, repeated, tag = "5")]
     pub operations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Last deadline of the case, UTC; the grant ends then. At most 400 days ahead. Required.
@@ -70,7 +73,7 @@ pub struct IssueCaseGrantRequest {
 /// A case grant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueCaseGrantResponse {
-    /// JWE sealed to the profile: the inner token bound to case, item and operations. Cases keeps it as it is.
+    /// JWE sealed to the profile, at most 8 KiB: the inner token bound to case, item and operations. Cases keeps it as it is.
     #[prost(string, tag = "1")]
     pub grant: ::prost::alloc::string::String,
     /// When the grant ends, UTC.
@@ -80,13 +83,13 @@ pub struct IssueCaseGrantResponse {
 /// A public key of a role or profile.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Key {
-    /// Owner: a role or mesh key, for example "gateway" or "adapter/traffic/430100".
+    /// Owner: a role or mesh key, at most 78 characters, for example "gateway" or "adapter/traffic/430100".
     #[prost(string, tag = "1")]
     pub owner: ::prost::alloc::string::String,
     /// What it is for.
     #[prost(enumeration = "KeyUse", tag = "2")]
     pub r#use: i32,
-    /// Public JWK as JSON (RFC 7517, 8037); its `kid` is the RFC 7638 thumbprint.
+    /// Public JWK as JSON (RFC 7517, 8037), at most 512 bytes; its `kid` is the RFC 7638 thumbprint.
     #[prost(string, tag = "3")]
     pub jwk_json: ::prost::alloc::string::String,
     /// When it was registered, UTC.
@@ -96,13 +99,13 @@ pub struct Key {
 /// Registers a key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterKeyRequest {
-    /// Owner; must be the caller's own role, or a profile of the adapter role. Required.
+    /// Owner, at most 78 characters; must be the caller's own role, or a profile of the adapter role. Required.
     #[prost(string, tag = "1")]
     pub owner: ::prost::alloc::string::String,
     /// What it is for. Required.
     #[prost(enumeration = "KeyUse", tag = "2")]
     pub r#use: i32,
-    /// Public JWK as JSON. Required; a private member is refused.
+    /// Public JWK as JSON, at most 4 KiB. Required; a private member is refused.
     #[prost(string, tag = "3")]
     pub jwk_json: ::prost::alloc::string::String,
 }
@@ -116,27 +119,27 @@ pub struct RegisterKeyResponse {
 /// Asks for the keys in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListKeysRequest {
-    /// Version that the caller has; when it is the current one the answer holds no keys. 0 for all.
+    /// Version that the caller has, 1 or more; when it is the current one the answer holds no keys. 0 for all.
     #[prost(int64, tag = "1")]
     pub known_version: i64,
 }
 /// The keys in force.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListKeysResponse {
-    /// All keys in force, by owner, use and age; empty when `version` is the caller's own.
+    /// All keys in force, by owner, use and age, at most 64 for one use of one owner; empty when `version` is the caller's own.
     #[prost(message, repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<Key>,
-    /// Version of the list; grows with every change.
+    /// Version of the list, 0 or more; grows with every change.
     #[prost(int64, tag = "2")]
     pub version: i64,
 }
 /// Asks for a verdict.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MatchIdentityRequest {
-    /// Name to compare.
+    /// Name to compare, 1 to 64 characters. Required.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Document number to compare.
+    /// Document number to compare, 1 to 32 characters. Required.
     #[prost(string, tag = "2")]
     pub document_number: ::prost::alloc::string::String,
 }
@@ -150,10 +153,10 @@ pub struct MatchIdentityResponse {
 /// Links an account.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LinkAccountRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Proof from the other entry point. Required.
+    /// Proof from the other entry point, at most 8 KiB. Required.
     #[prost(string, tag = "2")]
     pub other_token: ::prost::alloc::string::String,
 }
@@ -167,10 +170,10 @@ pub struct LinkAccountResponse {
 /// A link between two entry points' accounts of one citizen.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Link {
-    /// Id of the link.
+    /// Id of the link, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "1")]
     pub link_id: ::prost::alloc::string::String,
-    /// The other entry point.
+    /// The other entry point, 1 to 64 characters of \[a-z0-9._-\].
     #[prost(string, tag = "2")]
     pub entry_point: ::prost::alloc::string::String,
     /// When it was made, UTC.
@@ -180,10 +183,10 @@ pub struct Link {
 /// Ends a link.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnlinkAccountRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Id of the link. Required.
+    /// Id of the link, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub link_id: ::prost::alloc::string::String,
 }
@@ -196,30 +199,30 @@ pub struct ListLinksRequest {
     /// Most links wanted, 1 to 100; 0 means 20.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Links of the citizen.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListLinksResponse {
-    /// Links by age.
+    /// Links by age, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub links: ::prost::alloc::vec::Vec<Link>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// A consent of the citizen.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Consent {
-    /// Id of the consent.
+    /// Id of the consent, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "1")]
     pub consent_id: ::prost::alloc::string::String,
-    /// Item it is for.
+    /// Item it is for, 1 to 64 characters of \[a-z0-9._-\].
     #[prost(string, tag = "2")]
     pub item: ::prost::alloc::string::String,
-    /// Purpose, from the catalogue.
+    /// Purpose, from the catalogue, at most 64 characters.
     #[prost(string, tag = "3")]
     pub purpose: ::prost::alloc::string::String,
     /// When it ends, UTC.
@@ -229,13 +232,13 @@ pub struct Consent {
 /// Grants a consent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantConsentRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Item it is for. Required.
+    /// Item it is for, 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, tag = "2")]
     pub item: ::prost::alloc::string::String,
-    /// Purpose, from the catalogue. Required.
+    /// Purpose, from the catalogue, 1 to 64 characters. Required.
     #[prost(string, tag = "3")]
     pub purpose: ::prost::alloc::string::String,
 }
@@ -249,10 +252,10 @@ pub struct GrantConsentResponse {
 /// Withdraws a consent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeConsentRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Id of the consent. Required.
+    /// Id of the consent, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub consent_id: ::prost::alloc::string::String,
 }
@@ -265,27 +268,27 @@ pub struct ListConsentsRequest {
     /// Most consents wanted, 1 to 100; 0 means 20.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Consents of the citizen.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListConsentsResponse {
-    /// Consents by age.
+    /// Consents by age, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub consents: ::prost::alloc::vec::Vec<Consent>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Somebody acting for the citizen.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Mandate {
-    /// Id of the mandate.
+    /// Id of the mandate, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "1")]
     pub mandate_id: ::prost::alloc::string::String,
-    /// Items it covers.
+    /// Items it covers, 1 to 16, each 1 to 64 characters of \[a-z0-9._-\].
     #[prost(string, repeated, tag = "2")]
     pub items: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// When it ends, UTC.
@@ -295,10 +298,10 @@ pub struct Mandate {
 /// Creates a mandate.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateMandateRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Items it covers. Required.
+    /// Items it covers, 1 to 16, each 1 to 64 characters of \[a-z0-9._-\]. Required.
     #[prost(string, repeated, tag = "2")]
     pub items: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// When it ends, UTC. Required.
@@ -315,10 +318,10 @@ pub struct CreateMandateResponse {
 /// Ends a mandate.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeMandateRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Id of the mandate. Required.
+    /// Id of the mandate, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub mandate_id: ::prost::alloc::string::String,
 }
@@ -331,17 +334,17 @@ pub struct ListMandatesRequest {
     /// Most mandates wanted, 1 to 100; 0 means 20.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Mandates of the citizen.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListMandatesResponse {
-    /// Mandates by age.
+    /// Mandates by age, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub mandates: ::prost::alloc::vec::Vec<Mandate>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
@@ -539,9 +542,10 @@ pub mod identity_service_client {
             self
         }
         /// Issues an access token to an entry point (client_credentials) or a citizen token for an entry point's signed real-name
-        /// assertion (token exchange, RFC 8693). Not idempotent: a client assertion's and a real-name assertion's jti are used once.
-        /// UNAUTHENTICATED with reason CLIENT_ASSERTION_INVALID, REAL_NAME_ASSERTION_INVALID or JTI_REUSED; INVALID_ARGUMENT with
-        /// DOCUMENT_NUMBER_INVALID or AUDIENCE_UNKNOWN.
+        /// assertion (token exchange, RFC 8693). Not idempotent: the jti of a client assertion and of a real-name assertion is used
+        /// once, so a repeated call brings new assertions and gets a new token.
+        /// Errors: GRANT_TYPE_UNSUPPORTED, CLIENT_ASSERTION_INVALID, ENTRY_POINT_UNKNOWN, SCOPE_REFUSED, AUDIENCE_UNKNOWN,
+        /// REAL_NAME_ASSERTION_INVALID, DOCUMENT_NUMBER_INVALID, JTI_REUSED, STORE_UNAVAILABLE.
         pub async fn issue_token(
             &mut self,
             request: impl tonic::IntoRequest<super::IssueTokenRequest>,
@@ -568,7 +572,9 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Exchanges a citizen token for the grant under which a case goes on after the token's end. Idempotent by request_id.
+        /// Exchanges a citizen token for the grant under which a case goes on after the token's end. Idempotent by request_id until
+        /// the grant's end: the same case gets the same grant, also for a newer token of the same citizen.
+        /// Errors: TOKEN_INVALID, AUDIENCE_UNKNOWN, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn issue_case_grant(
             &mut self,
             request: impl tonic::IntoRequest<super::IssueCaseGrantRequest>,
@@ -598,7 +604,8 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Registers a public key of a role or profile. Idempotent by the key's thumbprint.
+        /// Registers a public key of a role or profile. Idempotent by the key's thumbprint, which needs no request_id.
+        /// Errors: KEY_REFUSED, STORE_UNAVAILABLE.
         pub async fn register_key(
             &mut self,
             request: impl tonic::IntoRequest<super::RegisterKeyRequest>,
@@ -628,7 +635,8 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists the public keys in force, with the version of the list. Read at start and polled; answers from memory.
+        /// Lists the public keys in force, with the version of the list. Read at start and polled; answers from memory. No effect.
+        /// Errors: none of its own.
         pub async fn list_keys(
             &mut self,
             request: impl tonic::IntoRequest<super::ListKeysRequest>,
@@ -655,7 +663,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Answers whether a claim about the citizen matches, never the identity itself. Not yet served.
+        /// Answers whether a claim about the citizen matches, never the identity itself. No effect. Not yet served.
         pub async fn match_identity(
             &mut self,
             request: impl tonic::IntoRequest<super::MatchIdentityRequest>,
@@ -685,7 +693,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Links the citizen's account at another entry point. Not yet served.
+        /// Links the citizen's account at another entry point. Idempotent by request_id. Not yet served.
         pub async fn link_account(
             &mut self,
             request: impl tonic::IntoRequest<super::LinkAccountRequest>,
@@ -715,7 +723,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Ends a link. Not yet served.
+        /// Ends a link. Idempotent by request_id. Not yet served.
         pub async fn unlink_account(
             &mut self,
             request: impl tonic::IntoRequest<super::UnlinkAccountRequest>,
@@ -745,7 +753,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists the citizen's links. Not yet served.
+        /// Lists the citizen's links. No effect. Not yet served.
         pub async fn list_links(
             &mut self,
             request: impl tonic::IntoRequest<super::ListLinksRequest>,
@@ -772,7 +780,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Records a consent. Not yet served.
+        /// Records a consent. Idempotent by request_id. Not yet served.
         pub async fn grant_consent(
             &mut self,
             request: impl tonic::IntoRequest<super::GrantConsentRequest>,
@@ -802,7 +810,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Withdraws a consent. Not yet served.
+        /// Withdraws a consent. Idempotent by request_id. Not yet served.
         pub async fn revoke_consent(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeConsentRequest>,
@@ -832,7 +840,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists the citizen's consents. Not yet served.
+        /// Lists the citizen's consents. No effect. Not yet served.
         pub async fn list_consents(
             &mut self,
             request: impl tonic::IntoRequest<super::ListConsentsRequest>,
@@ -862,7 +870,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lets another person act for the citizen. Not yet served.
+        /// Lets another person act for the citizen. Idempotent by request_id. Not yet served.
         pub async fn create_mandate(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateMandateRequest>,
@@ -892,7 +900,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Ends a mandate. Not yet served.
+        /// Ends a mandate. Idempotent by request_id. Not yet served.
         pub async fn revoke_mandate(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeMandateRequest>,
@@ -922,7 +930,7 @@ pub mod identity_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists the citizen's mandates. Not yet served.
+        /// Lists the citizen's mandates. No effect. Not yet served.
         pub async fn list_mandates(
             &mut self,
             request: impl tonic::IntoRequest<super::ListMandatesRequest>,
@@ -968,9 +976,10 @@ pub mod identity_service_server {
     #[async_trait]
     pub trait IdentityService: std::marker::Send + std::marker::Sync + 'static {
         /// Issues an access token to an entry point (client_credentials) or a citizen token for an entry point's signed real-name
-        /// assertion (token exchange, RFC 8693). Not idempotent: a client assertion's and a real-name assertion's jti are used once.
-        /// UNAUTHENTICATED with reason CLIENT_ASSERTION_INVALID, REAL_NAME_ASSERTION_INVALID or JTI_REUSED; INVALID_ARGUMENT with
-        /// DOCUMENT_NUMBER_INVALID or AUDIENCE_UNKNOWN.
+        /// assertion (token exchange, RFC 8693). Not idempotent: the jti of a client assertion and of a real-name assertion is used
+        /// once, so a repeated call brings new assertions and gets a new token.
+        /// Errors: GRANT_TYPE_UNSUPPORTED, CLIENT_ASSERTION_INVALID, ENTRY_POINT_UNKNOWN, SCOPE_REFUSED, AUDIENCE_UNKNOWN,
+        /// REAL_NAME_ASSERTION_INVALID, DOCUMENT_NUMBER_INVALID, JTI_REUSED, STORE_UNAVAILABLE.
         async fn issue_token(
             &self,
             request: tonic::Request<super::IssueTokenRequest>,
@@ -978,7 +987,9 @@ pub mod identity_service_server {
             tonic::Response<super::IssueTokenResponse>,
             tonic::Status,
         >;
-        /// Exchanges a citizen token for the grant under which a case goes on after the token's end. Idempotent by request_id.
+        /// Exchanges a citizen token for the grant under which a case goes on after the token's end. Idempotent by request_id until
+        /// the grant's end: the same case gets the same grant, also for a newer token of the same citizen.
+        /// Errors: TOKEN_INVALID, AUDIENCE_UNKNOWN, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn issue_case_grant(
             &self,
             request: tonic::Request<super::IssueCaseGrantRequest>,
@@ -986,7 +997,8 @@ pub mod identity_service_server {
             tonic::Response<super::IssueCaseGrantResponse>,
             tonic::Status,
         >;
-        /// Registers a public key of a role or profile. Idempotent by the key's thumbprint.
+        /// Registers a public key of a role or profile. Idempotent by the key's thumbprint, which needs no request_id.
+        /// Errors: KEY_REFUSED, STORE_UNAVAILABLE.
         async fn register_key(
             &self,
             request: tonic::Request<super::RegisterKeyRequest>,
@@ -994,7 +1006,8 @@ pub mod identity_service_server {
             tonic::Response<super::RegisterKeyResponse>,
             tonic::Status,
         >;
-        /// Lists the public keys in force, with the version of the list. Read at start and polled; answers from memory.
+        /// Lists the public keys in force, with the version of the list. Read at start and polled; answers from memory. No effect.
+        /// Errors: none of its own.
         async fn list_keys(
             &self,
             request: tonic::Request<super::ListKeysRequest>,
@@ -1002,7 +1015,7 @@ pub mod identity_service_server {
             tonic::Response<super::ListKeysResponse>,
             tonic::Status,
         >;
-        /// Answers whether a claim about the citizen matches, never the identity itself. Not yet served.
+        /// Answers whether a claim about the citizen matches, never the identity itself. No effect. Not yet served.
         async fn match_identity(
             &self,
             request: tonic::Request<super::MatchIdentityRequest>,
@@ -1010,7 +1023,7 @@ pub mod identity_service_server {
             tonic::Response<super::MatchIdentityResponse>,
             tonic::Status,
         >;
-        /// Links the citizen's account at another entry point. Not yet served.
+        /// Links the citizen's account at another entry point. Idempotent by request_id. Not yet served.
         async fn link_account(
             &self,
             request: tonic::Request<super::LinkAccountRequest>,
@@ -1018,7 +1031,7 @@ pub mod identity_service_server {
             tonic::Response<super::LinkAccountResponse>,
             tonic::Status,
         >;
-        /// Ends a link. Not yet served.
+        /// Ends a link. Idempotent by request_id. Not yet served.
         async fn unlink_account(
             &self,
             request: tonic::Request<super::UnlinkAccountRequest>,
@@ -1026,7 +1039,7 @@ pub mod identity_service_server {
             tonic::Response<super::UnlinkAccountResponse>,
             tonic::Status,
         >;
-        /// Lists the citizen's links. Not yet served.
+        /// Lists the citizen's links. No effect. Not yet served.
         async fn list_links(
             &self,
             request: tonic::Request<super::ListLinksRequest>,
@@ -1034,7 +1047,7 @@ pub mod identity_service_server {
             tonic::Response<super::ListLinksResponse>,
             tonic::Status,
         >;
-        /// Records a consent. Not yet served.
+        /// Records a consent. Idempotent by request_id. Not yet served.
         async fn grant_consent(
             &self,
             request: tonic::Request<super::GrantConsentRequest>,
@@ -1042,7 +1055,7 @@ pub mod identity_service_server {
             tonic::Response<super::GrantConsentResponse>,
             tonic::Status,
         >;
-        /// Withdraws a consent. Not yet served.
+        /// Withdraws a consent. Idempotent by request_id. Not yet served.
         async fn revoke_consent(
             &self,
             request: tonic::Request<super::RevokeConsentRequest>,
@@ -1050,7 +1063,7 @@ pub mod identity_service_server {
             tonic::Response<super::RevokeConsentResponse>,
             tonic::Status,
         >;
-        /// Lists the citizen's consents. Not yet served.
+        /// Lists the citizen's consents. No effect. Not yet served.
         async fn list_consents(
             &self,
             request: tonic::Request<super::ListConsentsRequest>,
@@ -1058,7 +1071,7 @@ pub mod identity_service_server {
             tonic::Response<super::ListConsentsResponse>,
             tonic::Status,
         >;
-        /// Lets another person act for the citizen. Not yet served.
+        /// Lets another person act for the citizen. Idempotent by request_id. Not yet served.
         async fn create_mandate(
             &self,
             request: tonic::Request<super::CreateMandateRequest>,
@@ -1066,7 +1079,7 @@ pub mod identity_service_server {
             tonic::Response<super::CreateMandateResponse>,
             tonic::Status,
         >;
-        /// Ends a mandate. Not yet served.
+        /// Ends a mandate. Idempotent by request_id. Not yet served.
         async fn revoke_mandate(
             &self,
             request: tonic::Request<super::RevokeMandateRequest>,
@@ -1074,7 +1087,7 @@ pub mod identity_service_server {
             tonic::Response<super::RevokeMandateResponse>,
             tonic::Status,
         >;
-        /// Lists the citizen's mandates. Not yet served.
+        /// Lists the citizen's mandates. No effect. Not yet served.
         async fn list_mandates(
             &self,
             request: tonic::Request<super::ListMandatesRequest>,

@@ -6,13 +6,13 @@ pub struct PaySheet {
     #[prost(enumeration = "TradeType", tag = "1")]
     pub trade_type: i32,
     /// JSAPI: the parameters that the super app's pay call takes, by its own names (appId, timeStamp, nonceStr, package,
-    /// signType, paySign).
+    /// signType, paySign): at most 6, each at most 1,024 characters.
     #[prost(btree_map = "string, string", tag = "2")]
     pub jsapi: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// NATIVE: the content of the QR code.
+    /// NATIVE: the content of the QR code, at most 512 bytes.
     #[prost(string, tag = "3")]
     pub code_url: ::prost::alloc::string::String,
     /// When it stops working, UTC.
@@ -25,25 +25,25 @@ pub struct Order {
     /// Id, "ord_" and 32 hexadecimal digits.
     #[prost(string, tag = "1")]
     pub order_id: ::prost::alloc::string::String,
-    /// The request_id that created it.
+    /// The request_id that created it, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
-    /// The case it belongs to.
+    /// The case it belongs to, "case_" and 32 hexadecimal digits.
     #[prost(string, tag = "3")]
     pub case_id: ::prost::alloc::string::String,
-    /// Who receives the money, from the catalogue; frozen.
+    /// Who receives the money, from the catalogue, 1 to 64 characters of \[A-Za-z0-9._-\]; frozen.
     #[prost(string, tag = "4")]
     pub payee_id: ::prost::alloc::string::String,
     /// What is asked.
     #[prost(message, optional, tag = "5")]
     pub amount: ::core::option::Option<super::super::common::v1::Money>,
-    /// Channel, for example "wechatpay".
+    /// Channel, 1 to 64 characters of \[A-Za-z0-9._-\], for example "wechatpay".
     #[prost(string, tag = "6")]
     pub channel: ::prost::alloc::string::String,
-    /// Number that the channel knows it by (out_trade_no).
+    /// Number that the channel knows it by (out_trade_no), 32 hexadecimal digits.
     #[prost(string, tag = "7")]
     pub channel_order_no: ::prost::alloc::string::String,
-    /// The channel's transaction number; set once paid.
+    /// The channel's transaction number, 1 to 64 characters of printable ASCII; set once paid.
     #[prost(string, tag = "8")]
     pub channel_transaction: ::prost::alloc::string::String,
     /// State.
@@ -71,10 +71,10 @@ pub struct RefundRecord {
     /// Id, "rfd_" and 32 hexadecimal digits.
     #[prost(string, tag = "1")]
     pub refund_id: ::prost::alloc::string::String,
-    /// The request_id that created it.
+    /// The request_id that created it, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
-    /// The order it returns money of.
+    /// The order it returns money of, "ord_" and 32 hexadecimal digits.
     #[prost(string, tag = "3")]
     pub order_id: ::prost::alloc::string::String,
     /// What goes back.
@@ -83,7 +83,7 @@ pub struct RefundRecord {
     /// State.
     #[prost(enumeration = "RefundState", tag = "5")]
     pub state: i32,
-    /// The channel's number of it; set once it is there.
+    /// The channel's number of it, 1 to 64 characters of printable ASCII; set once it is there.
     #[prost(string, tag = "6")]
     pub channel_refund: ::prost::alloc::string::String,
     /// When the money went back, UTC; set once SUCCEEDED.
@@ -93,34 +93,35 @@ pub struct RefundRecord {
 /// Creates an order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateOrderRequest {
-    /// Idempotency key, made by cases from the case and its step. Required.
+    /// Idempotency key, made by cases from the case and its step, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// The case. Required.
+    /// The case, "case_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "2")]
     pub case_id: ::prost::alloc::string::String,
-    /// Who receives the money; must be on payments' own list. Required.
+    /// Who receives the money, 1 to 64 characters of \[A-Za-z0-9._-\]; must be on payments' own list. Required.
     #[prost(string, tag = "3")]
     pub payee_id: ::prost::alloc::string::String,
     /// What is asked; above 0. Required.
     #[prost(message, optional, tag = "4")]
     pub amount: ::core::option::Option<super::super::common::v1::Money>,
-    /// Channel, for example "wechatpay". Required.
+    /// Channel, 1 to 64 characters of \[A-Za-z0-9._-\], for example "wechatpay". Required.
     #[prost(string, tag = "5")]
     pub channel: ::prost::alloc::string::String,
     /// How the citizen pays. Required.
     #[prost(enumeration = "TradeType", tag = "6")]
     pub trade_type: i32,
-    /// Entry point; chooses the merchant account with channel and payee. Required.
+    /// Entry point, 1 to 64 characters of \[A-Za-z0-9._-\]; chooses the merchant account with channel and payee. Required.
     #[prost(string, tag = "7")]
     pub entry_point: ::prost::alloc::string::String,
-    /// The payer at the channel (openid); required by JSAPI. Kept encrypted until the channel has it, then erased.
+    /// The payer at the channel (openid), 1 to 128 bytes without control characters; required by JSAPI, empty otherwise. Kept
+    /// encrypted until the channel has it, then erased.
     #[prost(string, tag = "8")]
     pub payer_reference: ::prost::alloc::string::String,
-    /// What the citizen reads on the pay sheet; at most 127 bytes, no identifiers. Required.
+    /// What the citizen reads on the pay sheet, 1 to 127 bytes without control characters, no identifiers. Required.
     #[prost(string, tag = "9")]
     pub description: ::prost::alloc::string::String,
-    /// When the order stops being payable, UTC. Required.
+    /// When the order stops being payable, UTC, at most 7 days ahead. Required.
     #[prost(message, optional, tag = "10")]
     pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -134,10 +135,10 @@ pub struct CreateOrderResponse {
 /// Asks for an order; exactly one of the two.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetOrderRequest {
-    /// Id of the order.
+    /// Id of the order, "ord_" and 32 hexadecimal digits.
     #[prost(string, tag = "1")]
     pub order_id: ::prost::alloc::string::String,
-    /// The request_id that created it.
+    /// The request_id that created it, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -151,7 +152,7 @@ pub struct GetOrderResponse {
 /// Asks the channel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RefreshOrderRequest {
-    /// Id of the order. Required.
+    /// Id of the order, "ord_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "1")]
     pub order_id: ::prost::alloc::string::String,
 }
@@ -165,10 +166,10 @@ pub struct RefreshOrderResponse {
 /// Closes an order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseOrderRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Id of the order. Required.
+    /// Id of the order, "ord_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "2")]
     pub order_id: ::prost::alloc::string::String,
 }
@@ -182,13 +183,14 @@ pub struct CloseOrderResponse {
 /// Posts an order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PostOrderRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Id of the order. Required.
+    /// Id of the order, "ord_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "2")]
     pub order_id: ::prost::alloc::string::String,
-    /// The department's serial number of the proof. Required.
+    /// The department's serial number of the proof, or a clerk's evidence in its place, 1 to 200 characters without control
+    /// characters. Required.
     #[prost(string, tag = "3")]
     pub proof_serial: ::prost::alloc::string::String,
 }
@@ -202,16 +204,16 @@ pub struct PostOrderResponse {
 /// Refunds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RefundRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Id of the order. Required.
+    /// Id of the order, "ord_" and 32 hexadecimal digits. Required.
     #[prost(string, tag = "2")]
     pub order_id: ::prost::alloc::string::String,
     /// What goes back; above 0. Required.
     #[prost(message, optional, tag = "3")]
     pub amount: ::core::option::Option<super::super::common::v1::Money>,
-    /// Why, at most 80 characters, no identifiers. Required.
+    /// Why, 1 to 80 characters without control characters, no identifiers. Required.
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
 }
@@ -225,10 +227,10 @@ pub struct RefundResponse {
 /// Asks for a refund; exactly one of the two.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRefundRequest {
-    /// Id of the refund.
+    /// Id of the refund, "rfd_" and 32 hexadecimal digits.
     #[prost(string, tag = "1")]
     pub refund_id: ::prost::alloc::string::String,
-    /// The request_id that created it.
+    /// The request_id that created it, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -248,13 +250,13 @@ pub struct Event {
     /// What happened.
     #[prost(enumeration = "EventKind", tag = "2")]
     pub kind: i32,
-    /// The case of the order.
+    /// The case of the order, "case_" and 32 hexadecimal digits.
     #[prost(string, tag = "3")]
     pub case_id: ::prost::alloc::string::String,
-    /// The order.
+    /// The order, "ord_" and 32 hexadecimal digits.
     #[prost(string, tag = "4")]
     pub order_id: ::prost::alloc::string::String,
-    /// The refund; empty for events of the order itself.
+    /// The refund, "rfd_" and 32 hexadecimal digits; empty for events of the order itself.
     #[prost(string, tag = "5")]
     pub refund_id: ::prost::alloc::string::String,
     /// When it was committed, UTC.
@@ -264,10 +266,10 @@ pub struct Event {
 /// Asks for events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListEventsRequest {
-    /// Last sequence that the caller has stored; 0 for the beginning.
+    /// Last sequence that the caller has stored, 0 or more; 0 for the beginning.
     #[prost(int64, tag = "1")]
     pub after_sequence: i64,
-    /// Most events wanted, 1 to 1,000; 0 means 100.
+    /// Most events wanted, 1 to 1,000; 0 means 100, more means 1,000.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
     /// How long to wait for the first event, milliseconds, 0 to 20,000.
@@ -277,29 +279,29 @@ pub struct ListEventsRequest {
 /// Events in order.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListEventsResponse {
-    /// Events by sequence; empty when none came in time.
+    /// Events by sequence, at most page_size; empty when none came in time.
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<Event>,
 }
 /// A transfer of the ledger: immutable.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Transfer {
-    /// Id, made by the caller's step.
+    /// Id, made by the step that books it, at most 64 characters.
     #[prost(string, tag = "1")]
     pub transfer_id: ::prost::alloc::string::String,
-    /// Account debited.
+    /// Account debited, at most 137 characters.
     #[prost(string, tag = "2")]
     pub debit_account: ::prost::alloc::string::String,
-    /// Account credited.
+    /// Account credited, at most 137 characters.
     #[prost(string, tag = "3")]
     pub credit_account: ::prost::alloc::string::String,
     /// What moved.
     #[prost(message, optional, tag = "4")]
     pub amount: ::core::option::Option<super::super::common::v1::Money>,
-    /// "pending", "posted" or "voided".
+    /// One of "pending", "posted" and "voided".
     #[prost(string, tag = "5")]
     pub state: ::prost::alloc::string::String,
-    /// The order it belongs to.
+    /// The order it belongs to, "ord_" and 32 hexadecimal digits.
     #[prost(string, tag = "6")]
     pub order_id: ::prost::alloc::string::String,
     /// When it was committed, UTC.
@@ -309,46 +311,46 @@ pub struct Transfer {
 /// Asks for transfers; at least one of the two filters.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListTransfersRequest {
-    /// Account; empty for all.
+    /// Account, at most 137 characters; empty for all.
     #[prost(string, tag = "1")]
     pub account: ::prost::alloc::string::String,
-    /// Order; empty for all.
+    /// Order, "ord_" and 32 hexadecimal digits; empty for all.
     #[prost(string, tag = "2")]
     pub order_id: ::prost::alloc::string::String,
-    /// Most transfers wanted, 1 to 1,000; 0 means 100.
+    /// Most transfers wanted, 1 to 1,000; 0 means 100, more means 1,000.
     #[prost(int32, tag = "3")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Transfers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTransfersResponse {
-    /// Transfers by commit order.
+    /// Transfers by commit order, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub transfers: ::prost::alloc::vec::Vec<Transfer>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Asks for an account.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetAccountRequest {
-    /// Account, for example "suspense/ord_…" or "payee/traffic-430100". Required.
+    /// Account, at most 137 characters, for example "suspense/ord_…" or "payee/traffic-430100". Required.
     #[prost(string, tag = "1")]
     pub account: ::prost::alloc::string::String,
 }
 /// An account.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetAccountResponse {
-    /// Account.
+    /// Account, at most 137 characters.
     #[prost(string, tag = "1")]
     pub account: ::prost::alloc::string::String,
-    /// Debits posted, minor units.
+    /// Debits posted, minor units, 0 or more.
     #[prost(int64, tag = "2")]
     pub debit_minor: i64,
-    /// Credits posted, minor units.
+    /// Credits posted, minor units, 0 or more.
     #[prost(int64, tag = "3")]
     pub credit_minor: i64,
     /// ISO 4217 code.
@@ -358,36 +360,36 @@ pub struct GetAccountResponse {
 /// Asks for a reconciliation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReconcileRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
     /// Day, "YYYY-MM-DD", Beijing time. Required.
     #[prost(string, tag = "2")]
     pub day: ::prost::alloc::string::String,
-    /// Channel. Required.
+    /// Channel, 1 to 64 characters of \[A-Za-z0-9._-\]. Required.
     #[prost(string, tag = "3")]
     pub channel: ::prost::alloc::string::String,
 }
 /// A reconciliation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReconcileResponse {
-    /// Rows that match.
+    /// Rows that match, 0 or more.
     #[prost(int64, tag = "1")]
     pub matched: i64,
-    /// Rows that do not.
+    /// Rows that do not match, 0 or more.
     #[prost(int64, tag = "2")]
     pub breaks: i64,
 }
 /// Something that does not match.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Break {
-    /// Id.
+    /// Id, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "1")]
     pub break_id: ::prost::alloc::string::String,
-    /// "long", "short", "amount" or "state".
+    /// One of "long", "short", "amount" and "state".
     #[prost(string, tag = "2")]
     pub kind: ::prost::alloc::string::String,
-    /// The order, when there is one.
+    /// The order, "ord_" and 32 hexadecimal digits; empty when there is none.
     #[prost(string, tag = "3")]
     pub order_id: ::prost::alloc::string::String,
 }
@@ -400,30 +402,30 @@ pub struct ListBreaksRequest {
     /// Most breaks wanted, 1 to 100; 0 means 20.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
-    /// Opaque token of the next page; empty for the first.
+    /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// Breaks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListBreaksResponse {
-    /// Breaks by age.
+    /// Breaks by age, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub breaks: ::prost::alloc::vec::Vec<Break>,
-    /// Token of the next page; empty on the last.
+    /// Token of the next page, at most 1,024 characters; empty on the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// Resolves a break.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResolveBreakRequest {
-    /// Idempotency key. Required.
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Id of the break. Required.
+    /// Id of the break, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub break_id: ::prost::alloc::string::String,
-    /// What was found, at most 200 characters. Required.
+    /// What was found, 1 to 200 characters. Required.
     #[prost(string, tag = "3")]
     pub note: ::prost::alloc::string::String,
 }
@@ -779,9 +781,10 @@ pub mod payment_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Creates an order at a channel and answers with what the citizen's client needs to pay. Idempotent by request_id for ever.
-        /// INVALID_ARGUMENT; FAILED_PRECONDITION with PAYEE_UNKNOWN, MERCHANT_UNKNOWN or REQUEST_ID_REUSED; UNAVAILABLE with
-        /// CHANNEL_UNAVAILABLE and effect POSSIBLE when the channel may have taken it: ask again with the same request_id.
+        /// Creates an order at a channel and answers with what the citizen's client needs to pay. Idempotent by request_id for
+        /// ever. After CHANNEL_UNAVAILABLE with effect POSSIBLE the channel may have taken it: ask again with the same request_id.
+        /// Errors: PAYEE_UNKNOWN, MERCHANT_UNKNOWN, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, CHANNEL_REFUSED, REQUEST_ID_REUSED,
+        /// STORE_UNAVAILABLE.
         pub async fn create_order(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateOrderRequest>,
@@ -808,7 +811,8 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Gets an order by id or by the request_id that created it. No effect. NOT_FOUND with ORDER_NOT_FOUND.
+        /// Gets an order by id or by the request_id that created it. No effect.
+        /// Errors: ORDER_NOT_FOUND, STORE_UNAVAILABLE.
         pub async fn get_order(
             &mut self,
             request: impl tonic::IntoRequest<super::GetOrderRequest>,
@@ -835,7 +839,9 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Asks the channel for the state of an order now, and records what it says. Idempotent. An unknown channel status is PENDING.
+        /// Asks the channel for the state of an order now, and records what it says. An unknown channel status changes nothing.
+        /// Idempotent by the order, which needs no request_id: asking twice records the same once.
+        /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, STORE_UNAVAILABLE.
         pub async fn refresh_order(
             &mut self,
             request: impl tonic::IntoRequest<super::RefreshOrderRequest>,
@@ -865,8 +871,9 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Closes an order that is not paid. Done only when the channel has confirmed; answers PAID when the money came first.
-        /// Idempotent by request_id.
+        /// Closes an order that is not paid. Done only when the channel has confirmed; answers PAID when the money came first, and
+        /// WAITING when the channel has not confirmed yet: ask again. Idempotent by request_id; the final answer is kept for ever.
+        /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn close_order(
             &mut self,
             request: impl tonic::IntoRequest<super::CloseOrderRequest>,
@@ -894,7 +901,8 @@ pub mod payment_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Moves the captured money from the citizen's suspense account to the payee, after the department's proof. Idempotent by
-        /// request_id. FAILED_PRECONDITION with ORDER_NOT_PAID or ORDER_REFUNDING.
+        /// request_id for ever, and by the proof's serial.
+        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_REFUNDING, ORDER_POSTED, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn post_order(
             &mut self,
             request: impl tonic::IntoRequest<super::PostOrderRequest>,
@@ -921,8 +929,8 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Refunds captured money. Idempotent by request_id. Never more than was captured under any interleaving:
-        /// FAILED_PRECONDITION with REFUND_EXCEEDS_CAPTURE.
+        /// Refunds captured money. Idempotent by request_id for ever. Never more than was captured under any interleaving.
+        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_POSTED, REFUND_EXCEEDS_CAPTURE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn refund(
             &mut self,
             request: impl tonic::IntoRequest<super::RefundRequest>,
@@ -946,7 +954,8 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Gets a refund by id or by the request_id that created it. No effect. NOT_FOUND with REFUND_NOT_FOUND.
+        /// Gets a refund by id or by the request_id that created it. No effect.
+        /// Errors: REFUND_NOT_FOUND, STORE_UNAVAILABLE.
         pub async fn get_refund(
             &mut self,
             request: impl tonic::IntoRequest<super::GetRefundRequest>,
@@ -974,6 +983,7 @@ pub mod payment_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Lists events of orders and refunds after a cursor, in commit order; waits up to `wait_ms` for the first. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         pub async fn list_events(
             &mut self,
             request: impl tonic::IntoRequest<super::ListEventsRequest>,
@@ -1001,6 +1011,7 @@ pub mod payment_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Lists the ledger's transfers of an account or order. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         pub async fn list_transfers(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTransfersRequest>,
@@ -1031,6 +1042,7 @@ pub mod payment_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Gets an account with its derived balance. No effect.
+        /// Errors: ACCOUNT_NOT_FOUND, STORE_UNAVAILABLE.
         pub async fn get_account(
             &mut self,
             request: impl tonic::IntoRequest<super::GetAccountRequest>,
@@ -1057,7 +1069,7 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Matches channel bill, ledger and department file of a day. Not yet served.
+        /// Matches channel bill, ledger and department file of a day. Idempotent by request_id. Not yet served.
         pub async fn reconcile(
             &mut self,
             request: impl tonic::IntoRequest<super::ReconcileRequest>,
@@ -1084,7 +1096,7 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists what did not match. Not yet served.
+        /// Lists what did not match. No effect. Not yet served.
         pub async fn list_breaks(
             &mut self,
             request: impl tonic::IntoRequest<super::ListBreaksRequest>,
@@ -1111,7 +1123,7 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Resolves a break. Not yet served.
+        /// Resolves a break. Idempotent by request_id. Not yet served.
         pub async fn resolve_break(
             &mut self,
             request: impl tonic::IntoRequest<super::ResolveBreakRequest>,
@@ -1156,9 +1168,10 @@ pub mod payment_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with PaymentServiceServer.
     #[async_trait]
     pub trait PaymentService: std::marker::Send + std::marker::Sync + 'static {
-        /// Creates an order at a channel and answers with what the citizen's client needs to pay. Idempotent by request_id for ever.
-        /// INVALID_ARGUMENT; FAILED_PRECONDITION with PAYEE_UNKNOWN, MERCHANT_UNKNOWN or REQUEST_ID_REUSED; UNAVAILABLE with
-        /// CHANNEL_UNAVAILABLE and effect POSSIBLE when the channel may have taken it: ask again with the same request_id.
+        /// Creates an order at a channel and answers with what the citizen's client needs to pay. Idempotent by request_id for
+        /// ever. After CHANNEL_UNAVAILABLE with effect POSSIBLE the channel may have taken it: ask again with the same request_id.
+        /// Errors: PAYEE_UNKNOWN, MERCHANT_UNKNOWN, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, CHANNEL_REFUSED, REQUEST_ID_REUSED,
+        /// STORE_UNAVAILABLE.
         async fn create_order(
             &self,
             request: tonic::Request<super::CreateOrderRequest>,
@@ -1166,7 +1179,8 @@ pub mod payment_service_server {
             tonic::Response<super::CreateOrderResponse>,
             tonic::Status,
         >;
-        /// Gets an order by id or by the request_id that created it. No effect. NOT_FOUND with ORDER_NOT_FOUND.
+        /// Gets an order by id or by the request_id that created it. No effect.
+        /// Errors: ORDER_NOT_FOUND, STORE_UNAVAILABLE.
         async fn get_order(
             &self,
             request: tonic::Request<super::GetOrderRequest>,
@@ -1174,7 +1188,9 @@ pub mod payment_service_server {
             tonic::Response<super::GetOrderResponse>,
             tonic::Status,
         >;
-        /// Asks the channel for the state of an order now, and records what it says. Idempotent. An unknown channel status is PENDING.
+        /// Asks the channel for the state of an order now, and records what it says. An unknown channel status changes nothing.
+        /// Idempotent by the order, which needs no request_id: asking twice records the same once.
+        /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, STORE_UNAVAILABLE.
         async fn refresh_order(
             &self,
             request: tonic::Request<super::RefreshOrderRequest>,
@@ -1182,8 +1198,9 @@ pub mod payment_service_server {
             tonic::Response<super::RefreshOrderResponse>,
             tonic::Status,
         >;
-        /// Closes an order that is not paid. Done only when the channel has confirmed; answers PAID when the money came first.
-        /// Idempotent by request_id.
+        /// Closes an order that is not paid. Done only when the channel has confirmed; answers PAID when the money came first, and
+        /// WAITING when the channel has not confirmed yet: ask again. Idempotent by request_id; the final answer is kept for ever.
+        /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn close_order(
             &self,
             request: tonic::Request<super::CloseOrderRequest>,
@@ -1192,7 +1209,8 @@ pub mod payment_service_server {
             tonic::Status,
         >;
         /// Moves the captured money from the citizen's suspense account to the payee, after the department's proof. Idempotent by
-        /// request_id. FAILED_PRECONDITION with ORDER_NOT_PAID or ORDER_REFUNDING.
+        /// request_id for ever, and by the proof's serial.
+        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_REFUNDING, ORDER_POSTED, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn post_order(
             &self,
             request: tonic::Request<super::PostOrderRequest>,
@@ -1200,13 +1218,14 @@ pub mod payment_service_server {
             tonic::Response<super::PostOrderResponse>,
             tonic::Status,
         >;
-        /// Refunds captured money. Idempotent by request_id. Never more than was captured under any interleaving:
-        /// FAILED_PRECONDITION with REFUND_EXCEEDS_CAPTURE.
+        /// Refunds captured money. Idempotent by request_id for ever. Never more than was captured under any interleaving.
+        /// Errors: ORDER_NOT_FOUND, ORDER_NOT_PAID, ORDER_POSTED, REFUND_EXCEEDS_CAPTURE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn refund(
             &self,
             request: tonic::Request<super::RefundRequest>,
         ) -> std::result::Result<tonic::Response<super::RefundResponse>, tonic::Status>;
-        /// Gets a refund by id or by the request_id that created it. No effect. NOT_FOUND with REFUND_NOT_FOUND.
+        /// Gets a refund by id or by the request_id that created it. No effect.
+        /// Errors: REFUND_NOT_FOUND, STORE_UNAVAILABLE.
         async fn get_refund(
             &self,
             request: tonic::Request<super::GetRefundRequest>,
@@ -1215,6 +1234,7 @@ pub mod payment_service_server {
             tonic::Status,
         >;
         /// Lists events of orders and refunds after a cursor, in commit order; waits up to `wait_ms` for the first. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         async fn list_events(
             &self,
             request: tonic::Request<super::ListEventsRequest>,
@@ -1223,6 +1243,7 @@ pub mod payment_service_server {
             tonic::Status,
         >;
         /// Lists the ledger's transfers of an account or order. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         async fn list_transfers(
             &self,
             request: tonic::Request<super::ListTransfersRequest>,
@@ -1231,6 +1252,7 @@ pub mod payment_service_server {
             tonic::Status,
         >;
         /// Gets an account with its derived balance. No effect.
+        /// Errors: ACCOUNT_NOT_FOUND, STORE_UNAVAILABLE.
         async fn get_account(
             &self,
             request: tonic::Request<super::GetAccountRequest>,
@@ -1238,7 +1260,7 @@ pub mod payment_service_server {
             tonic::Response<super::GetAccountResponse>,
             tonic::Status,
         >;
-        /// Matches channel bill, ledger and department file of a day. Not yet served.
+        /// Matches channel bill, ledger and department file of a day. Idempotent by request_id. Not yet served.
         async fn reconcile(
             &self,
             request: tonic::Request<super::ReconcileRequest>,
@@ -1246,7 +1268,7 @@ pub mod payment_service_server {
             tonic::Response<super::ReconcileResponse>,
             tonic::Status,
         >;
-        /// Lists what did not match. Not yet served.
+        /// Lists what did not match. No effect. Not yet served.
         async fn list_breaks(
             &self,
             request: tonic::Request<super::ListBreaksRequest>,
@@ -1254,7 +1276,7 @@ pub mod payment_service_server {
             tonic::Response<super::ListBreaksResponse>,
             tonic::Status,
         >;
-        /// Resolves a break. Not yet served.
+        /// Resolves a break. Idempotent by request_id. Not yet served.
         async fn resolve_break(
             &self,
             request: tonic::Request<super::ResolveBreakRequest>,

@@ -119,6 +119,9 @@ where
     }
 
     fn data(&mut self, id: u32, data: Bytes, flow: u32, ends: bool) -> Result<(), Error> {
+        // The connection's window is given back at once: a stream that its reader leaves lying must not hold up everybody's calls.
+        // What is held is bounded by the windows of the streams.
+        self.link.release(flow as usize);
         let Some(Stream { answer, intake, .. }) = self.streams.get_mut(&id) else {
             // It was on its way when the stream was given up.
             return Ok(());
@@ -140,7 +143,9 @@ where
                     intake.give_back(id, read, &mut self.link.outbound);
                 }
             }
-            Coming::Pieces { feed } => feed.push(data),
+            Coming::Pieces { feed } => {
+                feed.push(data);
+            }
         }
         if ends { self.complete(id, None) } else { Ok(()) }
     }

@@ -134,6 +134,7 @@ static LINES: LazyLock<Vec<Line>> = LazyLock::new(|| {
 
 /// The number of a name in the static table, for whoever writes.
 pub(crate) fn number(name: &HeaderName) -> Option<u8> {
+    #[expect(clippy::disallowed_types, reason = "nobody walks it")]
     static NUMBERS: LazyLock<std::collections::HashMap<HeaderName, u8>> = LazyLock::new(|| {
         let numbered = (1..=STATIC.len() as u8).zip(LINES.iter());
         let named = numbered.rev().filter_map(|(number, line)| match &line.name {

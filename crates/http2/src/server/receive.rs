@@ -100,9 +100,7 @@ where
     /// Fields after a body say nothing here; they end it.
     fn trailers(&mut self, id: u32, ends: bool) -> Result<(), Error> {
         match self.streams.get(&id) {
-            Some(stream) if matches!(stream.inbound, Inbound::Ended | Inbound::Fresh { is_whole: true, .. }) => {
-                self.offence(id, Reason::STREAM_CLOSED)
-            }
+            Some(stream) if stream.inbound.is_received() => self.offence(id, Reason::STREAM_CLOSED),
             Some(_) => {
                 if ends {
                     return self.ended(id);
@@ -134,13 +132,17 @@ where
         for id in std::mem::take(&mut self.fresh) {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let (head, body) = match std::mem::replace(&mut stream.inbound, Inbound::Ended) {
-                Inbound::Fresh { head, body, is_whole: true } => (head, Received::whole(body)),
+                Inbound::Fresh { head, body, is_whole: true } => {
+                    stream.intake.taken(body.len());
+                    self.link.release(body.len());
+                    (head, Received::whole(body))
+                }
                 Inbound::Fresh { head, body, is_whole: false } => {
                     let (feed, pieces) = pieces();
                     if !body.is_empty() {
                         feed.push(body);
                     }
-                    stream.inbound = Inbound::Pieces { feed };
+                    stream.inbound = Inbound::Pieces { feed, is_whole: false };
                     self.feeding.push(id);
                     (head, Received::Pieces(pieces))
                 }
@@ -160,19 +162,29 @@ where
         let Some(stream) = self.streams.get_mut(&id) else {
             // On a stream that was just reset it was on its way; on any other it is an offence, and cheap.
             self.link.spend(IDLE_COST)?;
+            self.link.release(flow as usize);
             if !self.reset.contains(&id) {
                 self.reset(id, Reason::STREAM_CLOSED);
             }
             return Ok(());
         };
+        // What is not kept: padding here, and below what nobody reads.
+        self.link.release((flow as usize).saturating_sub(data.len()));
         if !stream.intake.take(data.len(), flow) {
             return self.offence(id, Reason::FLOW_CONTROL_ERROR);
         }
+        if stream.inbound.is_received() {
+            return self.offence(id, Reason::STREAM_CLOSED);
+        }
         match &mut stream.inbound {
-            Inbound::Ended | Inbound::Fresh { is_whole: true, .. } => {
-                return self.offence(id, Reason::STREAM_CLOSED);
+            Inbound::Ended => {}
+            Inbound::Pieces { feed, .. } => {
+                let length = data.len();
+                if !feed.push(data) {
+                    stream.intake.taken(length);
+                    self.link.release(length);
+                }
             }
-            Inbound::Pieces { feed } => feed.push(data),
             // The common case: all of it in one frame, which is not copied.
             Inbound::Fresh { body, .. } if body.is_empty() => *body = data,
             Inbound::Fresh { body, .. } => *body = [body.as_ref(), &data].concat().into(),
@@ -188,9 +200,9 @@ where
         }
         match &mut stream.inbound {
             Inbound::Fresh { is_whole, .. } => *is_whole = true,
-            Inbound::Pieces { feed } => {
+            Inbound::Pieces { feed, is_whole } => {
                 feed.end(Ok(None));
-                stream.inbound = Inbound::Ended;
+                *is_whole = true;
             }
             Inbound::Ended => {}
         }
@@ -199,14 +211,26 @@ where
 
     /// Gives the windows of bodies in pieces back as they are read.
     pub(super) fn feed(&mut self, cx: &mut std::task::Context<'_>) {
-        let (streams, outbound) = (&mut self.streams, &mut self.link.outbound);
+        let (streams, link) = (&mut self.streams, &mut self.link);
         self.feeding.retain(|id| {
-            let Some(Stream { inbound: Inbound::Pieces { feed }, intake, .. }) = streams.get_mut(id) else {
+            let Some(Stream { inbound: inbound @ Inbound::Pieces { .. }, intake, .. }) = streams.get_mut(id) else {
                 return false;
             };
-            // Who does not read may still answer.
-            let Some(read) = feed.taken(cx) else { return false };
-            intake.give_back(*id, read, outbound);
+            let Inbound::Pieces { feed, is_whole } = inbound else { return false };
+            let Some(read) = feed.taken(cx) else {
+                // Who does not read may still answer. What was left lying is nobody's.
+                link.release(intake.unread());
+                intake.taken(intake.unread());
+                return false;
+            };
+            link.release(read);
+            intake.taken(read);
+            if !*is_whole {
+                intake.give_back(*id, read, &mut link.outbound);
+            } else if intake.unread() == 0 {
+                *inbound = Inbound::Ended;
+                return false;
+            }
             true
         });
     }

@@ -69,6 +69,53 @@ async fn of_fifty_at_once_one_wins_on_postgres() {
     one_of_fifty_real_names_wins(&rig).await;
 }
 
+/// Statements that a database was given so far.
+fn statements(rig: &Rig) -> u64 {
+    let metrics = rig.context.metrics.encode();
+    let counts = metrics.lines().filter(|line| line.starts_with("lastmile_store_statements_total"));
+    counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+/// Whoever is refused by the cache costs SQL nothing; where the cache forgot, or cannot be reached, SQL refuses.
+async fn the_cache_refuses_first_and_sql_refuses_always(rig: &Rig) {
+    let identity = rig.identity_key(Curve::X25519).await;
+    let caller = rig.caller("wechat");
+    let used = caller.citizen_token(&person("o1", NUMBER), &[CHANGSHA], &identity).expect("signs");
+    rig.issue(used.clone()).await.expect("issues");
+    // The same real-name assertion around another of the client.
+    let mut real_name = used.clone();
+    real_name.client_assertion = caller.client_assertion().expect("signs");
+    let replays = [(used, "JTI_REUSED client"), (real_name, "JTI_REUSED real_name")];
+    let refused = async |sql: bool, what: &str| {
+        for (request, expected) in &replays {
+            let before = statements(rig);
+            assert_eq!(told(&rig.issue(request.clone()).await.expect_err("is refused")), *expected, "{what}");
+            assert_eq!(statements(rig) > before, sql, "{what}: SQL was asked");
+        }
+    };
+    assert!(statements(rig) > 0, "statements are counted");
+    refused(false, "the cache remembers").await;
+    rig.mount(|_| {}).await;
+    refused(true, "the cache was emptied").await;
+    refused(false, "the cache was told by SQL").await;
+    let away = store::cache::Config { url: "redis://127.0.0.1:1/".to_owned(), ..store::cache::Config::default() };
+    rig.mount_with(store::Cache::open(&away, &rig.context).await.expect("opens without Redis"), |_| {}).await;
+    refused(true, "Redis is away").await;
+    let fresh = caller.citizen_token(&person("o2", NUMBER), &[CHANGSHA], &identity).expect("signs");
+    rig.issue(fresh).await.expect("issues without Redis");
+}
+
+#[tokio::test]
+async fn a_replay_is_refused_with_and_without_the_cache_on_sqlite() {
+    the_cache_refuses_first_and_sql_refuses_always(&Rig::start().await).await;
+}
+
+#[tokio::test]
+async fn a_replay_is_refused_with_and_without_the_cache_on_postgres() {
+    let server = Postgres::start();
+    the_cache_refuses_first_and_sql_refuses_always(&on_postgres(&server).await).await;
+}
+
 #[tokio::test]
 async fn an_assertion_is_used_up_by_a_refusal_as_well() {
     let rig = Rig::start().await;

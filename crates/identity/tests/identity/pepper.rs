@@ -3,7 +3,7 @@
 use identity::{BuildError, Config, Deps};
 use rpc::{ClientOptions, Mesh, RemoteOptions, Role};
 use runtime::Context;
-use store::Db;
+use store::{Cache, Db};
 use tempfile::TempDir;
 
 use crate::servers::Postgres;
@@ -11,7 +11,8 @@ use crate::servers::Postgres;
 async fn start(db: &Db, keys: &TempDir, context: &Context) -> Result<(), BuildError> {
     let config = Config { keys_dir: keys.path().to_owned(), ..Config::default() };
     let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default()).caller(Role::Identity);
-    identity::mount(config, Deps { context: context.clone(), db: db.clone(), mesh }).await.map(drop)
+    let cache = Cache::memory(&store::cache::Config::default(), context);
+    identity::mount(config, Deps { context: context.clone(), db: db.clone(), cache, mesh }).await.map(drop)
 }
 
 async fn a_start_without_the_pepper_is_refused(store: &store::Config) {

@@ -14,7 +14,7 @@ use rpc::{ClientOptions, Contract, Door, Mesh, RemoteFault, RemoteOptions, Role,
 use runtime::clock::ManualClock;
 use runtime::secret::Pii;
 use runtime::{Clock, Context, Ids, Timestamp};
-use store::Db;
+use store::{Cache, Db};
 use tempfile::TempDir;
 
 pub(crate) const CHANGSHA: &str = "traffic/430100";
@@ -80,8 +80,12 @@ impl Rig {
         rig
     }
 
-    /// Mounts identity, or mounts it again in place of the one before.
+    /// Mounts identity, or mounts it again in place of the one before, as a process that remembers nothing.
     pub(crate) async fn mount(&self, change: impl FnOnce(&mut Config)) {
+        self.mount_with(Cache::memory(&store::cache::Config::default(), &self.context), change).await;
+    }
+
+    pub(crate) async fn mount_with(&self, cache: Cache, change: impl FnOnce(&mut Config)) {
         let mut config = Config {
             keys_dir: self.dir.path().join("keys"),
             sandbox_keys_dir: Some(self.clients_dir()),
@@ -91,7 +95,8 @@ impl Rig {
         let mut problems = Vec::new();
         config.validate("identity", &mut problems);
         assert_eq!(problems, []);
-        let deps = Deps { context: self.context.clone(), db: self.db.clone(), mesh: self.mesh.caller(Role::Identity) };
+        let (context, db, mesh) = (self.context.clone(), self.db.clone(), self.mesh.caller(Role::Identity));
+        let deps = Deps { context, db, cache, mesh };
         let mounted = identity::mount(config, deps).await.expect("mounts");
         mounted.readiness.check().expect("is ready");
         let contract = Contract::lastmile().expect("the contract is sound");

@@ -38,8 +38,12 @@ impl SuperApp {
     /// Takes the entry point's key from the directory that identity made it in.
     pub(crate) fn new(context: &Context, base: &str, entry_point: &str, keys: &Path) -> anyhow::Result<Self> {
         let file = keys.join(format!("{entry_point}.pem"));
-        let pem = secret::read_private_text(&file)
-            .with_context(|| format!("no key of {entry_point} at {}: is this the data directory of a running `lastmile serve` with the sandbox?", file.display()))?;
+        let pem = secret::read_private_text(&file).with_context(|| {
+            format!(
+                "no key of {entry_point} at {}: is this the data directory of a running `lastmile serve --sandbox`?",
+                file.display()
+            )
+        })?;
         let key = SigningKey::from_pem(pem.expose()).with_context(|| format!("{}", file.display()))?;
         let channel = Endpoint::from_shared(base.to_owned())?.connect_timeout(DEADLINE).connect_lazy();
         Ok(Self {
@@ -97,7 +101,8 @@ impl SuperApp {
     async fn jwks(&self) -> anyhow::Result<Jwks> {
         let url = format!("{}/.well-known/jwks.json", self.base);
         let reply = self.http.send(http::Request::get(&url).body(Bytes::new())?, DEADLINE, BODY_BYTES_MAX).await;
-        let reply = reply.with_context(|| format!("nothing answers at {url}: start `lastmile serve` first"))?;
+        let reply =
+            reply.with_context(|| format!("nothing answers at {url}: start `lastmile serve --sandbox` first"))?;
         serde_json::from_slice(reply.body()).with_context(|| format!("{url} is no key set"))
     }
 
@@ -106,7 +111,8 @@ impl SuperApp {
         let url = format!("{}/oauth2/token", self.base);
         let request = http::Request::post(&url).header("content-type", "application/x-www-form-urlencoded");
         let reply = self.http.send(request.body(form(asked).into())?, DEADLINE, BODY_BYTES_MAX).await;
-        let reply = reply.with_context(|| format!("nothing answers at {url}: start `lastmile serve` first"))?;
+        let reply =
+            reply.with_context(|| format!("nothing answers at {url}: start `lastmile serve --sandbox` first"))?;
         if !reply.status().is_success() {
             bail!("{url} answers {}: {}", reply.status(), String::from_utf8_lossy(reply.body()));
         }

@@ -8,6 +8,7 @@ use runtime::{Timestamp, secret};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::X509Certificate;
+use x509_parser::time::ASN1Time;
 
 use super::Finding;
 use crate::Role;
@@ -31,21 +32,63 @@ pub fn public(public: &Public, now: Timestamp) -> Vec<Finding> {
     if public.cert_file.as_os_str().is_empty() {
         return Vec::new();
     }
-    let shown = || -> anyhow::Result<Finding> {
-        let pem = read(&public.cert_file)?;
-        let certificate = parse(&pem, &public.cert_file)?;
-        let mut finding = ends("certificate", &dns_names(&certificate).join(", "), &certificate, now);
-        finding.remedy = finding.remedy.map(|_| RENEW.to_owned());
-        Ok(finding)
+    let subject = "public: certificate";
+    let mut findings = chain(&public.cert_file, now, subject, RENEW)
+        .unwrap_or_else(|error| vec![Finding::bad(subject, format!("{error:#}"), RENEW)]);
+    let subject = "public: private key";
+    let key = key(&public.key_file, &public.cert_file);
+    findings.push(key.map_or_else(|error| Finding::bad(subject, format!("{error:#}"), RENEW), |()| owned(subject)));
+    findings
+}
+
+/// The first host that a certificate is for; one of them, where it is for many.
+pub(crate) fn first_name(path: &Path) -> Option<String> {
+    let pem = read(path).ok()?;
+    let names = dns_names(&parse(&pem, path).ok()?);
+    names.into_iter().next().map(|name| name.replacen('*', "gateway", 1))
+}
+
+/// The end of every certificate in a file: callers refuse a chain when any part of it is over.
+fn chain(path: &Path, now: Timestamp, subject: &str, remedy: &str) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (index, pem) in read_all(path)?.iter().enumerate() {
+        let certificate = parse(pem, path)?;
+        let (subject, name) = match index {
+            0 => (subject.to_owned(), dns_names(&certificate).join(", ")),
+            _ => (format!("{subject} {} of the chain", index + 1), certificate.subject().to_string()),
+        };
+        findings.push(ends(subject, &name, &Span::of(&certificate), now, remedy));
+    }
+    Ok(findings)
+}
+
+/// A merchant's certificate at a channel: its end, whether it is the one that the serial number names, and whether the key is its key.
+pub(super) fn of_merchant(
+    subject: &str,
+    (path, private_key, serial): (&Path, &Path, &str),
+    now: Timestamp,
+) -> [Finding; 2] {
+    let remedy = "put the channel's new certificate, its key and its serial number into payments.merchants";
+    let looked = || {
+        let pem = read(path)?;
+        let certificate = parse(&pem, path)?;
+        let own = hex_digits(&certificate.raw_serial_as_string());
+        if own != hex_digits(serial) {
+            bail!("{} has the serial number {own}, not the configured {serial}", path.display());
+        }
+        Ok(ends(subject, &format!("serial number {own}"), &Span::of(&certificate), now, remedy))
     };
-    [("certificate", shown()), ("private key", key(&public.key_file, &public.cert_file))]
-        .into_iter()
-        .map(|(subject, looked)| {
-            let mut finding = looked.unwrap_or_else(|error| Finding::bad(subject, format!("{error:#}"), RENEW));
-            finding.subject = format!("public: {subject}");
-            finding
-        })
-        .collect()
+    let bad = |subject: &str, error: anyhow::Error| Finding::bad(subject, format!("{error:#}"), remedy);
+    let key_subject = format!("{subject}: private key");
+    [
+        looked().unwrap_or_else(|error| bad(subject, error)),
+        key(private_key, path).map_or_else(|error| bad(&key_subject, error), |()| owned(key_subject.as_str())),
+    ]
+}
+
+/// A serial number as it is compared.
+fn hex_digits(serial: &str) -> String {
+    serial.replace(':', "").trim_start_matches('0').to_ascii_uppercase()
 }
 
 pub(crate) fn of_role(role: Role, files: &RoleFiles, now: Timestamp) -> [Finding; 4] {
@@ -53,7 +96,7 @@ pub(crate) fn of_role(role: Role, files: &RoleFiles, now: Timestamp) -> [Finding
         told(role, "certificate", certificate(role, &files.cert, now)),
         told(role, "CA certificate", ca(&files.ca, now)),
         told(role, "signature of the CA", signed(&files.cert, &files.ca)),
-        told(role, "private key", key(&files.key, &files.cert)),
+        told(role, "private key", key(&files.key, &files.cert).map(|()| owned("private key"))),
     ]
 }
 
@@ -70,7 +113,7 @@ fn certificate(role: Role, path: &Path, now: Timestamp) -> anyhow::Result<Findin
     if names != [role.dns_name()] {
         bail!("{} does not name {} alone; it names {}", path.display(), role.dns_name(), names.join(", "));
     }
-    Ok(ends("certificate", &names.join(", "), &certificate, now))
+    Ok(ends("certificate", &names.join(", "), &Span::of(&certificate), now, REISSUE))
 }
 
 fn ca(path: &Path, now: Timestamp) -> anyhow::Result<Finding> {
@@ -79,7 +122,7 @@ fn ca(path: &Path, now: Timestamp) -> anyhow::Result<Finding> {
     if !certificate.is_ca() {
         bail!("{} is not the certificate of a CA", path.display());
     }
-    Ok(ends("CA certificate", &path.display().to_string(), &certificate, now))
+    Ok(ends("CA certificate", &path.display().to_string(), &Span::of(&certificate), now, REISSUE))
 }
 
 fn signed(cert: &Path, ca: &Path) -> anyhow::Result<Finding> {
@@ -92,38 +135,65 @@ fn signed(cert: &Path, ca: &Path) -> anyhow::Result<Finding> {
     Ok(Finding::good("signature of the CA", "the certificate was issued by this CA"))
 }
 
-fn key(path: &Path, cert: &Path) -> anyhow::Result<Finding> {
+fn key(path: &Path, cert: &Path) -> anyhow::Result<()> {
     let text = secret::read_private_text(path)?;
     let key = rcgen::KeyPair::from_pem(text.expose()).with_context(|| format!("{} is no key", path.display()))?;
     let pem = read(cert)?;
     if parse(&pem, cert)?.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
         bail!("{} is not the key of {}", path.display(), cert.display());
     }
-    Ok(Finding::good("private key", "it belongs to the certificate, and only its owner can read it"))
+    Ok(())
 }
 
-fn ends(subject: &str, name: &str, certificate: &X509Certificate<'_>, now: Timestamp) -> Finding {
-    let validity = certificate.validity();
-    let at = |seconds: i64| Timestamp::from_seconds_nanos(seconds, 0);
-    let (start, end) = (at(validity.not_before.timestamp()), at(validity.not_after.timestamp()));
-    let left = end.since(now);
-    let date = validity.not_after;
-    if now < start {
-        Finding::bad(subject, format!("{name} is not valid yet"), "check the clock")
+fn owned(subject: impl Into<String>) -> Finding {
+    Finding::good(subject, "it belongs to the certificate, and only its owner can read it")
+}
+
+/// From when until when a certificate is good.
+pub(super) struct Span {
+    pub(super) start: Timestamp,
+    pub(super) end: Timestamp,
+}
+
+impl Span {
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
+        let at = |time: ASN1Time| Timestamp::from_seconds_nanos(time.timestamp(), 0);
+        Self { start: at(certificate.validity().not_before), end: at(certificate.validity().not_after) }
+    }
+}
+
+/// Tells when a certificate ends, and what to do where that is soon.
+pub(super) fn ends(subject: impl Into<String>, name: &str, span: &Span, now: Timestamp, remedy: &str) -> Finding {
+    let left = span.end.since(now);
+    let (seconds, _) = span.end.seconds_nanos();
+    let date =
+        ASN1Time::from_timestamp(seconds).map_or_else(|_| format!("{seconds} s after 1970"), |date| date.to_string());
+    if now < span.start {
+        let ahead = span.start.since(now).as_secs();
+        let remedy = "if it is meant for today, this machine's clock is behind by at least that: set it";
+        Finding::bad(subject, format!("{name} is not valid for another {ahead} s"), remedy)
     } else if left.is_zero() {
-        Finding::bad(subject, format!("{name} ended on {date}"), REISSUE)
+        Finding::bad(subject, format!("{name} ended on {date}"), remedy)
     } else if left < SOON {
-        Finding::warning(subject, format!("{name} ends in {} days, on {date}", left.as_secs() / DAY_SECONDS), REISSUE)
+        Finding::warning(subject, format!("{name} ends in {} days, on {date}", left.as_secs() / DAY_SECONDS), remedy)
     } else {
         Finding::good(subject, format!("{name} is good until {date}"))
     }
 }
 
 fn read(path: &Path) -> anyhow::Result<Pem> {
+    read_all(path)?.into_iter().next().with_context(|| format!("{} is not PEM", path.display()))
+}
+
+fn read_all(path: &Path) -> anyhow::Result<Vec<Pem>> {
     let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let (_, pem) =
-        x509_parser::pem::parse_x509_pem(&bytes).with_context(|| format!("{} is not PEM", path.display()))?;
-    Ok(pem)
+    let found: Vec<Pem> = Pem::iter_from_buffer(&bytes)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{} is not PEM", path.display()))?;
+    if found.is_empty() {
+        bail!("{} is not PEM", path.display());
+    }
+    Ok(found)
 }
 
 fn parse<'a>(pem: &'a Pem, path: &Path) -> anyhow::Result<X509Certificate<'a>> {
@@ -200,7 +270,43 @@ mod tests {
         assert_eq!(verdicts(&shown, now), [Verdict::Good, Verdict::Good]);
         assert_eq!(verdicts(&shown, now.plus(ca::days(80))), [Verdict::Warning, Verdict::Good], "soon");
         assert_eq!(verdicts(&shown, now.plus(ca::days(91))), [Verdict::Bad, Verdict::Good], "ended");
-        let mixed = Public { key_file: issued(place.path(), Role::Cases).key, ..shown };
+        let mixed = Public { key_file: issued(place.path(), Role::Cases).key, ..shown.clone() };
         assert_eq!(verdicts(&mixed, now), [Verdict::Good, Verdict::Bad], "another's key");
+
+        let (leaf, ca) = (place.path().join("gateway/cert.pem"), place.path().join("gateway/ca.pem"));
+        let text = [&leaf, &ca].map(|file| std::fs::read_to_string(file).expect("reads")).concat();
+        let chain = Public { cert_file: place.path().join("chain.pem"), ..shown };
+        std::fs::write(&chain.cert_file, text).expect("writes");
+        let findings = super::public(&chain, now);
+        assert_eq!(findings[1].subject, "public: certificate 2 of the chain", "{}", findings[1]);
+        assert!(findings[1].what.contains(" is good until "), "{}", findings[1]);
+        assert_eq!(verdicts(&chain, now.plus(ca::days(91)))[0], Verdict::Bad, "the leaf ends first");
+    }
+
+    #[test]
+    fn a_merchants_certificate_is_looked_at_beside_its_key_and_serial_number() {
+        let place = tempfile::tempdir().expect("a directory");
+        let context = Context::system();
+        let now = context.clock.now();
+        let mchids = ["1900000001", "1900000002"].map(str::to_owned);
+        sandbox::Keys::load_or_create(place.path(), &mchids, &context.ids, now).expect("makes keys");
+        let file = |mchid: &str, name: &str| place.path().join(mchid).join(name);
+        let serial = std::fs::read_to_string(file("1900000001", "serial_no.txt")).expect("reads");
+        let look = |mchid: &str, key: &str, serial: &str, now| {
+            let (cert, key) = (file(mchid, "certificate.pem"), file(key, "private_key.pem"));
+            of_merchant("merchant 1900000001", (&cert, &key, serial.trim()), now)
+        };
+        let verdicts = |findings: [Finding; 2]| findings.map(|finding| finding.verdict);
+        let good = look("1900000001", "1900000001", &serial, now);
+        assert!(good[0].what.contains(" is good until "), "{}", good[0]);
+        assert_eq!(verdicts(good), [Verdict::Good, Verdict::Good]);
+        let lower = format!("00{}", serial.to_ascii_lowercase());
+        assert_eq!(look("1900000001", "1900000001", &lower, now)[0].verdict, Verdict::Good, "the same number");
+        let late = look("1900000001", "1900000001", &serial, now.plus(ca::days(5 * 366)));
+        assert_eq!(verdicts(late), [Verdict::Bad, Verdict::Good], "ended");
+        let other = look("1900000002", "1900000001", &serial, now);
+        assert_eq!(verdicts(other), [Verdict::Bad, Verdict::Bad], "another's certificate");
+        let key = look("1900000001", "1900000002", &serial, now);
+        assert_eq!(verdicts(key), [Verdict::Good, Verdict::Bad], "another's key");
     }
 }

@@ -65,7 +65,7 @@ async fn departments(config: &Config, context: &Context) -> Vec<Finding> {
 }
 
 /// Where the simulated systems will be, when they run here, else where they are.
-fn simulated(config: &Config) -> At {
+pub(super) fn simulated(config: &Config) -> At {
     let at = &config.sandbox.at;
     let systems = &config.sandbox.systems;
     let or = |at: &String, listen: &String| if at.is_empty() { listen.clone() } else { at.clone() };

@@ -11,8 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Finding;
+use super::certificates::{self, Span};
 use crate::config::RoleFiles;
 use crate::{Config, Role};
 
@@ -45,19 +47,36 @@ async fn of_role(config: &Config, context: &Context, role: Role) -> Vec<Finding>
     for (key, peer) in &config.mesh {
         let subject = format!("peer {key} of {role}");
         findings.push(match meet(context, &client, key, &peer.endpoint).await {
-            Ok(role) => Finding::good(subject, format!("{} answers as {role}", peer.endpoint)),
-            Err(error) => Finding::bad(
-                subject,
-                format!("{}: {error:#}", peer.endpoint),
-                format!("start that role, or set mesh.{key}.endpoint; its certificate must come from the same CA"),
-            ),
+            Ok((role, span)) => {
+                let name = format!("{} answers as {role}, and its certificate", peer.endpoint);
+                let remedy = format!("issue it anew with `lastmile ca issue --role {role}` and restart that process");
+                certificates::ends(subject, &name, &span, context.clock.now(), &remedy)
+            }
+            Err(error) => Finding::bad(subject, format!("{}: {error:#}", peer.endpoint), remedy(&error, key)),
         });
     }
     findings
 }
 
-/// Connects and shakes hands, each side proving its role.
-async fn meet(context: &Context, client: &TlsConnector, key: &str, endpoint: &str) -> anyhow::Result<Role> {
+/// What to do about a peer that was not met.
+fn remedy(error: &anyhow::Error, key: &str) -> String {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let refused = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref());
+    for cause in refused {
+        if let rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        ) = cause
+        {
+            return format!(
+                "if the clocks of both machines are right, issue the certificate of {key} anew and restart it"
+            );
+        }
+    }
+    format!("start that role, or set mesh.{key}.endpoint; its certificate must come from the same CA")
+}
+
+/// Connects and shakes hands, each side proving its role; brings the span of the peer's certificate.
+async fn meet(context: &Context, client: &TlsConnector, key: &str, endpoint: &str) -> anyhow::Result<(Role, Span)> {
     let role: Role = key.split('/').next().unwrap_or_default().parse()?;
     let address = endpoint.strip_prefix("https://").context("not an https address")?;
     let io = context.net.connect(address, DEADLINE).await.context("no connection")?;
@@ -68,7 +87,10 @@ async fn meet(context: &Context, client: &TlsConnector, key: &str, endpoint: &st
     greeted
         .context("it does not answer")?
         .context("it refuses this process's certificate, or does not speak HTTP/2")?;
-    Ok(role)
+    let (_, handshake) = session.get_ref();
+    let shown = handshake.peer_certificates().and_then(|chain| chain.first()).context("it shows no certificate")?;
+    let (_, certificate) = X509Certificate::from_der(shown).context("its certificate cannot be read")?;
+    Ok((role, Span::of(&certificate)))
 }
 
 /// Begins to speak HTTP/2 and waits for the first byte: only then has the other side accepted our certificate.
@@ -120,6 +142,21 @@ mod tests {
         ca::issue(&context, &directory, role, ca::days(9), &place.join(role.name())).expect("issues")
     }
 
+    #[tokio::test]
+    async fn a_peer_whose_certificate_is_over_points_at_the_clocks() {
+        let place = tempfile::tempdir().expect("a directory");
+        let context = Context::system();
+        issued(place.path(), Role::Cases);
+        let (clock, _) = runtime::Clock::manual(context.clock.now().minus(ca::days(30)));
+        let before = Context { clock, ..Context::system() };
+        let (ca, out) = (place.path().join("ca"), place.path().join("late"));
+        let over = ca::issue(&before, &ca, Role::Payments, ca::days(9), &out).expect("issues");
+        let endpoint = play(&context, &over).await;
+        let (refused, told) = verdict(&context, place.path(), "payments", &endpoint).await;
+        assert!(refused == Verdict::Bad && told.contains("seconds ago"), "{told}");
+        assert!(told.contains("-> if the clocks of both machines are right"), "{told}");
+    }
+
     /// Plays a role that wants a certificate of its CA from every caller; returns its endpoint.
     async fn play(context: &Context, files: &RoleFiles) -> String {
         let mut roots = RootCertStore::empty();
@@ -162,8 +199,9 @@ mod tests {
         let context = Context::system();
         let ours = issued(place.path(), Role::Cases);
         let endpoint = play(&context, &issued(place.path(), Role::Payments)).await;
-        let (good, told) = verdict(&context, place.path(), "payments", &endpoint).await;
-        assert_eq!(good, Verdict::Good, "{told}");
+        let (soon, told) = verdict(&context, place.path(), "payments", &endpoint).await;
+        assert!(soon == Verdict::Warning && told.contains("answers as payments"), "{told}");
+        assert!(told.contains("its certificate ends in 8 days"), "{told}");
         let (other_role, told) = verdict(&context, place.path(), "identity", &endpoint).await;
         assert_eq!(other_role, Verdict::Bad, "{told}");
         assert!(told.contains("the TLS handshake failed"), "{told}");

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use driver::WechatPay;
 pub use keys::KeyError;
+pub use trust::PlatformCertificate;
 
 /// The channel's name in orders, accounts and configuration.
 pub const NAME: &str = "wechatpay";

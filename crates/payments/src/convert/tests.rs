@@ -115,8 +115,11 @@ fn other_requests_are_held_to_their_bounds() {
             pb::PostOrderRequest { request_id: "r".into(), order_id: ORDER.into(), proof_serial: proof_serial.into() },
         )
     };
-    assert!(post_of("A-1").is_ok());
-    assert_eq!(fields(post_of("")), ["proof_serial"]);
+    // As long as the evidence that cases takes from a clerk in its place.
+    assert!(post_of("A-1").is_ok() && post_of(&"号".repeat(SERIAL_CHARS_MAX)).is_ok());
+    for bad in ["", "a\nb", &"号".repeat(SERIAL_CHARS_MAX + 1)] {
+        assert_eq!(fields(post_of(bad)), ["proof_serial"]);
+    }
     let events_of =
         |after_sequence, page_size, wait_ms| events(&pb::ListEventsRequest { after_sequence, page_size, wait_ms });
     assert_eq!(events_of(0, 0, 0).map(|ask| ask.max).ok(), Some(100));

@@ -354,6 +354,19 @@ impl Order {
         Ok(Some(next.with(vec![entry], vec![happening])))
     }
 
+    /// The channel reports, to one of our merchant accounts, that it took the money.
+    ///
+    /// Errors: Differs, also when the report was meant for another account than the order's.
+    pub fn told_paid(&self, merchant: &Merchant, app_id: &str, capture: &Capture) -> Result<Option<Change>, Rule> {
+        if self.terms.merchant != *merchant {
+            return Err(Rule::Differs("merchant"));
+        }
+        if self.terms.app_id != app_id {
+            return Err(Rule::Differs("app_id"));
+        }
+        self.captured(capture)
+    }
+
     /// Gives what stands in suspense to the payee, on the strength of the department's proof.
     ///
     /// Errors: NotPaid, Refunding; Posted when it was posted on another proof.

@@ -3,37 +3,85 @@
 use contracts::ids::OrderId;
 use contracts::money::Currency;
 use runtime::Timestamp;
-use store::{Read, Row, Tx, params};
+use store::{Kind, Many, Read, Row, Tx, Value, params};
 
 use super::{money, unreadable, word};
 use crate::domain::ledger::{
     Account, Balance, Delta, Entry, LedgerError, Standing, Transfer, TransferId, Verdict, deltas,
 };
 
-const INSERT: &str =
-    "INSERT INTO transfers (transfer_id, order_id, debit_account, credit_account, amount_minor, currency,
-    is_reserved, booked_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (transfer_id) DO NOTHING";
+const TRANSFER: &[(&str, Kind)] = &[
+    ("transfer_id", Kind::Text),
+    ("order_id", Kind::Text),
+    ("debit_account", Kind::Text),
+    ("credit_account", Kind::Text),
+    ("amount_minor", Kind::Int),
+    ("currency", Kind::Text),
+    ("is_reserved", Kind::Bool),
+    ("booked_at", Kind::Int),
+];
+static INSERT: Many = Many::new(
+    TRANSFER,
+    "INSERT INTO transfers (transfer_id, order_id, debit_account, credit_account, amount_minor, currency, is_reserved,
+    booked_at) SELECT transfer_id, order_id, debit_account, credit_account, amount_minor, currency, is_reserved, booked_at
+    FROM {rows} WHERE true ON CONFLICT (transfer_id) DO NOTHING",
+);
 
 /// Only a reserved transfer, unchanged, can be decided, and only once.
-const DECIDE: &str = "INSERT INTO transfer_decisions (transfer_id, verdict, decided_at)
-    SELECT transfer_id, $2, $3 FROM transfers
-    WHERE transfer_id = $1 AND is_reserved AND debit_account = $4 AND credit_account = $5 AND amount_minor = $6
-    AND currency = $7 ON CONFLICT (transfer_id) DO NOTHING";
+static DECIDE: Many = Many::new(
+    &[
+        ("transfer_id", Kind::Text),
+        ("verdict", Kind::Text),
+        ("decided_at", Kind::Int),
+        ("debit_account", Kind::Text),
+        ("credit_account", Kind::Text),
+        ("amount_minor", Kind::Int),
+        ("currency", Kind::Text),
+    ],
+    "INSERT INTO transfer_decisions (transfer_id, verdict, decided_at)
+    SELECT t.transfer_id, r.verdict, r.decided_at FROM transfers t JOIN {rows} ON t.transfer_id = r.transfer_id
+    WHERE t.is_reserved AND t.debit_account = r.debit_account AND t.credit_account = r.credit_account
+    AND t.amount_minor = r.amount_minor AND t.currency = r.currency ON CONFLICT (transfer_id) DO NOTHING",
+);
 
-const ADD: &str =
-    "INSERT INTO balances (account, shard, currency, is_floored, debit_posted, credit_posted, debit_pending,
-    credit_pending) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+const CHANGE_COLUMNS: &[(&str, Kind)] = &[
+    ("account", Kind::Text),
+    ("shard", Kind::Int),
+    ("currency", Kind::Text),
+    ("is_floored", Kind::Bool),
+    ("debit_posted", Kind::Int),
+    ("credit_posted", Kind::Int),
+    ("debit_pending", Kind::Int),
+    ("credit_pending", Kind::Int),
+];
+
+static ADD: Many = Many::new(
+    CHANGE_COLUMNS,
+    "INSERT INTO balances (account, shard, currency, is_floored, debit_posted, credit_posted, debit_pending, credit_pending)
+    SELECT account, shard, currency, is_floored, debit_posted, credit_posted, debit_pending, credit_pending
+    FROM {rows} WHERE true
     ON CONFLICT (account, shard) DO UPDATE SET debit_posted = balances.debit_posted + excluded.debit_posted,
     credit_posted = balances.credit_posted + excluded.credit_posted,
     debit_pending = balances.debit_pending + excluded.debit_pending,
     credit_pending = balances.credit_pending + excluded.credit_pending
-    WHERE balances.currency = excluded.currency";
+    WHERE balances.currency = excluded.currency",
+);
 
 /// For what cannot stand alone: a pending sum that falls, and what leaves a floored account. Engines check the constraints of an
-/// insert before they turn it into an update.
-const CHANGE: &str = "UPDATE balances SET debit_posted = debit_posted + $4, credit_posted = credit_posted + $5,
-    debit_pending = debit_pending + $6, credit_pending = credit_pending + $7
-    WHERE account = $1 AND shard = $2 AND currency = $3";
+/// insert before they turn it into an update, so there is a row first, of nothing.
+static BEGIN: Many = Many::new(
+    CHANGE_COLUMNS,
+    "INSERT INTO balances (account, shard, currency, is_floored, debit_posted, credit_posted, debit_pending, credit_pending)
+    SELECT account, shard, currency, is_floored, 0, 0, 0, 0 FROM {rows} WHERE true ON CONFLICT (account, shard) DO NOTHING",
+);
+
+static CHANGE: Many = Many::new(
+    CHANGE_COLUMNS,
+    "UPDATE balances SET debit_posted = balances.debit_posted + r.debit_posted,
+    credit_posted = balances.credit_posted + r.credit_posted, debit_pending = balances.debit_pending + r.debit_pending,
+    credit_pending = balances.credit_pending + r.credit_pending FROM {rows}
+    WHERE balances.account = r.account AND balances.shard = r.shard AND balances.currency = r.currency",
+);
 
 const SUM: &str = "SELECT currency, CAST(SUM(debit_posted) AS BIGINT) AS debit_posted,
     CAST(SUM(credit_posted) AS BIGINT) AS credit_posted, CAST(SUM(debit_pending) AS BIGINT) AS debit_pending,
@@ -91,55 +139,75 @@ pub(crate) struct Shard {
     pub(crate) balance: Balance,
 }
 
-/// Books entries: transfers, decisions and the balances they change.
+/// Books entries: transfers, decisions and the balances they change, each kind in one statement.
 ///
-/// Errors: Exists, NotReserved, Currency, Floor and what [`deltas`] refuses; the transaction must then end without effect.
+/// Errors: Exists, NotReserved, Currency, Floor and what [`deltas`] refuses; the transaction must then end without effect. Of many entries
+/// it does not say which one was refused.
 pub(crate) async fn book(tx: &mut Tx, entries: &[Entry], now: Timestamp) -> Result<(), BookError> {
-    for entry in entries {
-        write(tx, entry, now).await?;
-    }
+    let (decided, moved): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| matches!(entry, Entry::Decide(..)));
+    let moved: Vec<_> = moved.into_iter().map(|entry| transfer(entry, now)).collect();
+    all(tx.execute_many(&INSERT, &moved).await?, &moved, LedgerError::Exists)?;
+    let decided: Vec<_> = decided.into_iter().filter_map(|entry| decision(entry, now)).collect();
+    all(tx.execute_many(&DECIDE, &decided).await?, &decided, LedgerError::NotReserved)?;
     runtime::crash::point("payments.book.after_transfers");
-    for delta in deltas(entries)? {
-        add(tx, &delta).await?;
-    }
-    Ok(())
+    let (hard, plain): (Vec<_>, Vec<_>) = deltas(entries)?.into_iter().partition(is_hard);
+    let plain: Vec<_> = plain.iter().map(change).collect();
+    all(balanced(tx.execute_many(&ADD, &plain).await)?, &plain, LedgerError::Currency)?;
+    let hard: Vec<_> = hard.iter().map(change).collect();
+    tx.execute_many(&BEGIN, &hard).await?;
+    all(balanced(tx.execute_many(&CHANGE, &hard).await)?, &hard, LedgerError::Currency)
 }
 
-async fn write(tx: &mut Tx, entry: &Entry, now: Timestamp) -> Result<(), BookError> {
+fn transfer(entry: &Entry, now: Timestamp) -> Vec<Value> {
     let Transfer { id, order, debit, credit, amount } = entry.transfer();
-    let (debit, credit) = (debit.to_string(), credit.to_string());
-    let (minor, currency) = (amount.amount_minor(), amount.currency().to_string());
     let is_reserved = matches!(entry, Entry::Reserve(_));
-    if let Entry::Decide(_, verdict) = entry {
-        let verdict = Standing::from(*verdict).as_str();
-        let values = params![id.as_str(), verdict, now, debit, credit, minor, currency];
-        return if tx.execute(DECIDE, values).await? == 1 { Ok(()) } else { Err(LedgerError::NotReserved.into()) };
-    }
-    let values = params![id.as_str(), order.to_string(), debit, credit, minor, currency, is_reserved, now];
-    if tx.execute(INSERT, values).await? == 1 { Ok(()) } else { Err(LedgerError::Exists.into()) }
+    let (minor, currency) = (amount.amount_minor(), amount.currency().to_string());
+    params![id.as_str(), order.to_string(), debit.to_string(), credit.to_string(), minor, currency, is_reserved, now]
+        .to_vec()
 }
 
-async fn add(tx: &mut Tx, delta: &Delta) -> Result<(), BookError> {
-    let Delta { account, shard, currency, change } = delta;
-    let (name, shard, currency) = (account.to_string(), i64::from(*shard), currency.to_string());
-    let Balance { debit_posted, credit_posted, debit_pending, credit_pending } = *change;
-    let is_floored = account.is_floored();
+fn decision(entry: &Entry, now: Timestamp) -> Option<Vec<Value>> {
+    let Entry::Decide(Transfer { id, debit, credit, amount, .. }, verdict) = entry else { return None };
+    let verdict = Standing::from(*verdict).as_str();
+    let (minor, currency) = (amount.amount_minor(), amount.currency().to_string());
+    Some(params![id.as_str(), verdict, now, debit.to_string(), credit.to_string(), minor, currency].to_vec())
+}
+
+/// Whether a change cannot stand alone in a row of its own.
+fn is_hard(delta: &Delta) -> bool {
+    let Balance { debit_posted, debit_pending, credit_pending, .. } = delta.change;
     let falls = debit_pending < 0 || credit_pending < 0;
-    let leaves = is_floored && (debit_posted > 0 || debit_pending > 0);
-    let (changed, otherwise) = if falls || leaves {
-        let values = params![name, shard, currency, debit_posted, credit_posted, debit_pending, credit_pending];
-        (tx.execute(CHANGE, values).await, LedgerError::Floor)
-    } else {
-        let values =
-            params![name, shard, currency, is_floored, debit_posted, credit_posted, debit_pending, credit_pending];
-        (tx.execute(ADD, values).await, LedgerError::Currency)
-    };
-    match changed {
-        Ok(1) => Ok(()),
-        Ok(_) => Err(otherwise.into()),
-        Err(store::Error::Refused { rule }) if rule == "balances_floor" => Err(LedgerError::Floor.into()),
-        Err(error) => Err(error.into()),
-    }
+    falls || delta.account.is_floored() && (debit_posted > 0 || debit_pending > 0)
+}
+
+fn change(delta: &Delta) -> Vec<Value> {
+    let Delta { account, shard, currency, change } = delta;
+    let Balance { debit_posted, credit_posted, debit_pending, credit_pending } = *change;
+    let (shard, is_floored) = (i64::from(*shard), account.is_floored());
+    let currency = currency.as_str();
+    params![
+        account.to_string(),
+        shard,
+        currency,
+        is_floored,
+        debit_posted,
+        credit_posted,
+        debit_pending,
+        credit_pending
+    ]
+    .to_vec()
+}
+
+fn balanced(changed: Result<u64, store::Error>) -> Result<u64, BookError> {
+    changed.map_err(|error| match error {
+        store::Error::Refused { rule } if rule == "balances_floor" => LedgerError::Floor.into(),
+        error => error.into(),
+    })
+}
+
+/// All rows must have been changed.
+fn all(changed: u64, rows: &[Vec<Value>], otherwise: LedgerError) -> Result<(), BookError> {
+    if usize::try_from(changed) == Ok(rows.len()) { Ok(()) } else { Err(otherwise.into()) }
 }
 
 /// Sums an account over its shards; None where nothing was ever booked on it.

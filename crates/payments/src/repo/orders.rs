@@ -1,106 +1,158 @@
 //! Orders.
 
+use std::collections::BTreeMap;
+
 use contracts::ids::OrderId;
-use store::{Read, Row, Tx, params};
+use store::{Kind, Many, Read, Row, Tx, params};
 
 use super::{money, word};
 use crate::domain::ledger::Merchant;
 use crate::domain::order::{Order, Tally, Terms};
 
-const INSERT: &str = "INSERT INTO orders (order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel,
-    merchant, app_id, trade_type, channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent,
-    is_closing, is_late, payer_sealed, sheet, channel_transaction, paid_at, proof_serial, refusal, captured_minor,
-    refunding_minor, refunded_minor, posted_minor)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
-    $26, $27, $28, $29, $30, $31)";
-
-const UPDATE: &str = "UPDATE orders SET version = version + 1, state = $3, is_sent = $4, is_closing = $5, is_late = $6,
-    payer_sealed = $7, sheet = $8, channel_transaction = $9, paid_at = $10, proof_serial = $11, refusal = $12,
-    captured_minor = $13, refunding_minor = $14, refunded_minor = $15, posted_minor = $16
-    WHERE order_id = $1 AND version = $2";
+/// What a new order has; the rest begins as nothing.
+static INSERT_ALL: Many = Many::new(
+    &[
+        ("order_id", Kind::Text),
+        ("caller", Kind::Text),
+        ("request_id", Kind::Text),
+        ("case_id", Kind::Text),
+        ("payee_id", Kind::Text),
+        ("amount_minor", Kind::Int),
+        ("currency", Kind::Text),
+        ("channel", Kind::Text),
+        ("merchant", Kind::Text),
+        ("app_id", Kind::Text),
+        ("trade_type", Kind::Text),
+        ("channel_order_no", Kind::Text),
+        ("notify_url", Kind::Text),
+        ("description", Kind::Text),
+        ("created_at", Kind::Int),
+        ("expire_at", Kind::Int),
+        ("version", Kind::Int),
+        ("state", Kind::Text),
+        ("is_sent", Kind::Bool),
+        ("is_closing", Kind::Bool),
+        ("is_late", Kind::Bool),
+        ("payer_sealed", Kind::Bytes),
+    ],
+    "INSERT INTO orders (order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id,
+    trade_type, channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing,
+    is_late, payer_sealed, captured_minor, refunding_minor, refunded_minor, posted_minor)
+    SELECT order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id, trade_type,
+    channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing, is_late,
+    payer_sealed, 0, 0, 0, 0 FROM {rows}",
+);
 
 const GET: &str = "SELECT * FROM orders WHERE order_id = $1";
 
-const BY_CHANNEL_NO: &str = "SELECT * FROM orders WHERE channel_order_no = $1 AND merchant = $2 AND channel = $3";
-
 const PAGE: &str = "SELECT * FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2";
 
-/// Keeps a new order.
-pub(crate) async fn insert(tx: &mut Tx, order: &Order) -> Result<(), store::Error> {
-    let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &order.terms;
-    let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &order.terms;
-    let values = params![
-        id.to_string(),
-        caller,
-        request_id,
-        case_id,
-        payee_id,
-        amount.amount_minor(),
-        amount.currency().as_str(),
-        merchant.channel,
-        merchant.number,
-        app_id,
-        trade_type.to_string(),
-        channel_order_no,
-        notify_url,
-        description,
-        created_at,
-        expire_at,
-        order.version,
-        order.state.to_string(),
-        order.is_sent,
-        order.is_closing,
-        order.is_late,
-        order.payer_sealed,
-        order.sheet,
-        order.channel_transaction,
-        order.paid_at,
-        order.proof_serial,
-        order.refusal,
-        order.tally.captured,
-        order.tally.refunding,
-        order.tally.refunded,
-        order.tally.posted,
-    ];
-    tx.execute(INSERT, values).await.map(|_| ())
+static LOCK_ALL: Many = Many::new(
+    &[("order_id", Kind::Text)],
+    "SELECT * FROM orders WHERE order_id IN (SELECT order_id FROM {rows}) ORDER BY order_id {lock}",
+);
+
+static UPDATE_ALL: Many = Many::new(
+    &[
+        ("order_id", Kind::Text),
+        ("seen_version", Kind::Int),
+        ("version", Kind::Int),
+        ("state", Kind::Text),
+        ("is_sent", Kind::Bool),
+        ("is_closing", Kind::Bool),
+        ("is_late", Kind::Bool),
+        ("payer_sealed", Kind::Bytes),
+        ("sheet", Kind::Bytes),
+        ("channel_transaction", Kind::Text),
+        ("paid_at", Kind::Int),
+        ("proof_serial", Kind::Text),
+        ("refusal", Kind::Text),
+        ("captured_minor", Kind::Int),
+        ("refunding_minor", Kind::Int),
+        ("refunded_minor", Kind::Int),
+        ("posted_minor", Kind::Int),
+    ],
+    "UPDATE orders SET version = r.version, state = r.state, is_sent = r.is_sent, is_closing = r.is_closing,
+    is_late = r.is_late, payer_sealed = r.payer_sealed, sheet = r.sheet, channel_transaction = r.channel_transaction,
+    paid_at = r.paid_at, proof_serial = r.proof_serial, refusal = r.refusal, captured_minor = r.captured_minor,
+    refunding_minor = r.refunding_minor, refunded_minor = r.refunded_minor, posted_minor = r.posted_minor
+    FROM {rows} WHERE orders.order_id = r.order_id AND orders.version = r.seen_version",
+);
+
+/// Keeps new orders.
+pub(crate) async fn insert_all(tx: &mut Tx, orders: &[Order]) -> Result<(), store::Error> {
+    let row = |order: &Order| {
+        let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &order.terms;
+        let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &order.terms;
+        params![
+            id.to_string(),
+            caller,
+            request_id,
+            case_id,
+            payee_id,
+            amount.amount_minor(),
+            amount.currency().as_str(),
+            merchant.channel,
+            merchant.number,
+            app_id,
+            trade_type.to_string(),
+            channel_order_no,
+            notify_url,
+            description,
+            created_at,
+            expire_at,
+            order.version,
+            order.state.to_string(),
+            order.is_sent,
+            order.is_closing,
+            order.is_late,
+            order.payer_sealed,
+        ]
+        .to_vec()
+    };
+    tx.execute_many(&INSERT_ALL, &orders.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
 }
 
-/// Keeps a changed order; false when it was changed by another since it was read.
-pub(crate) async fn update(tx: &mut Tx, order: &Order) -> Result<bool, store::Error> {
-    let values = params![
-        order.terms.id.to_string(),
-        order.version,
-        order.state.to_string(),
-        order.is_sent,
-        order.is_closing,
-        order.is_late,
-        order.payer_sealed,
-        order.sheet,
-        order.channel_transaction,
-        order.paid_at,
-        order.proof_serial,
-        order.refusal,
-        order.tally.captured,
-        order.tally.refunding,
-        order.tally.refunded,
-        order.tally.posted,
-    ];
-    Ok(tx.execute(UPDATE, values).await? == 1)
+/// Keeps changed orders, each with the version that it was read with; how many nobody had changed since.
+pub(crate) async fn update_all(tx: &mut Tx, orders: &[(i64, &Order)]) -> Result<u64, store::Error> {
+    let row = |(seen, order): &(i64, &Order)| {
+        params![
+            order.terms.id.to_string(),
+            *seen,
+            order.version,
+            order.state.to_string(),
+            order.is_sent,
+            order.is_closing,
+            order.is_late,
+            order.payer_sealed,
+            order.sheet,
+            order.channel_transaction,
+            order.paid_at,
+            order.proof_serial,
+            order.refusal,
+            order.tally.captured,
+            order.tally.refunding,
+            order.tally.refunded,
+            order.tally.posted,
+        ]
+        .to_vec()
+    };
+    tx.execute_many(&UPDATE_ALL, &orders.iter().map(row).collect::<Vec<_>>()).await
+}
+
+/// Finds orders by their ids, to be changed: nobody else changes them until the transaction ends.
+pub(crate) async fn lock_all(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = OrderId>,
+) -> Result<BTreeMap<OrderId, Order>, store::Error> {
+    let rows: Vec<_> = ids.map(|id| params![id.to_string()].to_vec()).collect();
+    let rows = tx.fetch_many(&LOCK_ALL, &rows).await?;
+    rows.iter().map(|row| read(row).map(|order| (order.terms.id, order))).collect()
 }
 
 /// Finds an order by its id.
 pub(crate) async fn get(reader: &mut impl Read, id: OrderId) -> Result<Option<Order>, store::Error> {
     reader.fetch_opt(GET, params![id.to_string()]).await?.as_ref().map(read).transpose()
-}
-
-/// Finds an order by the number that the channel knows it by.
-pub(crate) async fn by_channel_no(
-    reader: &mut impl Read,
-    merchant: &Merchant,
-    channel_order_no: &str,
-) -> Result<Option<Order>, store::Error> {
-    let values = params![channel_order_no, merchant.number, merchant.channel];
-    reader.fetch_opt(BY_CHANNEL_NO, values).await?.as_ref().map(read).transpose()
 }
 
 /// Reads at most `max` orders with ids above `after`, by id.

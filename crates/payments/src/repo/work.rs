@@ -1,17 +1,35 @@
 //! Open work: orders and refunds that a channel has to be asked about.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use runtime::Timestamp;
 use store::lease::{Lease, Spec};
-use store::{Read, Tx, params};
+use store::{Kind, Many, Read, Tx, params};
 
 /// The leased table.
 pub(crate) const SPEC: Spec = Spec { table: "work", key: "subject" };
 
 const INSERT: &str = "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence) VALUES ($1, $2, $3, $4, $5)";
+static INSERT_HELD: Many = Many::new(
+    &[
+        ("subject", Kind::Text),
+        ("due_at", Kind::Int),
+        ("lease_owner", Kind::Text),
+        ("lease_until", Kind::Int),
+        ("fence", Kind::Int),
+    ],
+    "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence)
+    SELECT subject, due_at, lease_owner, lease_until, fence FROM {rows}",
+);
 const DONE: &str = "DELETE FROM work WHERE subject = $1";
 const WAKE: &str = "UPDATE work SET due_at = $2 WHERE subject = $1 AND due_at > $2";
-const FOLLOW: &str =
-    "UPDATE work SET due_at = $2, attempts = 0, lease_owner = NULL, lease_until = 0 WHERE subject = $1";
+static DONE_ALL: Many =
+    Many::new(&[("subject", Kind::Text)], "DELETE FROM work WHERE subject IN (SELECT subject FROM {rows})");
+static FOLLOW_ALL: Many = Many::new(
+    &[("subject", Kind::Text), ("due_at", Kind::Int)],
+    "UPDATE work SET due_at = r.due_at, attempts = 0, lease_owner = NULL, lease_until = 0 FROM {rows}
+    WHERE work.subject = r.subject",
+);
 const LOOKED: &str = "UPDATE work SET attempts = attempts + 1 WHERE subject = $1 AND fence = $2 RETURNING attempts";
 const IS_DUE: &str = "SELECT subject FROM work WHERE due_at <= $1 AND lease_until <= $1 LIMIT 1";
 
@@ -21,8 +39,9 @@ pub(crate) async fn insert(tx: &mut Tx, subject: &str, due_at: Timestamp) -> Res
 }
 
 /// Notes work that its maker has in hand from the start.
-pub(crate) async fn insert_held(tx: &mut Tx, lease: &Lease) -> Result<(), store::Error> {
-    tx.execute(INSERT, params![lease.key, lease.due_at, lease.owner, lease.until, lease.fence]).await.map(|_| ())
+pub(crate) async fn insert_held(tx: &mut Tx, leases: &[Lease]) -> Result<(), store::Error> {
+    let row = |lease: &Lease| params![lease.key, lease.due_at, lease.owner, lease.until, lease.fence].to_vec();
+    tx.execute_many(&INSERT_HELD, &leases.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
 }
 
 /// Takes work that is done off the list, whoever holds it.
@@ -35,11 +54,18 @@ pub(crate) async fn wake(tx: &mut Tx, subject: &str, now: Timestamp) -> Result<(
     tx.execute(WAKE, params![subject, now]).await.map(|_| ())
 }
 
+/// Takes all of these off the list, as [`done`] does.
+pub(crate) async fn done_all(tx: &mut Tx, subjects: &BTreeSet<String>) -> Result<(), store::Error> {
+    let rows: Vec<_> = subjects.iter().map(|subject| params![subject].to_vec()).collect();
+    tx.execute_many(&DONE_ALL, &rows).await.map(|_| ())
+}
+
 /// Begins to follow what has come into another state: due then, held by nobody, with no look taken yet.
 ///
 /// Whoever held it loses it; that the state could be changed proves that this is the newest word.
-pub(crate) async fn follow(tx: &mut Tx, subject: &str, due_at: Timestamp) -> Result<(), store::Error> {
-    tx.execute(FOLLOW, params![subject, due_at]).await.map(|_| ())
+pub(crate) async fn follow_all(tx: &mut Tx, due: &BTreeMap<String, Timestamp>) -> Result<(), store::Error> {
+    let rows: Vec<_> = due.iter().map(|(subject, due_at)| params![subject, due_at].to_vec()).collect();
+    tx.execute_many(&FOLLOW_ALL, &rows).await.map(|_| ())
 }
 
 /// Counts a look; returns how many there were, None when the lease is lost or the work is done.

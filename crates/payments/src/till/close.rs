@@ -61,7 +61,7 @@ impl Till {
         self.keep_close(key, id).await.map_err(Error::possible)
     }
 
-    async fn order_now(&self, id: OrderId) -> Result<Order, Error> {
+    pub(super) async fn order_now(&self, id: OrderId) -> Result<Order, Error> {
         let mut reader = self.db.read().await?;
         self.order(&mut reader, id).await
     }

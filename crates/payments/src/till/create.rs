@@ -6,18 +6,17 @@ use contracts::ids::OrderId;
 use futures::FutureExt;
 use rpc::Effect;
 use runtime::{Timestamp, crash};
-use store::Tx;
 use store::lease::Lease;
 use tokio::time::Instant;
 
+use super::notice::number_of;
 use super::{Till, subject};
 use crate::channel::{Capabilities, ChannelError};
 use crate::convert::CreateAsk;
 use crate::domain::ledger::Merchant;
 use crate::domain::order::{Order, Terms};
 use crate::error::Error;
-use crate::repo::requests::{self, Key};
-use crate::repo::{orders, work};
+use crate::repo::requests::Key;
 
 /// What became of an attempt to make an order.
 enum Made {
@@ -65,19 +64,7 @@ impl Till {
             due_at: Some(now),
             until: now.plus(self.config.worker.lease.get()),
         };
-        let claimed = self
-            .db
-            .transact(async |mut tx: Tx| {
-                if !requests::claim(&mut tx, &ask.key, &id, None, now).await? {
-                    return Ok::<_, Error>(false);
-                }
-                crash::point("payments.create.after_claim");
-                orders::insert(&mut tx, &order).await?;
-                work::insert_held(&mut tx, &lease).await?;
-                crash::point("payments.create.before_commit");
-                Ok(true)
-            })
-            .await?;
+        let claimed = self.teller.open(ask.key, order.clone(), lease.clone()).await?;
         if !claimed {
             return Ok(Made::Known);
         }
@@ -112,7 +99,7 @@ impl Till {
             merchant: Merchant { channel: merchant.channel.clone(), number: merchant.mch_id.clone() },
             app_id: merchant.app_id.clone(),
             trade_type: ask.trade_type,
-            channel_order_no: format!("{:032x}", id.bits()),
+            channel_order_no: number_of(id.bits()),
             notify_url: self.config.channels.wechatpay.notify_url(&merchant.mch_id),
             description: ask.description.clone(),
             created_at: now,

@@ -117,10 +117,10 @@ impl Till {
         let code = match told {
             Ok(sheet) => {
                 let sheet = convert::sheet(sheet);
-                return self.amend(id, |order| Ok(order.created(sheet.clone()))).await.map(Moved::to);
+                return self.amend(id, move |order| Ok(order.created(sheet.clone()))).await.map(Moved::to);
             }
             Err(ChannelError::Refused { code }) if is_first => {
-                return self.amend(id, |order| Ok(order.refused(code.clone()))).await.map(Moved::to);
+                return self.amend(id, move |order| Ok(order.refused(code.clone()))).await.map(Moved::to);
             }
             Err(ChannelError::Refused { code } | ChannelError::Otherwise { code }) => code,
             Err(ChannelError::NotKnown) => "NOT_KNOWN".to_owned(),
@@ -133,7 +133,9 @@ impl Till {
         };
         // It cannot be created (again). How it stands decides; if an earlier call made it, there is no pay sheet, so it must end.
         match channel.query(&order.terms).await {
-            Err(ChannelError::NotKnown) => self.amend(id, |order| Ok(order.refused(code.clone()))).await.map(Moved::to),
+            Err(ChannelError::NotKnown) => {
+                self.amend(id, move |order| Ok(order.refused(code.clone()))).await.map(Moved::to)
+            }
             Ok(OrderStatus::Pending) => self.close_there(order).await,
             Ok(status) => self.take(order, status).await,
             Err(error) => Ok(Moved::Failed(error)),
@@ -195,7 +197,7 @@ impl Till {
         let taken = match status {
             OrderStatus::Pending => return Ok(Moved::Nothing),
             OrderStatus::Closed => self.amend(order.terms.id, |order| Ok(order.closed())).await,
-            OrderStatus::Paid(capture) => self.amend(order.terms.id, |order| order.captured(&capture)).await,
+            OrderStatus::Paid(capture) => self.amend(order.terms.id, move |order| order.captured(&capture)).await,
         };
         match taken {
             Ok(order) => Ok(Moved::to(order)),

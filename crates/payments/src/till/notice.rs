@@ -1,6 +1,6 @@
 //! What a verified callback tells, held against the order and booked.
 
-use contracts::ids::RefundId;
+use contracts::ids::{OrderId, RefundId};
 use runtime::crash;
 use store::Tx;
 
@@ -9,7 +9,7 @@ use crate::channel::Notice;
 use crate::domain::ledger::Merchant;
 use crate::domain::order::Rule;
 use crate::error::Error;
-use crate::repo::{orders, work};
+use crate::repo::work;
 
 /// Why a verified callback was not booked.
 #[derive(Debug, thiserror::Error)]
@@ -38,23 +38,17 @@ impl Till {
             Notice::Other => Ok(()),
             Notice::Refund { channel_refund_no } => self.hint(&channel_refund_no).await,
             Notice::Paid { channel_order_no, app_id, capture } => {
-                let order = {
-                    let mut reader = self.db.read().await?;
-                    orders::by_channel_no(&mut reader, merchant, &channel_order_no).await?
-                };
-                let order = order.ok_or(NoticeError::Unknown)?;
-                if app_id != order.terms.app_id {
-                    self.mismatch(&order, "app_id");
-                    return Err(NoticeError::Differs("app_id"));
-                }
+                let id = order_of(&channel_order_no).ok_or(NoticeError::Unknown)?;
+                let merchant = merchant.clone();
                 crash::point("payments.callback.before_commit");
-                match self.amend(order.terms.id, |order| order.captured(&capture)).await {
+                match self.amend(id, move |order| order.told_paid(&merchant, &app_id, &capture)).await {
                     Ok(_) => {
                         crash::point("payments.callback.after_commit");
                         Ok(())
                     }
+                    Err(Error::NotFound { .. }) => Err(NoticeError::Unknown),
                     Err(Error::Rule(Rule::Differs(what))) => {
-                        self.mismatch(&order, what);
+                        self.mismatch(&self.order_now(id).await?, what);
                         Err(NoticeError::Differs(what))
                     }
                     Err(error) => Err(NoticeError::Failed(error)),
@@ -73,4 +67,15 @@ impl Till {
         self.nudge.notify_one();
         Ok(())
     }
+}
+
+/// The order that a channel knows by a number of ours.
+fn order_of(channel_order_no: &str) -> Option<OrderId> {
+    let bits = u128::from_str_radix(channel_order_no, 16).ok()?;
+    (channel_order_no == number_of(bits)).then(|| OrderId::new(bits))
+}
+
+/// The number that channels know an order by: its id's.
+pub(crate) fn number_of(bits: u128) -> String {
+    format!("{bits:032x}")
 }

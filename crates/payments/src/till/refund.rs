@@ -20,40 +20,14 @@ type Done = (Vec<u8>, Option<(Order, State)>);
 impl Till {
     /// Gives an order's money to its payee and hands back the encoded answer.
     pub(crate) async fn post(&self, key: &Key, id: OrderId, proof_serial: &str) -> Result<Vec<u8>, Error> {
-        for _ in 0..AMEND_TRIES_MAX {
-            match self.try_post(key, id, proof_serial).await {
-                Err(Error::Raced) => {}
-                Err(error) => return Err(error),
-                Ok((answer, change)) => {
-                    crash::point("payments.post.after_commit");
-                    if let Some((order, before)) = change {
-                        self.changed(&order, before);
-                    }
-                    return Ok(answer);
-                }
-            }
+        let answer = |order: &Order| Ok(pb::PostOrderResponse { order: Some(convert::order(order)?) }.encode_to_vec());
+        let (key, serial) = (key.clone(), proof_serial.to_owned());
+        let dealt = self.teller.change(id, Some((key, answer)), move |order| order.posted(&serial)).await?;
+        crash::point("payments.post.after_commit");
+        if let Some(before) = dealt.before {
+            self.changed(&dealt.order, before);
         }
-        Err(Error::Raced)
-    }
-
-    async fn try_post(&self, key: &Key, id: OrderId, proof_serial: &str) -> Result<Done, Error> {
-        self.db
-            .transact(async |mut tx: Tx| {
-                if let Some(answer) = self.known(&mut tx, key).await?.and_then(|known| known.answer) {
-                    return Ok((answer, None));
-                }
-                let order = self.order(&mut tx, id).await?;
-                let change = order.posted(proof_serial)?;
-                let after = match &change {
-                    Some(change) => self.book(&mut tx, &order, change, None).await?,
-                    None => order.clone(),
-                };
-                let answer = pb::PostOrderResponse { order: Some(convert::order(&after)?) }.encode_to_vec();
-                self.claim(&mut tx, key, &id.to_string(), &answer).await?;
-                crash::point("payments.post.before_commit");
-                Ok((answer, change.map(|_| (after, order.state))))
-            })
-            .await
+        Ok(dealt.answer)
     }
 
     /// Accepts a refund and hands back the encoded answer. The worker takes it to the channel.

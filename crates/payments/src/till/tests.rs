@@ -1,10 +1,12 @@
 //! The till over the simulated store and a played channel: single steps, then whole lives that crash at every named point.
 
+mod asked;
 mod audit;
 mod channel;
 mod crashes;
 mod history;
 mod steps;
+mod teller;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use runtime::config::Duration as Span;
 use runtime::crash::Points;
 use runtime::secret::Pii;
 use runtime::{Context, Net, Timestamp};
-use store::{Db, Tx};
+use store::{Db, Faults, Tx};
 
 use super::Till;
 use crate::config::{Config, Merchant, Payee, Verification};
@@ -37,6 +39,7 @@ fn config() -> Config {
         mch_id: "1900000001".into(),
         serial: "AB".into(),
         private_key_file: "unused".into(),
+        certificate_file: None,
         api_v3_key_file: "unused".into(),
         verification: Verification::PlatformCertificates,
     };
@@ -66,8 +69,13 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with_faults(&Faults::new()).await
+    }
+
+    /// One whose store meets the faults that will be armed.
+    async fn with_faults(faults: &Faults) -> Self {
         let context = Context::simulated(EPOCH, 7, Net::system(), Points::simulated(|_| {}));
-        let db = Db::simulated().expect("a store");
+        let db = Db::simulated().expect("a store").with_faults(faults);
         db.migrate(crate::MIGRATIONS).await.expect("migrates");
         let (played, dir) = (Played::default(), tempfile::tempdir().expect("a directory"));
         Self { till: till(&db, &context, &played, &dir), played, _dir: dir }
@@ -107,7 +115,8 @@ fn fen(amount: i64) -> Money {
 fn create_ask(request_id: &str, expire_at: Timestamp) -> CreateAsk {
     CreateAsk {
         key: key(Method::CreateOrder, request_id),
-        case_id: "case_0192000000007000800000000000002a".into(),
+        // Each order is of a case of its own, the same for every try.
+        case_id: format!("case_{}", hex::encode(&rpc::digest::sha256(request_id.as_bytes())[..16])),
         payee_id: "traffic-430100".into(),
         amount: fen(AMOUNT),
         channel: "played".into(),

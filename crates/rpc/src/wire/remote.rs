@@ -146,6 +146,8 @@ impl Remote {
                     request = *unsent;
                 }
                 Err(CallError::Refused) => return Err(self.refuse(ConnectError::Refused)),
+                // The same request would bring the same answer, and a local wire says the same.
+                Err(CallError::Lost(Lost::TooLong)) => return Err(Common::Internal),
                 Err(CallError::Lost(how)) => return Err(lost(&self.name, Some(Arc::new(how)))),
             }
         }
@@ -292,6 +294,8 @@ impl Transport for Remote {
         Box::pin(async move {
             match self.exchange(request, streaming, flight).await {
                 Ok(response) => Answer { response, failed: false },
+                // A peer that says too much is there.
+                Err(fault @ Common::Internal) => Answer { response: answer(status(&fault)), failed: false },
                 Err(fault) => Answer { response: answer(status(&fault)), failed: true },
             }
         })

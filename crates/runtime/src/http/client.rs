@@ -72,17 +72,19 @@ pub struct Error {
     pub effect: Effect,
     /// What went wrong.
     pub kind: ErrorKind,
+    /// Of a body that is too large: as much of it as was allowed.
+    pub read: Bytes,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     fn new(effect: Effect, kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { effect, kind, source: Some(source.into()) }
+        Self { effect, kind, read: Bytes::new(), source: Some(source.into()) }
     }
 
     fn bare(effect: Effect, kind: ErrorKind) -> Self {
-        Self { effect, kind, source: None }
+        Self { effect, kind, read: Bytes::new(), source: None }
     }
 }
 
@@ -180,10 +182,11 @@ async fn collect(reply: Response<hyper::body::Incoming>, body_max_bytes: usize) 
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::new(Effect::Possible, ErrorKind::Broken, error))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len().saturating_add(data.len()) > body_max_bytes {
-            return Err(Error::bare(Effect::Possible, ErrorKind::TooLarge));
+        let room = body_max_bytes.saturating_sub(bytes.len());
+        bytes.extend_from_slice(data.get(..room).unwrap_or(&data));
+        if data.len() > room {
+            return Err(Error { read: bytes.freeze(), ..Error::bare(Effect::Possible, ErrorKind::TooLarge) });
         }
-        bytes.extend_from_slice(&data);
     }
     Ok(Response::from_parts(head, bytes.freeze()))
 }

@@ -8,6 +8,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Writes the current span's `traceparent` and `tracestate`; nothing when the span has no id because nothing is exported.
 pub fn inject(headers: &mut HeaderMap) {
     let context = Span::current().context();
@@ -19,6 +21,20 @@ pub fn inject(headers: &mut HeaderMap) {
 /// Reads the caller's trace context; an empty one when there is none or it is malformed.
 pub fn extract(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &HeadersRef(headers))
+}
+
+/// Writes the current span as text, to be kept with work that goes on later, in this process or another; `None` when nothing is exported.
+pub fn kept() -> Option<String> {
+    let mut headers = HeaderMap::new();
+    inject(&mut headers);
+    headers.get(TRACEPARENT)?.to_str().ok().map(str::to_owned)
+}
+
+/// Makes the span that was kept the parent of `span`.
+pub fn go_on(span: &Span, kept: &str) {
+    if let Ok(kept) = HeaderValue::from_str(kept) {
+        set_parent(span, &HeaderMap::from_iter([(TRACEPARENT, kept)]));
+    }
 }
 
 /// Makes the caller's span, named in the headers, the parent of `span`.
@@ -74,6 +90,13 @@ mod tests {
             let sent = outgoing["traceparent"].to_str().expect("ascii");
             assert_eq!(sent[..35], PARENT[..35], "the trace is the same");
             assert_ne!(sent, PARENT, "the span is the hop's own");
+
+            let kept = span.in_scope(kept).expect("it has an id");
+            assert_eq!(kept, sent, "the span itself is what is kept");
+            let later = tracing::info_span!("later");
+            go_on(&later, &kept);
+            let gone_on = later.in_scope(super::kept).expect("it has an id");
+            assert_eq!((&gone_on[..35], gone_on == kept), (&PARENT[..35], false), "the same trace, a span of its own");
         });
     }
 
@@ -83,6 +106,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             tracing::info_span!("hop").in_scope(|| inject(&mut headers));
             assert!(headers.is_empty());
+            assert_eq!(tracing::info_span!("hop").in_scope(kept), None);
         });
     }
 

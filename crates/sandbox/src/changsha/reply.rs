@@ -12,8 +12,9 @@ use crate::police::people;
 use crate::police::registry::{City, Evidence};
 use crate::police::view::Record;
 
-/// How much text `too_long` puts in.
+/// How much text `too_long` puts in, and behind which tag.
 const TOO_LONG_BYTES: usize = 2 << 20;
+const TEXT: &[u8] = b"<fhxx>";
 
 /// A return code with its text.
 pub(super) type Code = (&'static str, &'static str);
@@ -171,13 +172,19 @@ pub(super) fn spoilt(operation: &str, mut nodes: Vec<Node>, fault: Fault) -> Vec
     match fault {
         Fault::GarbleValue => undefined_values(&mut nodes),
         Fault::Duplicate => doubled(&mut nodes),
-        Fault::TooLong => replace(&mut nodes, "fhxx", &"长".repeat(TOO_LONG_BYTES / 2)),
         _ => {}
     }
     let text = envelope::reply(operation, &nodes);
     match fault {
         Fault::GarbleCut => broken_at_last_wide(&text, |pair| pair.get(..1).unwrap_or_default().to_vec()),
         Fault::GarbleUnmappable => broken_at_last_wide(&text, |_| vec![0xFF]),
+        Fault::TooLong => {
+            let mut bytes = envelope::encoded(&text);
+            let wide = envelope::encoded("长");
+            let at = bytes.windows(TEXT.len()).position(|tag| tag == TEXT).map_or(0, |tag| tag + TEXT.len());
+            bytes.splice(at..at, wide.repeat(TOO_LONG_BYTES / wide.len()));
+            bytes
+        }
         Fault::GarbleDoctype => {
             let doctype = "<!DOCTYPE soap:Envelope [<!ENTITY cs \"长沙\">]>\n<soap:Envelope";
             envelope::encoded(&text.replacen("<soap:Envelope", doctype, 1))

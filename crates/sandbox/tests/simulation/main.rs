@@ -23,8 +23,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::executor::block_on;
 use futures::future::BoxFuture;
 use http::Request;
+use invariants::{Call, Deed, Journals, World, check_all};
 use runtime::http::{Limits, serve};
 use runtime::net::{Accept, Io, Network};
 use runtime::{Clock, Context, Ids, Net, Timestamp, crash};
@@ -39,6 +41,8 @@ const CHANGSHA: &str = "sandbox:7511";
 const TAIYUAN: &str = "sandbox:7512";
 const WECHAT: &str = "sandbox:7501";
 const MERCHANT: &str = "1900430100";
+/// Where a payment's answer has the serial number.
+const TAIYUAN_SERIAL: std::ops::Range<usize> = 1..21;
 
 struct Simulated;
 
@@ -183,12 +187,13 @@ async fn citizen(context: Context, keys: Arc<Path>, trace: Trace) -> turmoil::Re
 
         let record = format!("430100300000{citizen:02}01");
         let paid = settled(&http, &context, &order, &record).await;
-        note(&trace, &context, format!("changsha {paid}"));
+        note(&trace, &context, format!("changsha {paid} {order}"));
         let record = format!("140100000030000{citizen:03}01");
         let (_, detail) = patient(&context, "2102", &record).await;
         let fen = std::str::from_utf8(&detail[222..234])?.parse()?;
-        let (code, _) = patient(&context, "2301", &taiyuan_payment(&order, &record, fen)).await;
-        note(&trace, &context, format!("taiyuan {code}"));
+        let (code, paid) = patient(&context, "2301", &taiyuan_payment(&order, &record, fen)).await;
+        let serial = std::str::from_utf8(&paid[TAIYUAN_SERIAL])?.trim_end();
+        note(&trace, &context, format!("taiyuan {code} {serial} {order}"));
         context.clock.sleep(Duration::from_millis(700)).await;
     }
     context.clock.sleep(Duration::from_secs(3)).await;
@@ -295,6 +300,28 @@ fn a_crash_in_the_middle_loses_and_doubles_nothing(seed: u64, Run { trace, journ
     let seen = |what: &str| trace.iter().filter(|line| line.contains(what)).count();
     assert!(seen("callback") > 6, "seed {seed}, one was refused and sent again: {trace:#?}");
     assert_eq!((seen("changsha 0000"), seen("taiyuan AAAA")), (6, 6), "seed {seed}: {trace:#?}");
+    // What the citizen was answered is in the journals, once, and nothing else is.
+    let told = |line: &String| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [_, city, _, serial, order] = words.as_slice() else { return None };
+        let caller = if *city == "changsha" { "traffic/430100" } else { "traffic/140100" }.to_owned();
+        let (request_id, answers) = ((*order).to_owned(), vec![(*serial).to_owned()]);
+        Some(Call { deed: Deed::Settlement, caller, request_id, answers, ..Call::default() })
+    };
+    let text = |system: &str| match system {
+        "wechatpay" => wechatpay,
+        "police-430100" => changsha,
+        _ => taiyuan,
+    };
+    let world = World {
+        journals: Some(Journals::of(|system| Ok(text(system).clone().into_bytes())).expect("journals")),
+        calls: Some(trace.iter().filter_map(told).collect()),
+        ..World::at(EPOCH)
+    };
+    let report = block_on(check_all(&world)).expect("reads");
+    report.require(&["I2", "I3", "I5"]).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let settled = report.evidence.calls.map_or(0, |calls| calls.len());
+    assert_eq!(settled, 12, "seed {seed}: {trace:#?}");
 }
 
 fn main() {

@@ -1,6 +1,7 @@
 //! One suite, three engines: SQLite, PostgreSQL and the simulated database. What only one of them can do stands in a file of its own.
 
 mod engines;
+mod held;
 mod postgres;
 #[path = "../../../../tests/src/servers.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of other crates, which use the rest")]
@@ -42,6 +43,9 @@ macro_rules! conformance_of {
                     concurrent_appenders_leave_no_gap_behind_a_reader, a_commit_wakes_and_a_rollback_does_not, old_events_are_trimmed;
                 lease: due_rows_go_to_one_worker_each, a_late_worker_finds_its_fence_old, a_lease_is_renewed_and_released,
                     one_row_is_claimed_by_key, the_longest_due_go_first;
+                many: values_come_back_as_they_went_in, rows_are_counted_and_expected_conflicts_go_on,
+                    one_row_that_is_refused_fails_all, no_rows_ask_nothing_and_other_shapes_are_refused,
+                    events_of_a_batch_are_dense_and_in_order;
                 migrate: each_runs_once, a_newer_schema_is_refused, a_changed_file_is_refused, a_missing_file_is_refused,
                     a_failing_one_leaves_nothing, two_processes_migrate_at_once;
             }

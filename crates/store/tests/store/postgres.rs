@@ -1,5 +1,6 @@
 //! What only a server can do: deadlock, vanish, stand still, and lose the answer to a commit.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runtime::Context;
@@ -9,6 +10,7 @@ use tokio::sync::Barrier;
 use tokio::time::Instant;
 
 use crate::engines::limits;
+use crate::held::{Told, assert_held};
 use crate::servers::Postgres;
 
 crate::conformance_of!(crate::engines::postgres, #[tokio::test(flavor = "multi_thread", worker_threads = 2)]);
@@ -49,6 +51,11 @@ async fn database(config: &Config) -> Db {
 async fn ids(db: &Db, sql: &'static str) -> Vec<i64> {
     let rows = db.read().await.expect("a connection").fetch_all(sql, &[]).await.expect("reads");
     rows.iter().map(|row| row.get("id").expect("an id")).collect()
+}
+
+/// The rows of the first table, as writers name them.
+async fn rows(db: &Db) -> Vec<String> {
+    ids(db, "SELECT id FROM one ORDER BY id").await.iter().map(i64::to_string).collect()
 }
 
 async fn insert(db: &Db, id: i64) -> Result<u64, Error> {
@@ -156,18 +163,21 @@ async fn a_server_that_stands_still_is_not_waited_for() {
     assert!(matches!(lost, Err(Error::CommitUnknown { .. })), "{lost:?}");
     assert!(start.elapsed() < SOON, "took {:?}", start.elapsed());
     assert_eq!(db.meter().counts().unknown, before + 1);
+    let mut told = BTreeMap::from([("1".to_owned(), Told::Done), ("2".to_owned(), Told::from(&lost))]);
     for _ in 0..8 {
         let start = Instant::now();
         let refused = insert(&db, 3).await;
         assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
         assert!(start.elapsed() < SOON, "took {:?}", start.elapsed());
+        told.insert("3".to_owned(), Told::from(&refused));
     }
     server.resume();
     recovered(&db, 4).await;
     // COMMIT had been sent, and lay in the server's socket: it may have been done since or not, but whole.
     let (one, two) = (ids(&db, "SELECT id FROM one WHERE id = 2").await, ids(&db, "SELECT id FROM two").await);
     assert_eq!(one, two, "a transaction was cut in half");
-    assert_eq!(ids(&db, "SELECT id FROM one WHERE id <> 2 ORDER BY id").await, [1, 4]);
+    told.insert("4".to_owned(), Told::Done);
+    assert_held(&told, &rows(&db).await).await;
     // No place in the pool was lost on the way: all four can be had at once.
     let start = Instant::now();
     while !futures::future::join_all((0..4).map(|_| db.read())).await.iter().all(Result::is_ok) {
@@ -179,15 +189,18 @@ async fn a_server_that_stands_still_is_not_waited_for() {
 async fn a_killed_server_loses_nothing_it_acknowledged() {
     let server = Postgres::private();
     let db = database(&hasty(&server)).await;
+    let mut told = BTreeMap::new();
     for round in 0..3 {
         recovered(&db, round * 10).await;
         server.kill();
-        let refused = insert(&db, round * 10 + 1).await.expect_err("the server is gone");
-        assert!(refused.is_transient(), "{refused:?}");
+        let refused = insert(&db, round * 10 + 1).await;
+        assert!(refused.as_ref().is_err_and(Error::is_transient), "the server is gone: {refused:?}");
         server.restart();
         recovered(&db, round * 10 + 2).await;
+        let all = [(0, Told::Done), (1, Told::from(&refused)), (2, Told::Done)];
+        told.extend(all.map(|(id, told)| ((round * 10 + id).to_string(), told)));
     }
-    assert_eq!(ids(&db, "SELECT id FROM one ORDER BY id").await, [0, 2, 10, 12, 20, 22]);
+    assert_held(&told, &rows(&db).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,22 +260,11 @@ async fn every_answer_about_a_cut_transaction_is_true() {
     let (one, two) =
         (ids(&db, "SELECT id FROM one ORDER BY id").await, ids(&db, "SELECT id FROM two ORDER BY id").await);
     assert_eq!(one, two, "a transaction was cut in half");
-    let (mut done, mut refused, mut unknown) = (0, 0, 0);
-    for (id, answer) in answers.into_iter().flatten() {
-        let there = one.binary_search(&id).is_ok();
-        match answer {
-            Ok(_) => {
-                assert!(there, "{id} was acknowledged and is lost");
-                done += 1;
-            }
-            Err(error) if error.had_no_effect() => {
-                assert!(!there, "{id} failed, it was said ({error:?}), and is there");
-                refused += 1;
-            }
-            Err(_) => unknown += 1,
-        }
-    }
-    assert!(done > 0 && refused > 0, "{done} done, {refused} refused, {unknown} unknown: nothing was cut");
+    let told = answers.iter().flatten().map(|(id, answer)| (id.to_string(), Told::from(answer)));
+    let told: BTreeMap<_, _> = told.collect();
+    assert_held(&told, &rows(&db).await).await;
+    let count = |what| told.values().filter(|told| **told == what).count();
+    assert!(count(Told::Done) > 0 && count(Told::Nothing) > 0, "nothing was cut: {told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

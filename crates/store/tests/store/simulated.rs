@@ -1,11 +1,14 @@
 //! What only the simulated database must do: answer inside one poll, survive its host's crash, and replay.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
 use runtime::{Context, Timestamp};
 use store::{Db, Error, Migration, Tx, outbox, params};
+
+use crate::held::{Told, assert_held};
 
 crate::conformance_of!(crate::engines::simulated, #[tokio::test(start_paused = true)]);
 
@@ -37,15 +40,18 @@ fn every_call_answers_inside_one_poll() {
     assert_eq!(reading.now_or_never().expect("one poll").expect("reads").len(), 500);
 }
 
+/// What every writer was told, by host and row.
+type Answers = Arc<Mutex<BTreeMap<String, Told>>>;
+
 /// Plays a host that writes in bursts, waits in the middle of transactions, crashes and restarts, beside two that write on another
 /// database; returns everything that happened with its virtual time.
 fn play(seed: u64) -> Vec<String> {
     let mut sim = turmoil::Builder::new().rng_seed(seed).simulation_duration(Duration::from_secs(60)).build();
-    let trace = Arc::new(Mutex::new(Vec::new()));
+    let (trace, answers) = (Arc::new(Mutex::new(Vec::new())), Answers::default());
     let (crashing, steady) = (Db::simulated().expect("opens"), Db::simulated().expect("opens"));
     for (name, db) in [("a", &crashing), ("b", &steady), ("c", &steady)] {
-        let (trace, db) = (Arc::clone(&trace), db.clone());
-        sim.host(name, move || host(name, seed, db.clone(), Arc::clone(&trace)));
+        let (trace, answers, db) = (Arc::clone(&trace), Arc::clone(&answers), db.clone());
+        sim.host(name, move || host(name, seed, db.clone(), Arc::clone(&trace), Arc::clone(&answers)));
     }
     let mut committed = 0;
     for step in 0..400_u32 {
@@ -60,11 +66,24 @@ fn play(seed: u64) -> Vec<String> {
             sim.bounce("a");
         }
     }
-    sim.crash("a");
+    ["a", "b", "c"].into_iter().for_each(|name| sim.crash(name));
+    let kept = [&crashing, &steady].map(|db| written(db).now_or_never().expect("free").expect("reads"));
+    let answers = answers.lock().expect("not poisoned").clone();
+    assert_held(&answers, &kept.concat()).now_or_never().expect("waits for nothing");
     let mut trace = std::mem::take(&mut *trace.lock().expect("not poisoned"));
     let rows = count(&crashing).now_or_never().expect("free").expect("reads");
     trace.push(format!("{rows} rows, {:?}", crashing.meter().counts()));
     trace
+}
+
+/// Every row, as its writer names it.
+async fn written(db: &Db) -> Result<Vec<String>, Error> {
+    let rows = db.read().await?.fetch_all("SELECT id, host FROM one", &[]).await?;
+    rows.iter().map(|row| Ok(name_of(&row.get::<String>("host")?, row.get("id")?))).collect()
+}
+
+fn name_of(host: &str, id: i64) -> String {
+    format!("{host}/{id}")
 }
 
 async fn count(db: &Db) -> Result<i64, Error> {
@@ -77,6 +96,7 @@ async fn host(
     seed: u64,
     db: Db,
     trace: Arc<Mutex<Vec<String>>>,
+    answers: Answers,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let started = Timestamp::from_micros(0).plus(turmoil::sim_elapsed().unwrap_or_default());
     let points = runtime::crash::Points::simulated(|_| {});
@@ -92,6 +112,10 @@ async fn host(
     loop {
         let id = i64::try_from(ids.below(1 << 40))?;
         let pause = Duration::from_micros(ids.below(3_000));
+        let tell = |told| {
+            answers.lock().expect("not poisoned").insert(name_of(name, id), told);
+        };
+        tell(Told::Unknown);
         let answer = db
             .transact(async |mut tx: Tx| {
                 tx.execute(INSERT, params![id, name]).await?;
@@ -100,6 +124,7 @@ async fn host(
                 outbox::append(&mut tx, "s", name, &id.to_be_bytes()).await
             })
             .await;
+        tell(Told::from(&answer));
         note(format!("{id} {answer:?}"));
         clock.sleep(pause).await;
     }

@@ -1,5 +1,6 @@
 //! What only the embedded engine can do: lose its process, its disk space, or its file to somebody else.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use store::{Db, Error, Migration, Tx, open, params};
 use tokio::time::Instant;
 
 use crate::engines::limits;
+use crate::held::{Told, assert_held};
 
 crate::conformance_of!(crate::engines::sqlite, #[tokio::test(flavor = "multi_thread", worker_threads = 2)]);
 
@@ -125,10 +127,12 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
     for round in 1..=10 {
         let mut victim = victim("sqlite::a_killed_process_loses_nothing_it_acknowledged", &path);
         let lines = BufReader::new(victim.stdout.take().expect("piped")).lines();
+        let mut told: BTreeMap<_, _> = (1..=newest).map(|id: i64| (id.to_string(), Told::Done)).collect();
         let mut acknowledged = newest;
         let numbers = lines.map_while(Result::ok).filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok());
         for id in numbers.filter(|id| *id > newest) {
             acknowledged = id;
+            told.insert(id.to_string(), Told::Done);
             if id >= newest + round * 7 {
                 victim.kill().expect("SIGKILL");
             }
@@ -139,7 +143,9 @@ async fn a_killed_process_loses_nothing_it_acknowledged() {
         let (one, two) = (ids(&db, "SELECT id FROM one").await, ids(&db, "SELECT id FROM two").await);
         assert_eq!(one, two, "a transaction was cut in half");
         assert_eq!(one, (1..=i64::try_from(one.len()).expect("few")).collect::<Vec<_>>());
-        assert!(one.last() >= Some(&acknowledged), "{acknowledged} was acknowledged and is lost");
+        // The last one died with its writer before it was told of.
+        told.entry((acknowledged + 1).to_string()).or_insert(Told::Unknown);
+        assert_held(&told, &one.iter().map(i64::to_string).collect::<Vec<_>>()).await;
         newest = one.last().copied().expect("some");
     }
 }
@@ -208,7 +214,9 @@ async fn a_full_disk_refuses_what_it_cannot_keep_and_works_on_afterwards() {
     assert!(matches!(full, Err(Error::Unavailable { .. })), "{full:?}");
     assert!(ids(&db, "SELECT id FROM one").await.is_empty());
     db.transact(async |mut tx: Tx| tx.execute(INSERT, params![3_i64, body]).await).await.expect("there is space");
-    assert_eq!(ids(&db, "SELECT id FROM one").await, [3]);
+    let told = [("1", Told::from(&full)), ("2", Told::from(&full)), ("3", Told::Done)];
+    let kept: Vec<_> = ids(&db, "SELECT id FROM one").await.iter().map(i64::to_string).collect();
+    assert_held(&told.map(|(id, told)| (id.to_owned(), told)).into(), &kept).await;
 }
 
 async fn outsider(path: &Path) -> AnyConnection {

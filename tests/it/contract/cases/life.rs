@@ -3,10 +3,11 @@
 use anyhow::{Context as _, ensure};
 use contracts::cases::v1::{self as pb, CaseState};
 use futures::StreamExt;
-use lastmile_tests::invariants::Probe;
+use invariants::{Call, Probe};
+use lastmile_tests::catalogue::Catalogue;
 use lastmile_tests::super_app::with_token;
 
-use super::rig::{CHANGSHA, TAIYUAN, on_both};
+use super::rig::{CHANGSHA, Debtor, TAIYUAN, ended, on_both, on_both_with};
 
 #[test]
 fn a_fine_is_paid_in_both_cities_and_every_book_agrees() {
@@ -84,6 +85,14 @@ fn a_case_belongs_to_its_citizen_and_a_bill_to_its_case() {
         let asked = run.asks(&li, "own-again")?;
         let fault = run.refusal(cases.open_case(with_token(asked, &li.token)?).await).await?;
         ensure!(fault.is("cases.lastmile", "BILL_IN_PROGRESS"), "{fault}");
+        let mut asked = run.asks(&wang, "in-euro")?;
+        if let Some(pb::open_case_request::Action::Pay(pay)) = &mut asked.action
+            && let Some(amount) = &mut pay.amount
+        {
+            amount.currency = "EUR".to_owned();
+        }
+        let answer = cases.open_case(with_token(asked, &wang.token)?).await;
+        lastmile_tests::golden::refused(answer, "cases NOT_PAYABLE", &[])?;
         let cancel =
             |case_id: &str| pb::CancelCaseRequest { case_id: case_id.to_owned(), request_id: "stop".to_owned() };
         let fault = run.refusal(cases.cancel_case(with_token(cancel(&case.case_id), &wang.token)?).await).await?;
@@ -100,15 +109,70 @@ fn a_case_belongs_to_its_citizen_and_a_bill_to_its_case() {
         let foreign = cases.list_cases(with_token(pb::ListCasesRequest::default(), &wang.token)?).await?.into_inner();
         run.probes.push(Probe { what: "another citizen lists a case".to_owned(), leaked: !foreign.cases.is_empty() });
 
-        // A citizen's token carries the entry point that it was issued to.
-        for token in [run.app.own_token().await?, li.token.clone()] {
-            let asked = with_token(pb::WatchCasesRequest::default(), &token)?;
-            let first = cases.watch_cases(asked).await?.into_inner().next().await.context("a line")??;
-            ensure!(first.sequence == 1 && first.case_id == case.case_id, "{first:?}");
-        }
+        // One stream has the cases of everybody: it is the entry point's own, and no citizen's token opens it.
+        let asked = with_token(pb::WatchCasesRequest::default(), &run.app.own_token().await?)?;
+        let first = cases.watch_cases(asked).await?.into_inner().next().await.context("a line")??;
+        ensure!(first.sequence == 1 && first.case_id == case.case_id, "{first:?}");
+        let asked = with_token(pb::WatchCasesRequest::default(), &li.token)?;
+        let fault = run.refusal(cases.watch_cases(asked).await).await?;
+        run.probes.push(Probe {
+            what: format!("a citizen's token opens the stream of all cases: {fault}"),
+            leaked: !fault.is_common("CALLER_NOT_ALLOWED"),
+        });
         let rate = pb::RateCaseRequest { case_id: case.case_id, request_id: "rate".to_owned(), rating: 1 };
         let fault = run.refusal(cases.rate_case(with_token(rate, &li.token)?).await).await?;
         ensure!(fault.is_common("NOT_SERVED"), "{fault}");
+        Ok(())
+    });
+}
+
+/// Another entry point's client: it has cases of its own, and its stream tells of no other's. No entry point but one pays anywhere by the
+/// articles, so that Changsha is given a second one.
+#[test]
+fn an_entry_point_sees_its_own_cases_alone() {
+    let row = "source: sandbox }";
+    let second = r#"{ region: "430100", item: traffic.violation, entry_point: alipay, depth: PAY, display_name: 罚款, source: sandbox }"#;
+    let rows = format!("{row}\n- {second}");
+    let catalogue = Catalogue::with("sandbox/taiyuan_traffic_payment.yaml", row, &rows).expect("a catalogue");
+    let data_dir = catalogue.data_dir();
+    let configure = move |config: &mut lastmile::Config| config.catalog.data_dir.clone_from(&data_dir);
+    on_both_with(configure, async |run| {
+        let li = run.debtor(32, CHANGSHA).await?;
+        let case = run.open(&li, "of-wechat").await?;
+        let alipay = run.client("alipay")?;
+        let wang = run.outside.citizen(33).await?;
+        let token = alipay.citizen_token(&wang, &[CHANGSHA.1]).await?;
+        let bill = alipay.bill(&token, &wang, CHANGSHA.0).await?;
+        let debtor = Debtor { citizen: wang, token, region: CHANGSHA.0, bill };
+        // The same request id: each entry point has its own.
+        let asked = run.asks(&debtor, "of-wechat")?;
+        let own =
+            alipay.cases().open_case(with_token(asked, &debtor.token)?).await?.into_inner().case.context("a case")?;
+        ensure!(own.case_id != case.case_id, "two entry points share a request id");
+        let opened = Call {
+            caller: "alipay".to_owned(),
+            request_id: "of-wechat".to_owned(),
+            answers: vec![own.case_id.clone()],
+            ..Call::default()
+        };
+        run.calls.push(opened);
+        let mut cases = alipay.cases();
+        let cancel = pb::CancelCaseRequest { case_id: own.case_id.clone(), request_id: "stop".to_owned() };
+        cases.cancel_case(with_token(cancel, &debtor.token)?).await?;
+        let asked = with_token(pb::WatchCasesRequest::default(), &alipay.own_token().await?)?;
+        let mut lines = cases.watch_cases(asked).await?.into_inner();
+        loop {
+            let line = lines.next().await.context("a line")??;
+            let leaked = line.case_id != own.case_id;
+            run.probes.push(Probe { what: format!("the stream of alipay tells of {}", line.case_id), leaked });
+            if line.event.is_some_and(|event| ended(event.to_state())) {
+                break;
+            }
+        }
+        let cancel = pb::CancelCaseRequest { case_id: case.case_id.clone(), request_id: "stop".to_owned() };
+        run.app.cases().cancel_case(with_token(cancel, &li.token)?).await?;
+        run.until(&li, &case.case_id, CaseState::Cancelled).await?;
+        run.call("of-wechat").ended_as = Some("CANCELLED".to_owned());
         Ok(())
     });
 }

@@ -8,11 +8,12 @@ use contracts::cases::v1::{self as pb, CaseState};
 use contracts::department::v1::Bill;
 use contracts::payments::v1::TradeType;
 use futures::StreamExt;
+use invariants::{Call, Journals, Leaks, Probe, Verdict, World, check_all};
 use lastmile::Config;
 use lastmile_tests::cluster::{Builder, open_stopped};
-use lastmile_tests::invariants::stores::contents;
-use lastmile_tests::invariants::{Call, Evidence, Journals, Leaks, Probe, Verdict, World, judge};
+use lastmile_tests::pry::{Prey, Reach};
 use lastmile_tests::servers::Postgres;
+use lastmile_tests::stores::contents;
 use lastmile_tests::super_app::{Citizen, ITEM, Outside, SuperApp, with_token};
 use lastmile_tests::{Cluster, Topology};
 use rpc::RemoteFault;
@@ -21,8 +22,10 @@ use runtime::Context;
 pub(super) const CHANGSHA: (&str, &str) = ("430100", "traffic/430100");
 pub(super) const TAIYUAN: (&str, &str) = ("140100", "traffic/140100");
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A load citizen who has no case in any test.
-const STRANGER: u32 = 99_999;
+/// Load citizens who have no case in any test, and by which entry point they come.
+const STRANGERS: [(&str, u32); 2] = [("wechat", 99_999), ("alipay", 99_998)];
+/// Cases that strangers try to reach in every way; they try one way with each of the others.
+const PRIED_FULLY: usize = 2;
 /// What must have been judged, where money moved and where none did. I9 is not among it: it is of processes, and here all roles share
 /// one; drills judge it.
 const PAID: [&str; 8] = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I10"];
@@ -39,6 +42,8 @@ pub(super) struct Run {
     pub(super) calls: Vec<Call>,
     pub(super) probes: Vec<Probe>,
     canaries: Vec<String>,
+    /// Every case that was opened, with the citizen and the token that opened it.
+    opened: Vec<(Prey, Citizen, String)>,
 }
 
 /// A citizen with a bill that is read and not yet paid.
@@ -100,6 +105,10 @@ impl Run {
         let answer = self.app.cases().open_case(with_token(asked, &debtor.token)?).await;
         let answer = answer.map_err(|status| anyhow::anyhow!("{}", RemoteFault::from(status)))?;
         let case = answer.into_inner().case.context("a case")?;
+        if self.call(request_id).answers.is_empty() {
+            let prey = Prey::new(&debtor.citizen, debtor.region, &debtor.bill.bill_no, &case.case_id, request_id)?;
+            self.opened.push((prey, debtor.citizen.clone(), debtor.token.clone()));
+        }
         self.call(request_id).answers.push(case.case_id.clone());
         Ok(case)
     }
@@ -107,8 +116,8 @@ impl Run {
     pub(super) fn call(&mut self, request_id: &str) -> &mut Call {
         let known = self.calls.iter().position(|call| call.request_id == request_id);
         let index = known.unwrap_or_else(|| {
-            let (entry_point, request_id) = ("wechat".to_owned(), request_id.to_owned());
-            self.calls.push(Call { entry_point, request_id, ..Call::default() });
+            let (caller, request_id) = ("wechat".to_owned(), request_id.to_owned());
+            self.calls.push(Call { caller, request_id, ..Call::default() });
             self.calls.len() - 1
         });
         self.calls.get_mut(index).expect("it was just found")
@@ -167,14 +176,34 @@ impl Run {
         Ok(events)
     }
 
-    /// A stranger asks for every case that there is.
+    /// Strangers try to reach every case that there is, and every token to read where it is not for.
     async fn pry(&mut self) -> anyhow::Result<()> {
-        let stranger = self.debtor(STRANGER, CHANGSHA).await?;
-        for case_id in self.calls.iter().filter_map(|call| call.answers.first().cloned()) {
-            let asked = pb::GetCaseRequest { case_id: case_id.clone(), request_id: String::new() };
-            let fault = self.refusal(self.app.cases().get_case(with_token(asked, &stranger.token)?).await).await?;
-            let leaked = !fault.is("cases.lastmile", "CASE_NOT_FOUND");
-            self.probes.push(Probe { what: format!("a stranger reads {case_id}"), leaked });
+        let mut strangers = Vec::new();
+        for (entry_point, number) in STRANGERS {
+            let (app, citizen) = (self.client(entry_point)?, self.outside.citizen(number).await?);
+            self.canaries.extend(citizen.canaries());
+            let token = app.citizen_token(&citizen, &[CHANGSHA.1, TAIYUAN.1]).await?;
+            strangers.push((entry_point, app, citizen, token));
+        }
+        for (index, (prey, citizen, token)) in self.opened.iter().enumerate() {
+            for (entry_point, app, own, token) in &strangers {
+                let ways = match index < PRIED_FULLY {
+                    true => Reach::ALL.to_vec(),
+                    false => vec![Reach::ALL[index % Reach::ALL.len()]],
+                };
+                for reach in ways {
+                    let answer = reach.ask(app.cases(), app.department(), token, prey).await;
+                    self.probes.push(prey.probe(&format!("a stranger at {entry_point}"), reach, &answer, own)?);
+                }
+            }
+            let here = if prey.region() == CHANGSHA.0 { TAIYUAN } else { CHANGSHA };
+            let elsewhere = Prey::new(citizen, here.0, "", &prey.case_id, "")?;
+            for reach in [Reach::Query, Reach::ListBills] {
+                let answer = reach.ask(self.app.cases(), self.app.department(), token, &elsewhere).await;
+                let fault = self.refusal(answer.map(tonic::Response::new)).await?;
+                let leaked = fault.reason() != "AUDIENCE_MISSING";
+                self.probes.push(Probe { what: format!("a token of another city: {reach:?} in {}", here.0), leaked });
+            }
         }
         Ok(())
     }
@@ -256,6 +285,7 @@ async fn on(
         calls: Vec::new(),
         probes: Vec::new(),
         canaries: Vec::new(),
+        opened: Vec::new(),
     };
     test(&mut run).await?;
     run.pry().await?;
@@ -275,18 +305,16 @@ async fn on(
     }
     let files = std::fs::read_dir(books.path())?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     let world = World {
-        now: context.clock.now(),
         payments,
         cases,
         journals: Some(journals),
         calls: Some(run.calls),
         probes: Some(run.probes),
-        bounds: None,
         leaks: Some(Leaks { canaries: run.canaries, texts, files }),
+        ..World::at(context.clock.now())
     };
-    let evidence = Evidence::gather(&world).await?;
-    let report = judge(&evidence);
+    let report = check_all(&world).await?;
     ensure!(report.verdict("I7") == Some(&Verdict::NotServed), "{report}");
     // Where nobody paid there are no transfers to balance, no captures to mirror and no events to apply.
-    report.require(if evidence.ledger.transfers > 0 { &PAID } else { &UNPAID })
+    report.require(if report.evidence.ledger.transfers > 0 { &PAID } else { &UNPAID })
 }

@@ -1,4 +1,5 @@
-//! A read never shows what it could not read: at the public port, under every fault that a department can stage.
+//! A read never shows what it could not read: at the public port, under every fault that a department can stage. Where it says that
+//! something is wrong, is in `told.rs`.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +29,6 @@ fn reasons(region: &str, name: &str) -> &'static [&'static str] {
         "closed" => &["DEPARTMENT_CLOSED"],
         // The adapter's time for one exchange, or the route's for the whole call, whichever is over first.
         "slow" | "late" | "hang" => &["DEPARTMENT_TIMEOUT", "DEADLINE_EXCEEDED"],
-        // The time may be over before the limit is reached.
-        "too_long" => &["REPLY_UNREADABLE", "DEPARTMENT_TIMEOUT", "DEADLINE_EXCEEDED"],
         // Half a frame and then nothing; a SOAP fault that says "Server".
         "fault" => &["DEPARTMENT_UNREACHABLE"],
         // The first of two equal frames is an answer; SOAP repeats elements inside of one.

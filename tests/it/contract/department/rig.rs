@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adapter::{Adapters, Config, Endpoint};
 use contracts::common::v1::Outcome;
 use contracts::department::v1 as pb;
 use contracts::department::v1::department_service_client::DepartmentServiceClient;
-use lastmile_tests::invariants::{Journals, Verdict, World, check_all};
+use invariants::{Call, Deed, Found, Journals, Verdict, World, check_all};
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use rpc::jose::{AgreementPublicKey, SigningKey, seal};
 use rpc::keyring::PublicKey;
 use rpc::token::{self, Assertion, Attributes, Grant, Inner, KeySet, Keys, NumericDate, typ};
-use rpc::{ClientOptions, Contract, Door, Readiness, Role, ServerOptions, Wire};
+use rpc::{ClientOptions, Contract, Door, Effect, Readiness, RemoteFault, Role, ServerOptions, Wire};
 use runtime::{Context, Timestamp};
 use sandbox::people::{self, PersonId};
 use tonic::Request;
@@ -33,6 +33,8 @@ pub(super) struct Rig {
     outside: Context,
     signers: Signers,
     departments: BTreeMap<String, Served>,
+    /// Every settlement that was asked for, and what was said of it.
+    calls: Mutex<BTreeMap<(String, String), Call>>,
     dir: tempfile::TempDir,
 }
 
@@ -97,26 +99,45 @@ impl Rig {
         let generate = || SigningKey::generate(&context.ids).expect("a key");
         let signers = Signers { identity: generate(), gateway: generate(), cases: generate() };
         let departments = serve(&config, &context, &signers);
-        Self { context, outside, signers, departments, dir }
+        Self { context, outside, signers, departments, calls: Mutex::default(), dir }
     }
 
-    /// The end of a fault test: by what the departments wrote down, no record and no order was posted twice.
+    /// The end of a fault test: by what the departments wrote down no record and no order was posted twice, what was said to be done is
+    /// done, and what had no answer was found to be done or never to have happened.
     ///
-    /// Shape: there is no ledger and no case here; what those would tell is not judged, and not called held.
+    /// Shape: there is no ledger and no case here; what those would tell is not judged, and not called held. Where nothing was posted
+    /// nothing can be shown of it.
     pub(super) async fn assert_held(&self) {
+        let calls: Vec<_> = self.calls.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let world = World {
-            now: self.context.clock.now(),
-            payments: None,
-            cases: None,
             journals: Some(Journals::read(&self.dir.path().join("sandbox")).expect("journals")),
-            calls: None,
-            probes: None,
-            bounds: None,
-            leaks: None,
+            calls: Some(calls.clone()),
+            ..World::at(self.context.clock.now())
         };
         let report = check_all(&world).await.expect("reads");
-        report.require(&[]).expect("nothing broke");
-        assert_eq!(report.verdict("I5"), Some(&Verdict::NotJudged), "{report}");
+        let is_done = |call: &Call| !call.answers.is_empty() || matches!(call.found, Some(Found::Done(_)));
+        let mut required = Vec::new();
+        required.extend(calls.iter().any(is_done).then_some(["I3", "I5"]).into_iter().flatten());
+        required.extend(calls.iter().any(|call| !call.answers.is_empty()).then_some("I2"));
+        required.extend(calls.iter().any(|call| call.lost > 0 || call.found.is_some()).then_some("I4"));
+        assert!(!required.is_empty(), "a fault test that shows nothing:\n{report}");
+        report.require(&required).expect("nothing broke");
+        for (id, why) in [("I1", "there is no ledger here"), ("I6", "nobody here consumes events")] {
+            assert_eq!(report.verdict(id), Some(&Verdict::NotJudged(why)), "{report}");
+        }
+    }
+
+    /// Keeps what was said of a settlement: by the department's answer, or by an inquiry.
+    fn note(&self, region: &str, key: &str, change: impl FnOnce(&mut Call)) {
+        let (caller, request_id) = (format!("traffic/{region}"), format!("{key}-settle"));
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = || Call {
+            deed: Deed::Settlement,
+            caller: caller.clone(),
+            request_id: request_id.clone(),
+            ..Call::default()
+        };
+        change(calls.entry((caller.clone(), request_id.clone())).or_insert_with(first));
     }
 
     /// Takes the departments away.
@@ -418,7 +439,20 @@ impl Rig {
     ) -> Result<pb::SettleBillResponse, tonic::Status> {
         let paid = self.context.clock.now();
         let request = self.envelope(settle(region, bill, key, paid), citizen, &self.by_cases(region));
-        self.client(region, Role::Cases).settle_bill(request).await.map(tonic::Response::into_inner)
+        let answer = self.client(region, Role::Cases).settle_bill(request).await.map(tonic::Response::into_inner);
+        self.note(region, key, |call| match &answer {
+            Ok(answer) => match answer.outcome() {
+                Outcome::Done => {
+                    call.answers.extend(answer.proof.as_ref().map(|proof| proof.department_serial.clone()))
+                }
+                Outcome::Rejected => call.found = Some(Found::Never),
+                _ => call.lost += 1,
+            },
+            Err(status) if RemoteFault::from(status).effect() == Effect::Possible => call.lost += 1,
+            // Nothing happened, and the error proves it.
+            Err(_) => call.found = Some(Found::Never),
+        });
+        answer
     }
 
     pub(super) async fn inquire(
@@ -430,7 +464,16 @@ impl Rig {
         sent: Timestamp,
     ) -> Result<pb::InquireBillResponse, tonic::Status> {
         let request = self.envelope(inquire(region, bill, key, sent), citizen, &self.by_cases(region));
-        self.client(region, Role::Cases).inquire_bill(request).await.map(tonic::Response::into_inner)
+        let answer = self.client(region, Role::Cases).inquire_bill(request).await.map(tonic::Response::into_inner);
+        if let Ok(answer) = &answer {
+            let serial = answer.proof.as_ref().map(|proof| proof.department_serial.clone());
+            self.note(region, key, |call| match answer.outcome() {
+                Outcome::Done => call.found = serial.map(Found::Done),
+                Outcome::Rejected => call.found = Some(Found::Never),
+                _ => {}
+            });
+        }
+        answer
     }
 
     /// Asks until the department has decided.

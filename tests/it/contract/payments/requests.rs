@@ -3,17 +3,20 @@
 use std::collections::BTreeSet;
 
 use contracts::payments::v1 as pb;
+use lastmile_tests::golden;
 use pb::OrderState;
+use store::{At, Fault};
 use tonic::Code;
 
 use super::on_each_engine;
-use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, code, in_seconds, jsapi, native, refund};
+use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, STRANGER, code, in_seconds, jsapi, native, refund, until};
 
 on_each_engine!(
     fifty_at_once_have_one_effect,
     what_competes_never_gives_out_more_than_came_in,
     a_key_is_not_reused,
     what_is_wrong_is_refused_with_its_reason,
+    a_store_that_fails_says_what_may_have_happened,
     things_are_found_by_their_request,
     transfers_are_paged,
 );
@@ -101,6 +104,14 @@ async fn what_is_wrong_is_refused_with_its_reason(engine: Engine) {
     assert_eq!(refused(channel).await, rule("CHANNEL_NOT_OFFERED"));
     let entry_point = pb::CreateOrderRequest { entry_point: "weibo".into(), ..jsapi("r") };
     assert_eq!(refused(entry_point).await, rule("MERCHANT_UNKNOWN"));
+    // What the channel itself refuses, for good: its word is the answer, the same for every try, and nothing was made there.
+    let strangers = || pb::CreateOrderRequest { entry_point: STRANGER.into(), ..jsapi("stranger") };
+    for _ in 0..2 {
+        let answer = rig.client.clone().create_order(strangers()).await;
+        let told = [("channelCode", "APPID_MCHID_NOT_MATCH")];
+        golden::refused(answer, "payments CHANNEL_REFUSED", &told).expect("is refused by the channel");
+    }
+    assert_eq!(rig.journalled("order_created"), 0);
     let past = pb::CreateOrderRequest { expire_time: Some(in_seconds(-60)), ..jsapi("r") };
     assert_eq!(refused(past).await, (Code::InvalidArgument, "INVALID_REQUEST".into()));
     assert_eq!(refused(pb::CreateOrderRequest::default()).await, (Code::InvalidArgument, "INVALID_REQUEST".into()));
@@ -117,6 +128,30 @@ async fn what_is_wrong_is_refused_with_its_reason(engine: Engine) {
         pb::ReconcileRequest { request_id: "x".into(), day: "2026-11-01".into(), channel: "wechatpay".into() };
     let status = rig.client.clone().reconcile(request).await.expect_err("not served");
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+/// A transaction that did not begin had no effect; one whose commit was not answered may have had it, and asking again tells.
+async fn a_store_that_fails_says_what_may_have_happened(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    for (number, (fault, at, effect)) in
+        [(Fault::Fail, At::Begin, "NONE"), (Fault::Tear, At::AfterCommit, "POSSIBLE")].into_iter().enumerate()
+    {
+        let request = |attempt: usize| jsapi(&format!("r{number}-{attempt}"));
+        let attempts = std::sync::atomic::AtomicUsize::new(0);
+        // The worker uses the store as well: sometimes it is the one whose transaction suffers.
+        let suffered = until("the caller's transaction fails", async || {
+            let attempt = attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            rig.faults.arm(fault, at);
+            let answer = rig.client.clone().create_order(request(attempt)).await;
+            rig.faults.disarm();
+            let status = answer.err()?;
+            golden::keeps_to_its_row(&status, "common STORE_UNAVAILABLE", &[("effect", effect)]).expect("its row");
+            Some(attempt)
+        });
+        let order = rig.create_at_last(&request(suffered.await)).await;
+        assert_eq!(order.state(), OrderState::Waiting, "{fault:?}");
+    }
+    rig.assert_sound().await;
 }
 
 async fn things_are_found_by_their_request(engine: Engine) {

@@ -1,21 +1,21 @@
 //! Payments as it is mounted, with its callbacks served and the sandbox's WeChat Pay behind it.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use contracts::common::v1::Money;
 use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_client::PaymentServiceClient;
-use lastmile_tests::invariants::{Evidence, Journals, World, judge};
+use invariants::{Call, Deed, Journals, World, check_all, inquire};
 use lastmile_tests::servers::Postgres;
 use payments::channel::wechatpay;
 use payments::config::{Channels, Merchant, Payee, Verification, Worker};
-use rpc::{ClientOptions, Contract, Door, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
+use rpc::{ClientOptions, Contract, Door, Effect, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
 use runtime::Context;
 use runtime::config::Duration as Span;
 use sandbox::{Fault, Operation, SignedBy, Staged};
-use store::Db;
+use store::{Db, Faults};
 use tonic::Code;
 
 pub(crate) const APP: &str = "wx5a4db0c5a4db0c51";
@@ -24,6 +24,8 @@ pub(crate) const CHANGSHA: &str = "1900430100";
 /// Collects for everybody else; answers and callbacks are signed with the platform certificate.
 pub(crate) const OTHERS: &str = "1900140100";
 pub(crate) const AMOUNT: i64 = 20_000;
+/// An entry point whose app the merchant does not have at the channel.
+pub(crate) const STRANGER: &str = "qq";
 
 /// How long anything may take that must happen by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,10 +39,14 @@ pub(crate) enum Engine {
 pub(crate) struct Rig {
     pub(crate) client: PaymentServiceClient<Wire>,
     pub(crate) db: Db,
+    /// What the service's store suffers.
+    pub(crate) faults: Faults,
     pub(crate) sandbox: sandbox::Running,
     /// Where the callback listener is: `http://127.0.0.1:PORT`.
     pub(crate) callbacks: String,
     config: payments::Config,
+    /// What the client asked and was answered: every order and every refund.
+    calls: Mutex<Vec<Call>>,
     /// The service's own world; the sandbox has another, so that one can stop alone.
     service: Context,
     outside: Context,
@@ -60,6 +66,8 @@ impl Rig {
         let (service, outside) = (Context::system(), Context::system());
         let sandbox = sandbox::start(sandbox_config(dir.path()), outside.clone()).await.expect("the sandbox starts");
         let db = store::open(&store_config(engine, dir.path()), service.clone()).await.expect("a store");
+        let faults = Faults::new();
+        let db = db.with_faults(&faults);
         let listener = service.net.bind("127.0.0.1:0").await.expect("a free port");
         let callbacks = format!("http://{}", listener.local_addr());
         let config = payments_config(dir.path(), &format!("http://{}", sandbox.addresses.wechatpay), &callbacks);
@@ -67,7 +75,7 @@ impl Rig {
         config.validate("payments", &mut problems);
         assert_eq!(problems, []);
         let client = mount(&config, &db, &service, listener).await;
-        Self { client, db, sandbox, callbacks, config, service, outside, dir }
+        Self { client, db, faults, sandbox, callbacks, config, calls: Mutex::default(), service, outside, dir }
     }
 
     /// Stops the service in its tracks and starts it again on the same store.
@@ -90,8 +98,52 @@ impl Rig {
     // === calls ===
 
     pub(crate) async fn create(&self, request: pb::CreateOrderRequest) -> Result<pb::Order, RemoteFault> {
+        let request_id = request.request_id.clone();
         let answer = self.client.clone().create_order(request).await;
-        answer.map(|answer| answer.into_inner().order.expect("an order")).map_err(|status| RemoteFault::from(&status))
+        let answer = answer.map(|answer| answer.into_inner().order.expect("an order")).map_err(RemoteFault::from);
+        self.note(Deed::Order, request_id, answer.as_ref().map(|order| order.order_id.clone()));
+        answer
+    }
+
+    /// Keeps what the client was answered, and what it was not.
+    fn note(&self, deed: Deed, request_id: String, answer: Result<String, &RemoteFault>) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = calls.iter().position(|call| (call.deed, &call.request_id) == (deed, &request_id));
+        let index = known.unwrap_or_else(|| {
+            calls.push(Call { deed, caller: "cases".to_owned(), request_id, ..Call::default() });
+            calls.len() - 1
+        });
+        match answer {
+            Ok(id) => calls[index].answers.push(id),
+            Err(fault) => calls[index].lost += u32::from(fault.effect() == Effect::Possible),
+        }
+    }
+
+    /// Asks by its request id what became of every call that ended without an answer.
+    async fn resolved(&self) -> Vec<Call> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for call in calls.iter_mut().filter(|call| call.lost > 0) {
+            let (client, request_id) = (&self.client, call.request_id.clone());
+            call.found = match call.deed {
+                Deed::Refund => {
+                    let asked = pb::GetRefundRequest { refund_id: String::new(), request_id };
+                    inquire(&self.service.clock, async || {
+                        let got = client.clone().get_refund(asked.clone()).await.map_err(RemoteFault::from)?;
+                        Ok(got.into_inner().refund.unwrap_or_default().refund_id)
+                    })
+                    .await
+                }
+                _ => {
+                    let asked = pb::GetOrderRequest { order_id: String::new(), request_id };
+                    inquire(&self.service.clock, async || {
+                        let got = client.clone().get_order(asked.clone()).await.map_err(RemoteFault::from)?;
+                        Ok(got.into_inner().order.unwrap_or_default().order_id)
+                    })
+                    .await
+                }
+            };
+        }
+        calls
     }
 
     /// Creates, asking again under the same key as cases does, until there is an answer.
@@ -132,8 +184,11 @@ impl Rig {
     }
 
     pub(crate) async fn refund(&self, request: pb::RefundRequest) -> Result<pb::RefundRecord, RemoteFault> {
+        let request_id = request.request_id.clone();
         let answer = self.client.clone().refund(request).await;
-        answer.map(|answer| answer.into_inner().refund.expect("a refund")).map_err(|status| RemoteFault::from(&status))
+        let answer = answer.map(|answer| answer.into_inner().refund.expect("a refund")).map_err(RemoteFault::from);
+        self.note(Deed::Refund, request_id, answer.as_ref().map(|refund| refund.refund_id.clone()));
+        answer
     }
 
     pub(crate) async fn refund_in_state(&self, refund_id: &str, state: pb::RefundState) -> pb::RefundRecord {
@@ -194,24 +249,23 @@ impl Rig {
         report.open
     }
 
-    /// The end of a fault test: nothing is open, and every invariant holds that speaks of payments and the channel.
-    pub(crate) async fn assert_held(&self) {
+    /// The end of a fault test: the service is started again on what it kept, nothing is open, every call that ended without an answer is
+    /// asked about, and every invariant holds that speaks of payments and the channel.
+    pub(crate) async fn assert_held(mut self) {
+        self.restart().await;
         assert_eq!(self.assert_sound().await, 0, "something is still open");
-        let journals = Journals::read(&self.dir.path().join("sandbox")).expect("journals");
         let world = World {
-            now: self.service.clock.now(),
             payments: Some(self.db.clone()),
-            cases: None,
-            journals: Some(journals),
-            calls: None,
-            probes: None,
-            bounds: None,
-            leaks: None,
+            journals: Some(Journals::read(&self.dir.path().join("sandbox")).expect("journals")),
+            calls: Some(self.resolved().await),
+            ..World::at(self.service.clock.now())
         };
-        let evidence = Evidence::gather(&world).await.expect("reads");
-        // There are no cases here, and so no request ids and no events that anybody applies; where nobody paid there are no books.
-        let required: &[&str] = if evidence.ledger.transfers > 0 { &["I1", "I5"] } else { &[] };
-        judge(&evidence).require(required).expect("every book agrees");
+        let report = check_all(&world).await.expect("reads");
+        // There are no cases here, and so nobody to apply events; where nobody paid there are no transfers.
+        let mut required = vec!["I2", "I3"];
+        required.extend((report.evidence.ledger.transfers > 0).then_some(["I1", "I5"]).into_iter().flatten());
+        required.extend(world.calls.iter().flatten().any(|call| call.lost > 0).then_some("I4"));
+        report.require(&required).expect("every book agrees");
     }
 }
 
@@ -333,15 +387,22 @@ fn payments_config(dir: &Path, base_url: &str, callbacks: &str) -> payments::Con
         mch_id: mch_id.into(),
         serial: read(&format!("{mch_id}/serial_no.txt")),
         private_key_file: keys.join(mch_id).join("private_key.pem"),
+        certificate_file: None,
         api_v3_key_file: keys.join(mch_id).join("apiv3_key.txt"),
         verification,
     };
     let public =
         Verification::PublicKey { id: read("platform/public_key_id.txt"), file: keys.join("platform/public_key.pem") };
     let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };
+    let stranger = Merchant {
+        entry_point: STRANGER.into(),
+        app_id: "wx00000000000000ff".into(),
+        ..merchant(CHANGSHA, "traffic-430100", public.clone())
+    };
     payments::Config {
         payees: vec![payee("traffic-430100"), payee("traffic-140100")],
         merchants: vec![
+            stranger,
             merchant(CHANGSHA, "traffic-430100", public),
             merchant(OTHERS, "*", Verification::PlatformCertificates),
         ],

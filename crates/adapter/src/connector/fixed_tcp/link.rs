@@ -13,8 +13,8 @@ use runtime::{Io, Net};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Settings, frame_length};
-use crate::connector::{Call, Frame, Link, LinkError, LinkErrorKind, Reply};
+use super::{LENGTH, Settings, UNFRAMED, frame_length};
+use crate::connector::{Call, Frame, Link, LinkError, LinkErrorKind, ReadFlaw, Reply, Unreadable};
 
 /// Longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
@@ -145,9 +145,10 @@ async fn write(io: &mut Io, frame: &[u8], sent: &mut usize) -> std::io::Result<(
 async fn read(io: &mut Io, length_digits: usize, bytes_max: usize) -> Result<Bytes, LinkErrorKind> {
     let mut frame = vec![0; length_digits];
     io.read_exact(&mut frame).await.map_err(|_| LinkErrorKind::Broken)?;
-    let length = frame_length(&frame).ok_or(LinkErrorKind::Framing)?;
+    let refuse = |flaw| LinkErrorKind::Reply(Unreadable::new(LENGTH, 0, flaw));
+    let length = frame_length(&frame).ok_or_else(|| refuse(UNFRAMED))?;
     if length > bytes_max {
-        return Err(LinkErrorKind::TooLong);
+        return Err(refuse(ReadFlaw::TooLong(bytes_max)));
     }
     frame.resize(length_digits.saturating_add(length), 0);
     let payload = frame.get_mut(length_digits..).unwrap_or_default();

@@ -3,10 +3,10 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Uri, header};
-use runtime::http::{Client, Effect, ErrorKind};
+use runtime::http::{Client, Effect, Error, ErrorKind};
 
-use super::Settings;
-use crate::connector::{Call, Frame, Link, LinkError, LinkErrorKind, Reply};
+use super::{Settings, field_at};
+use crate::connector::{Call, Frame, Link, LinkError, LinkErrorKind, ReadFlaw, Reply, Unreadable};
 
 /// Carries SOAP to the one address that the installation configured. Redirects are not followed.
 pub struct HttpLink {
@@ -57,10 +57,11 @@ impl Link for HttpLink {
         async move {
             let request = self.request(frame)?;
             let sent = self.client.send(request, call.budget, call.reply_bytes_max).await;
-            let reply = sent.map_err(|error| LinkError { effect: error.effect, kind: kind(error.kind) })?;
+            let reply = sent.map_err(|error| LinkError { effect: error.effect, kind: kind(&error) })?;
             let status = reply.status().as_u16();
             if !matches!(status, 200 | 500) {
-                return Err(LinkError { effect: Effect::Possible, kind: LinkErrorKind::Status(status) });
+                let kind = LinkErrorKind::Reply(Unreadable::new("status", 0, ReadFlaw::Status(status)));
+                return Err(LinkError { effect: Effect::Possible, kind });
             }
             let content_type = reply.headers().get(header::CONTENT_TYPE);
             let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -70,11 +71,14 @@ impl Link for HttpLink {
     }
 }
 
-fn kind(kind: ErrorKind) -> LinkErrorKind {
-    match kind {
+fn kind(error: &Error) -> LinkErrorKind {
+    match error.kind {
         ErrorKind::Request | ErrorKind::Connect | ErrorKind::Tls => LinkErrorKind::Connect,
         ErrorKind::Timeout => LinkErrorKind::Timeout,
         ErrorKind::Broken => LinkErrorKind::Broken,
-        ErrorKind::TooLarge => LinkErrorKind::TooLong,
+        ErrorKind::TooLarge => {
+            let at = error.read.len();
+            LinkErrorKind::Reply(Unreadable::new(field_at(&error.read, at), at, ReadFlaw::TooLong(at)))
+        }
     }
 }

@@ -37,7 +37,7 @@ fn a_reply_is_read_with_references_and_digested() {
     let bytes = Charset::Gbk.encode_xml(GOOD).expect("encodes");
     assert_eq!(answer.digest, sha256(&bytes));
     let at = record.offset("ljjf").expect("an offset");
-    assert!(GOOD[at..].starts_with("<ljjf>"), "offsets before the first wide character are those of the text");
+    assert!(bytes[at..].starts_with(b"<ljjf>"), "offsets are those of the bytes, behind wide characters too");
 }
 
 #[test]
@@ -211,6 +211,7 @@ fn a_request_names_the_element_that_cannot_be_written() {
     let flaw = write(&plan, &vars("湘A8K2J6湘A8K2J6")).expect_err("too long for its type");
     assert_eq!(flaw.field, "hphm");
     assert!(flaw.is_callers());
+    assert!(frame.bytes[..flaw.at].ends_with(b"<hphm>"), "offset {} is where it would stand", flaw.at);
     let flaw = write(&plan, &vars("湘A8K2J6").with("plate_type", "BICYCLE")).expect_err("not in the table");
     assert_eq!(flaw.field, "hpzl");
     let injected = write(&plan, &vars("湘</hphm><x>")).expect_err("longer than a plate");
@@ -225,7 +226,8 @@ fn a_request_names_the_element_that_cannot_be_written() {
     let text = text.expect("the profile").replace("unmappable: character_reference", "unmappable: error");
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../departments/schemas");
     plan = Plan::parse(Path::new("p.yaml"), &text, &schemas).unwrap_or_else(|problems| panic!("{problems}"));
-    let flaw = write(&plan, &vars("䶮A8K2J6")).expect_err("GBK has no such character");
+    let flaw = write(&plan, &vars("湘䶮A8K2J")).expect_err("GBK has no such character");
     assert_eq!((flaw.field.as_str(), flaw.is_callers()), ("hphm", true));
+    assert!(frame.bytes[..flaw.at].ends_with(b"<hphm>\xCF\xE6"), "offset {} is behind two bytes", flaw.at);
     assert!(matches!(flaw.flaw, crate::connector::WriteFlaw::Charset(_)));
 }

@@ -9,6 +9,7 @@ use quick_xml::NsReader;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
 
+use crate::charset::Offsets;
 use crate::connector::ReadFlaw;
 use crate::template::is_xml_char;
 
@@ -34,7 +35,7 @@ pub(super) struct Element<'t> {
     pub(super) text: Cow<'t, str>,
     /// Child elements, in order.
     pub(super) children: Vec<Element<'t>>,
-    /// Where its tag begins, in bytes of the decoded text.
+    /// Where its tag begins, in the department's bytes.
     pub(super) at: usize,
 }
 
@@ -63,7 +64,7 @@ pub(super) struct Spaces<'s> {
 pub(super) struct Refused {
     /// The element it is in, where there is one.
     pub(super) element: Option<String>,
-    /// In bytes of the decoded text.
+    /// In the department's bytes.
     pub(super) at: usize,
     pub(super) flaw: ReadFlaw,
 }
@@ -76,22 +77,23 @@ pub(super) struct Document<'t> {
 }
 
 /// Reads a document.
-pub(super) fn read<'t>(text: &'t str, spaces: Spaces<'_>) -> Result<Document<'t>, Refused> {
+pub(super) fn read<'t>(text: &'t str, mut offsets: Offsets<'t>, spaces: Spaces<'_>) -> Result<Document<'t>, Refused> {
     if let Some(at) = long_tag(text.as_bytes()) {
-        return Err(Refused { element: None, at, flaw: ReadFlaw::Form("a tag longer than 16 KiB") });
+        return Err(Refused { element: None, at: offsets.of(at), flaw: ReadFlaw::Form("a tag longer than 16 KiB") });
     }
     let mut reader = NsReader::from_str(text);
     reader.config_mut().check_comments = true;
     reader.resolver_mut().set_max_namespace_bindings(BINDINGS_MAX);
     let mut build = Build { source: text, open: Vec::new(), root: None, encoding: None, count: 0, spaces };
     loop {
-        let at = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+        let begins = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+        let at = offsets.of(begins);
         let event = reader.read_resolved_event().map(|(space, event)| (build.space(&space), event));
         let (space, event) = event.map_err(|_| build.refuse(at, "not well-formed XML"))?;
         if matches!(event, Event::Eof) {
             return build.finish(at);
         }
-        build.take(space, event, at)?;
+        build.take(space, event, begins, at)?;
     }
 }
 
@@ -131,15 +133,16 @@ impl<'t> Build<'t, '_> {
         }
     }
 
-    fn take(&mut self, space: Result<Space, ()>, event: Event<'t>, at: usize) -> Result<(), Refused> {
+    /// Takes what begins at `begins` in the text, which is `at` in the bytes.
+    fn take(&mut self, space: Result<Space, ()>, event: Event<'t>, begins: usize, at: usize) -> Result<(), Refused> {
         match event {
             Event::Start(tag) => {
-                let element = self.element(&tag, space, at)?;
+                let element = self.element(&tag, space, begins, at)?;
                 self.open.push(element);
                 Ok(())
             }
             Event::Empty(tag) => {
-                let element = self.element(&tag, space, at)?;
+                let element = self.element(&tag, space, begins, at)?;
                 self.close(element, at)
             }
             Event::End(_) => match self.open.pop() {
@@ -155,7 +158,7 @@ impl<'t> Build<'t, '_> {
             }
             Event::Comment(_) => Ok(()),
             Event::Decl(declaration) => {
-                if at != 0 {
+                if begins != 0 {
                     return Err(self.refuse(at, "an XML declaration that is not the first thing"));
                 }
                 let encoding = declaration.encoding().transpose();
@@ -168,7 +171,13 @@ impl<'t> Build<'t, '_> {
         }
     }
 
-    fn element(&mut self, tag: &BytesStart<'t>, space: Result<Space, ()>, at: usize) -> Result<Element<'t>, Refused> {
+    fn element(
+        &mut self,
+        tag: &BytesStart<'t>,
+        space: Result<Space, ()>,
+        begins: usize,
+        at: usize,
+    ) -> Result<Element<'t>, Refused> {
         self.count += 1;
         if self.count > ELEMENTS_MAX {
             return Err(self.refuse_with(at, ReadFlaw::TooMany(ELEMENTS_MAX)));
@@ -188,7 +197,7 @@ impl<'t> Build<'t, '_> {
         }
         let space = space.map_err(|()| self.refuse(at, "a prefix without a namespace"))?;
         // The name as a piece of the document, which outlives the reader's event.
-        let start = at + 1 + tag.name().prefix().map_or(0, |prefix| prefix.as_ref().len() + 1);
+        let start = begins + 1 + tag.name().prefix().map_or(0, |prefix| prefix.as_ref().len() + 1);
         let length = tag.local_name().as_ref().len();
         let name = self.source.get(start..start + length).unwrap_or_default();
         Ok(Element { name, space, text: Cow::Borrowed(""), children: Vec::new(), at })

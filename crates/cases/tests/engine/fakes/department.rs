@@ -10,6 +10,7 @@ use contracts::department::v1::department_service_server::DepartmentService;
 use rpc::token::{ASSERTION_HEADER, ApplicantDoor, Asked, SEALED_HEADER};
 use rpc::{Effect, Kind, time};
 use runtime::Clock;
+use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
 use super::{Play, Script, Trouble, locked};
@@ -18,6 +19,10 @@ use crate::not_served;
 /// The amount of a bill is in its number, so that scripts find it.
 pub(crate) fn bill_no(amount: i64) -> String {
     format!("B-{amount}")
+}
+
+fn serial(key: &str) -> String {
+    format!("S-{key}")
 }
 
 fn amount_of(bill_no: &str) -> i64 {
@@ -79,6 +84,17 @@ impl Department {
         truth.settlements.values().filter(|settlement| settlement.amount == amount).map(|one| one.booked).sum()
     }
 
+    /// What was booked, as a department's journal has it: a line as often as it was done.
+    pub(crate) fn journal(&self) -> Vec<Value> {
+        let truth = locked(&self.truth);
+        let line = |(key, one): (&String, &Settlement)| {
+            json!({ "event": "payment", "state": "posted", "order": key, "record": bill_no(one.amount),
+                "serial": serial(key), "amount_minor": one.amount })
+        };
+        let booked = truth.settlements.iter().filter(|(_, one)| one.booked > 0);
+        booked.flat_map(|(key, one)| vec![line((key, one)); usize::try_from(one.booked).expect("few")]).collect()
+    }
+
     /// Whether a bill is still held.
     pub(crate) fn holds(&self, amount: i64) -> bool {
         locked(&self.truth).held.contains_key(&bill_no(amount))
@@ -138,7 +154,7 @@ impl Department {
 
     fn proof(&self, key: &str) -> pb::Proof {
         pb::Proof {
-            department_serial: format!("S-{key}"),
+            department_serial: serial(key),
             department_time: Some(time::to_proto(self.clock.now())),
             reply_digest: vec![9; 32],
             profile: self.profile.to_owned(),

@@ -92,6 +92,11 @@ impl Payments {
             .sum()
     }
 
+    /// How many events there are.
+    pub(crate) fn told(&self) -> i64 {
+        i64::try_from(locked(&self.truth).events.len()).expect("few")
+    }
+
     /// The payer references that came.
     pub(crate) fn payers(&self) -> Vec<String> {
         locked(&self.truth).payers.clone()

@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use super::keys::{Account, KeyError, public_roots};
 use super::signing::{self, Signed, VerifyingKey};
-use super::trust::{self, Keys, Trust};
+use super::trust::{self, Keys, PlatformCertificate, Trust};
 use super::{Config, NAME, wire};
 use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
 use crate::config::Merchant;
@@ -112,6 +112,17 @@ impl WechatPay {
             // The old ones serve until their own end.
             Err(error) => found.map(Some).ok_or(error),
         }
+    }
+
+    /// Asks for the platform certificates of every merchant account that verifies with them.
+    pub(crate) async fn platform_certificates(&self) -> Vec<(String, Result<Vec<PlatformCertificate>, ChannelError>)> {
+        let mut asked = Vec::new();
+        for (merchant, account) in &self.accounts {
+            if matches!(account.trust, Trust::Certificates(_)) {
+                asked.push((merchant.clone(), self.download(account).await.map(trust::ends)));
+            }
+        }
+        asked
     }
 
     /// Downloads the platform certificates. The answer is signed with one of them.

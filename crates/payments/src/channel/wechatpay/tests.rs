@@ -92,6 +92,7 @@ fn merchant(dir: &Path) -> Merchant {
         mch_id: MERCHANT.into(),
         serial: "5157F09EFDC096DE15EBE81A47057A7200000000".into(),
         private_key_file: file("merchant.pem", OURS.private.as_bytes()),
+        certificate_file: None,
         api_v3_key_file: file("apiv3.key", &[&seal::tests::KEY[..], b"\n"].concat()),
         verification: Verification::PublicKey { id: KEY_ID.into(), file: file("wechat.pem", WECHAT.public.as_bytes()) },
     }

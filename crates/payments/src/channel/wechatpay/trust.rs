@@ -55,6 +55,17 @@ pub(super) struct PlatformKey {
     not_after: Timestamp,
 }
 
+/// A platform certificate, for whoever has to say when it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlatformCertificate {
+    /// Its serial number, in capital hexadecimal digits.
+    pub serial: String,
+    /// From when it is good.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+}
+
 #[derive(Deserialize)]
 struct List {
     data: Vec<Listed>,
@@ -122,6 +133,16 @@ pub(super) fn read(body: &[u8], seal: &SealKey) -> Result<Keys, &'static str> {
         keys.insert(serial(&hex::encode(certificate.raw_serial())), key);
     }
     Ok(keys)
+}
+
+/// Lists certificates with their ends.
+pub(super) fn ends(keys: Keys) -> Vec<PlatformCertificate> {
+    let listed = keys.into_iter().map(|(serial, key)| PlatformCertificate {
+        serial,
+        not_before: key.not_before,
+        not_after: key.not_after,
+    });
+    listed.collect()
 }
 
 /// A serial number as it is compared: capital letters, no leading zeros.

@@ -177,7 +177,8 @@ impl Transaction {
     fn capture(&self) -> Result<Capture, &'static str> {
         let taken = self.amount.as_ref().ok_or("amount")?;
         let currency: Currency = taken.currency.parse().map_err(|_| "amount.currency")?;
-        if self.transaction_id.is_empty() || self.transaction_id.len() > CODE_BYTES_MAX {
+        // A department is told this number: what it could not be told is refused here.
+        if !rpc::form::is_number(&self.transaction_id) {
             return Err("transaction_id");
         }
         Ok(Capture {
@@ -217,7 +218,7 @@ impl RefundTold {
         if self.amount.refund != refund.amount.amount_minor() {
             return Err("amount.refund");
         }
-        if self.refund_id.is_empty() || self.refund_id.len() > CODE_BYTES_MAX {
+        if !rpc::form::is_number(&self.refund_id) {
             return Err("refund_id");
         }
         Ok(match self.status.as_str() {

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use runtime::Timestamp;
 use runtime::http::Effect;
 use runtime::secret::Pii;
+use serde_json::{Value, json};
 
 use crate::channel::{CallbackError, Capabilities, Channel, ChannelError, Notice, OrderStatus, PaySheet, RefundStatus};
 use crate::domain::order::{Capture, Terms, TradeType};
@@ -107,6 +108,27 @@ impl Played {
         let capture = Capture { amount: there.terms.amount, transaction: format!("tx-{order_no}"), at };
         there.paid = Some(capture.clone());
         capture
+    }
+
+    /// The channel's books as lines of a journal.
+    pub(super) fn journal(&self) -> Vec<Value> {
+        let books = self.books();
+        let mut lines = Vec::new();
+        for (number, there) in &books.orders {
+            lines.push(json!({ "event": "order_created", "out_trade_no": number }));
+            if let Some(Capture { amount, .. }) = &there.paid {
+                let amount_minor = amount.amount_minor();
+                lines.push(json!({ "event": "order_paid", "out_trade_no": number, "amount_minor": amount_minor }));
+            }
+        }
+        for (number, Back { order_no, amount, end }) in &books.refunds {
+            lines.push(json!({ "event": "refund_created", "out_refund_no": number, "out_trade_no": order_no }));
+            let status = if matches!(end, Some(Decision::Succeeded { .. })) { "SUCCESS" } else { "CLOSED" };
+            let ended =
+                json!({ "event": "refund_ended", "out_refund_no": number, "status": status, "amount_minor": amount });
+            lines.extend(end.is_some().then_some(ended));
+        }
+        lines
     }
 
     /// What the channel would report of an order.

@@ -1,16 +1,15 @@
 //! Histories that a seed draws: cases, citizens, the channel and the store do what they like, several at once. In the end, with
 //! everything mended, the books must balance and agree with the channel's.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use contracts::ids::OrderId;
+use invariants::Deed;
 use runtime::{Clock, Ids};
 use store::{At, Fault as StoreFault, Faults};
 
+use super::asked::Asked;
 use super::channel::{Call, Mishap};
-use super::crashes::check_channel;
 use super::*;
 use crate::domain::ledger::Merchant as LedgerMerchant;
 use crate::domain::order::{Order, State};
@@ -23,17 +22,14 @@ struct World {
     stage: Stage,
     faults: Faults,
     dice: Ids,
-    answers: Mutex<BTreeMap<String, Vec<u8>>>,
+    asked: Asked,
 }
 
 impl World {
     async fn new(seed: u64) -> Self {
-        let Stage { till, played, _dir } = Stage::new().await;
         let faults = Faults::new();
-        let mut till = Arc::into_inner(till).expect("one handle");
-        till.db = till.db.with_faults(&faults);
-        let stage = Stage { till: Arc::new(till), played, _dir };
-        Self { stage, faults, dice: Ids::seeded(Clock::system(), seed), answers: Mutex::default() }
+        let stage = Stage::with_faults(&faults).await;
+        Self { stage, faults, dice: Ids::seeded(Clock::system(), seed), asked: Asked::default() }
     }
 
     fn roll(&self, sides: u64) -> u64 {
@@ -50,12 +46,12 @@ impl World {
         crate::repo::orders::page(&mut db.read().await.expect("reads"), "", 10_000).await.expect("reads")
     }
 
-    /// Keeps an answer, and demands that the next under its key is the same.
-    fn told(&self, name: String, answer: Result<Vec<u8>, Error>) {
-        let Ok(answer) = answer else { return };
-        let mut answers = self.answers.lock().expect("unpoisoned");
-        let first = answers.entry(name.clone()).or_insert_with(|| answer.clone());
-        assert_eq!(*first, answer, "{name}: another answer");
+    /// Asks, and keeps the answer; the next under its key must be the same.
+    async fn asks(&self, deed: Option<Deed>, name: &str, ask: impl Future<Output = Result<Vec<u8>, Error>>) {
+        self.asked.asks(deed, name);
+        if let Ok(answer) = ask.await {
+            self.asked.told(name, answer);
+        }
     }
 
     async fn act(&self, orders: &[Order]) {
@@ -65,8 +61,7 @@ impl World {
         match (self.roll(12), chosen) {
             (0..=1, _) => {
                 let name = format!("create-{}", self.roll(30));
-                let answer = till.create(create_ask(&name, EPOCH.plus(LIFE))).await;
-                self.told(name, answer);
+                self.asks(Some(Deed::Order), &name, till.create(create_ask(&name, EPOCH.plus(LIFE)))).await;
             }
             (2, Some(order)) => drop(self.stage.played.pay(&order.terms.channel_order_no, till.now())),
             (3, Some(order)) => self.notice(order).await,
@@ -75,8 +70,8 @@ impl World {
             }
             (5, Some(order)) => {
                 let name = format!("post-{}-{}", order.terms.id, self.roll(2));
-                let answer = till.post(&key(Method::PostOrder, &name), order.terms.id, "serial").await;
-                self.told(name, answer);
+                let post = key(Method::PostOrder, &name);
+                self.asks(None, &name, till.post(&post, order.terms.id, "serial")).await;
             }
             (6..=7, Some(order)) => self.refund(order.terms.id).await,
             (8, _) => self.stage.played.decide(self.roll(3) > 0, till.now()),
@@ -101,8 +96,8 @@ impl World {
     async fn refund(&self, id: OrderId) {
         let amount = self.pick(&[1, AMOUNT / 4, AMOUNT / 2, AMOUNT]).expect("not empty");
         let name = format!("refund-{id}-{amount}-{}", self.roll(3));
-        let answer = self.stage.till.refund(&refund_ask(&name, id, amount)).await;
-        self.told(name, answer);
+        let ask = refund_ask(&name, id, amount);
+        self.asks(Some(Deed::Refund), &name, self.stage.till.refund(&ask)).await;
     }
 
     fn channel_mishap(&self) {
@@ -163,9 +158,7 @@ async fn play(seed: u64) {
         }
     }
     world.mend().await;
-    let report = world.stage.assert_sound().await;
-    assert_eq!(report.open, 0, "seed {seed}: nothing stays open");
-    check_channel(&world.stage.till.db, &world.stage.played).await;
+    world.asked.assert_held(&world.stage.till, &world.stage.played).await;
 }
 
 #[test]

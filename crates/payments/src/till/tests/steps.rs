@@ -1,7 +1,5 @@
 //! Single steps: what becomes of an order or refund when the channel behaves, and when it does not.
 
-use std::sync::Arc;
-
 use contracts::ids::OrderId;
 use contracts::payments::v1 as pb;
 use prost::Message;
@@ -228,7 +226,7 @@ async fn a_callback_that_does_not_fit_is_not_booked() {
     assert!(matches!(tell(&order_no, "wx0", AMOUNT - 1, merchant()).await, Err(NoticeError::Differs("amount"))));
     assert!(matches!(tell(&order_no, "wx1", AMOUNT, merchant()).await, Err(NoticeError::Differs("app_id"))));
     assert!(matches!(tell("nobody", "wx0", AMOUNT, merchant()).await, Err(NoticeError::Unknown)));
-    assert!(matches!(tell(&order_no, "wx0", AMOUNT, other).await, Err(NoticeError::Unknown)));
+    assert!(matches!(tell(&order_no, "wx0", AMOUNT, other).await, Err(NoticeError::Differs("merchant"))));
     assert_eq!(stage.order(&order.order_id).await.state, State::Waiting);
     stage.assert_sound().await;
 }
@@ -382,11 +380,8 @@ async fn a_refund_that_fails_gives_the_money_back_to_the_order() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_commit_is_no_lost_order() {
     for at in [At::BeforeCommit, At::AfterCommit] {
-        let stage = Stage::new().await;
         let faults = Faults::new();
-        let mut broken = Arc::into_inner(stage.till).expect("one handle");
-        broken.db = broken.db.with_faults(&faults);
-        let stage = Stage { till: Arc::new(broken), ..stage };
+        let stage = Stage::with_faults(&faults).await;
         faults.arm(StoreFault::Tear, at);
         let error = stage.create("r1").await.expect_err("the commit's answer is lost");
         assert_eq!((error.reason(), error.effect()), ("STORE_UNAVAILABLE", Effect::Possible));

@@ -1,4 +1,8 @@
+use std::collections::BTreeMap;
+
 use store::{At, Db, Error, Fault, Faults, Migration, Tx, params};
+
+use crate::held::{Told, assert_held};
 
 const TABLES: &[Migration] = &[Migration {
     version: 1,
@@ -27,6 +31,11 @@ async fn write(db: &Db, fault: Fault, at: At) -> (Result<(), Error>, usize) {
     // Whatever happened, the store works on.
     db.transact(async |mut tx: Tx| tx.execute(INSERT, params!["after"]).await).await.expect("inserts");
     faulty.transact(async |mut tx: Tx| tx.execute(INSERT, params!["later"]).await).await.expect("the fault is spent");
+    let told = [("a", Told::from(&answer)), ("b", Told::from(&answer)), ("after", Told::Done), ("later", Told::Done)];
+    let told: BTreeMap<_, _> = told.map(|(id, told)| (id.to_owned(), told)).into();
+    let kept = db.read().await.expect("a connection").fetch_all("SELECT id FROM note", &[]).await.expect("reads");
+    let kept: Vec<String> = kept.iter().map(|row| row.get("id").expect("an id")).collect();
+    assert_held(&told, &kept).await;
     (answer, rows)
 }
 

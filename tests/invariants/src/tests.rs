@@ -2,9 +2,11 @@
 
 use cases::audit::Fact;
 use cases::domain::State;
+use runtime::{Clock, Timestamp};
 use serde_json::json;
 
 use super::*;
+use crate::judge::judge;
 
 fn fact(number: u32, state: State) -> Fact {
     Fact {
@@ -17,6 +19,7 @@ fn fact(number: u32, state: State) -> Fact {
         bill_no: format!("B-{number}"),
         amount_minor: 20_000,
         order_id: Some(format!("ord_{number}")),
+        refund_id: (state == State::Refunded).then(|| format!("rfd_{number}")),
         settle_key: format!("case_{number}-settle"),
         proof_serial: (state == State::Done).then(|| format!("S-{number}")),
         payments_received: u32::from(matches!(state, State::Done | State::Refunded)),
@@ -27,6 +30,8 @@ fn fact(number: u32, state: State) -> Fact {
 fn order(number: u32, captured_minor: i64, refunded_minor: i64, posted_minor: i64) -> OrderFact {
     OrderFact {
         order_id: format!("ord_{number}"),
+        caller: "cases".to_owned(),
+        request_id: format!("case_{number}-order"),
         case_id: format!("case_{number}"),
         channel_order_no: format!("n{number}"),
         state: String::new(),
@@ -37,7 +42,18 @@ fn order(number: u32, captured_minor: i64, refunded_minor: i64, posted_minor: i6
     }
 }
 
-/// One case done, one refunded, one cancelled with late money that went back.
+fn refund(number: u32) -> RefundFact {
+    RefundFact {
+        refund_id: format!("rfd_{number}"),
+        order_id: format!("ord_{number}"),
+        caller: "cases".to_owned(),
+        request_id: format!("case_{number}-refund-0"),
+        state: "succeeded".to_owned(),
+    }
+}
+
+/// One case done, one refunded, one cancelled with late money that went back; one that its client knows by an inquiry alone, and one that
+/// never happened.
 fn sound() -> Evidence {
     let mut late = fact(3, State::Refunded);
     late.case_id = "case_4".to_owned();
@@ -63,21 +79,29 @@ fn sound() -> Evidence {
     let refused = json!({"event": "payment", "order": "case_2-settle", "record": "R2", "serial": "S-2",
         "amount_minor": 20_000, "state": "refused"});
     let call = |number: u32, ended_as: &str| Call {
-        entry_point: "wechat".to_owned(),
+        caller: "wechat".to_owned(),
         request_id: format!("r-{number}"),
         answers: vec![format!("case_{number}"); 2],
         ended_as: Some(ended_as.to_owned()),
-        unresolved: false,
+        ..Call::default()
     };
+    let never = Call { found: Some(Found::Never), lost: 1, ..call(9, "") };
+    let calls = vec![
+        call(1, "DONE"),
+        Call { answers: Vec::new(), lost: 1, found: Some(Found::Done("case_2".to_owned())), ..call(2, "REFUNDED") },
+        call(3, "CANCELLED"),
+        Call { answers: Vec::new(), ended_as: None, ..never },
+    ];
     Evidence {
         orders: vec![order(1, 20_000, 0, 20_000), order(2, 20_000, 20_000, 0), late_order],
-        events: 9,
+        refunds: vec![refund(2), refund(3)],
+        events: Some(9),
         cases: cases::audit::Report { facts, cursor: 9, ..Default::default() },
         journals: Some(Journals {
             channel,
             departments: [("traffic/430100".to_owned(), vec![posted, refused])].into(),
         }),
-        calls: Some(vec![call(1, "DONE"), call(2, "REFUNDED"), call(3, "CANCELLED")]),
+        calls: Some(calls),
         probes: Some(vec![Probe { what: "li reads wang's case".to_owned(), leaked: false }]),
         bounds: Some(vec![Bound { what: "resident memory, MiB".to_owned(), seen: 100, most: 250 }]),
         leaks: Some(Searched { found: Vec::new(), canaries: 4, texts: 3, bytes: 1_000 }),
@@ -91,42 +115,65 @@ fn department(evidence: &mut Evidence) -> &mut Vec<serde_json::Value> {
     journals.departments.get_mut("traffic/430100").expect("lines")
 }
 
+fn calls(evidence: &mut Evidence) -> &mut Vec<Call> {
+    evidence.calls.as_mut().expect("calls")
+}
+
+fn own(deed: Deed, request_id: &str, answer: &str) -> Call {
+    let (caller, request_id, answers) = ("cases".to_owned(), request_id.to_owned(), vec![answer.to_owned()]);
+    Call { deed, caller, request_id, answers, ..Call::default() }
+}
+
 #[test]
 fn sound_evidence_holds_and_what_nobody_serves_is_not_called_held() {
-    let report = judge(&sound());
+    let report = judge(sound());
     report.require(&SERVED).expect("all of it held");
     assert_eq!(report.verdict("I7"), Some(&Verdict::NotServed));
     let held = report.lines.iter().filter(|line| line.verdict == Verdict::Held).count();
     assert_eq!((report.lines.len(), held), (10, 9), "{report}");
     let text = report.to_string();
     assert!(text.contains("I7  not served") && text.contains("· captures 3"), "{text}");
+    assert!(text.contains("· lost 2 · found done 1 · found never 1"), "{text}");
 
-    let bare = judge(&Evidence { calls: None, journals: None, probes: None, bounds: None, leaks: None, ..sound() });
-    for id in ["I2", "I5", "I8", "I9", "I10"] {
-        assert_eq!(bare.verdict(id), Some(&Verdict::NotJudged), "{id}");
+    let bare = judge(Evidence { calls: None, journals: None, probes: None, bounds: None, leaks: None, ..sound() });
+    for (id, why) in [
+        ("I2", "no client wrote down what it was answered"),
+        ("I5", "neither channel nor department keeps a journal here"),
+        ("I8", "nobody tried"),
+        ("I9", "no process was watched"),
+        ("I10", "nobody said where to search for what"),
+    ] {
+        assert_eq!(bare.verdict(id), Some(&Verdict::NotJudged(why)));
     }
     // What a test runs without is not judged, and the rest still is.
-    let payments = judge(&Evidence { without_cases: true, ..sound() });
-    let departments = judge(&Evidence { without_cases: true, without_payments: true, ..sound() });
+    let without_cases = || Evidence { without_cases: true, cases: Default::default(), calls: None, ..sound() };
+    let without_both = Evidence {
+        without_payments: true,
+        ledger: Default::default(),
+        orders: Vec::new(),
+        refunds: Vec::new(),
+        ..without_cases()
+    };
+    let (payments, departments) = (judge(without_cases()), judge(without_both));
     for (report, unjudged) in [(&payments, &["I2", "I4", "I6"][..]), (&departments, &["I1", "I2", "I4", "I5", "I6"])] {
-        let found: Vec<_> = report.lines.iter().filter(|line| line.verdict == Verdict::NotJudged).collect();
+        let found: Vec<_> = report.lines.iter().filter(|line| matches!(line.verdict, Verdict::NotJudged(_))).collect();
         assert_eq!(found.iter().map(|line| line.id).collect::<Vec<_>>(), unjudged, "{report}");
         report.require(&[]).expect("nothing broke");
     }
-    let mut lost = Evidence { without_cases: true, ..sound() };
+    let mut lost = without_cases();
     lost.orders[0].captured_minor = 0;
-    assert_eq!(judge(&lost).broken(), ["I5"]);
+    assert_eq!(judge(lost).broken(), ["I5"]);
 }
 
 #[test]
 fn what_was_required_and_not_judged_has_not_passed() {
-    let report = judge(&Evidence { bounds: None, ..sound() });
+    let report = judge(Evidence { bounds: None, ..sound() });
     report.require(&["I1", "I10"]).expect("these held");
     let missing = report.require(&SERVED).expect_err("I9 was not judged").to_string();
     assert!(missing.contains("required and not judged [\"I9\"]"), "{missing}");
     assert!(report.require(&["I7"]).is_err(), "what nobody serves cannot be required");
 
-    let nothing = judge(&Evidence {
+    let nothing = judge(Evidence {
         calls: Some(Vec::new()),
         probes: Some(Vec::new()),
         bounds: Some(Vec::new()),
@@ -135,28 +182,44 @@ fn what_was_required_and_not_judged_has_not_passed() {
         ..Evidence::default()
     });
     for id in SERVED {
-        assert_eq!(nothing.verdict(id), Some(&Verdict::NotJudged), "nothing happened, and {id} is not judged of it");
+        let verdict = nothing.verdict(id);
+        assert!(matches!(verdict, Some(Verdict::NotJudged(_))), "nothing happened, and {id} is {verdict:?}");
     }
 
     let mut broken = sound();
-    broken.events = 10;
-    assert!(judge(&broken).require(&["I1"]).is_err(), "what broke fails whoever required something else");
+    broken.events = Some(10);
+    assert!(judge(broken).require(&["I1"]).is_err(), "what broke fails whoever required something else");
 }
 
 #[test]
 fn every_planted_breach_is_found() {
     type Plant = fn(&mut Evidence);
-    let plants: [(&str, &str, Plant); 24] = [
+    let plants: [(&str, &str, Plant); 38] = [
         ("I1", "a problem of the ledger", |it| {
             it.ledger.problems_total = 1;
             it.ledger.problems.push(payments::audit::Problem { subject: "ord_1".into(), what: "x".into() });
         }),
         ("I2", "an acknowledged case is gone", |it| drop(it.cases.facts.remove(0))),
+        ("I2", "the second answer of a call is of no case", |it| calls(it)[2].answers[1] = "case_9".into()),
+        ("I2", "an order that cases was answered with is gone", |it| drop(it.orders.remove(1))),
+        ("I2", "a refund that cases was answered with is gone", |it| drop(it.refunds.remove(0))),
+        ("I2", "a refund that cases was answered with is of another order", |it| {
+            it.refunds[0].order_id = "ord_1".into();
+        }),
+        ("I2", "an order that a client was answered with is gone", |it| {
+            calls(it).push(own(Deed::Order, "case_7-order", "ord_7"));
+        }),
+        ("I2", "what the test's own peer acknowledged is gone", |it| calls(it).push(own(Deed::Own, "w-1", "1"))),
         ("I2", "an ended case stands elsewhere", |it| it.cases.facts[2].state = State::Expired),
         ("I3", "two cases of one request", |it| it.cases.facts[1].request_id = "r-1".into()),
         ("I3", "a case paid twice", |it| it.cases.facts[0].payments_received = 2),
-        ("I3", "two answers to one request", |it| {
-            it.calls.as_mut().expect("calls")[0].answers.push("case_9".into());
+        ("I3", "two answers to one request", |it| calls(it)[0].answers.push("case_9".into())),
+        ("I3", "two refunds of one request", |it| {
+            it.refunds.push(RefundFact { refund_id: "rfd_9".into(), ..refund(2) });
+        }),
+        ("I3", "the test's own peer did it twice", |it| {
+            let effect = Effect { deed: Deed::Own, caller: "wechat".into(), request_id: "w-1".into(), id: "1".into() };
+            it.effects = Some(vec![effect.clone(), effect]);
         }),
         ("I3", "two orders of one case", |it| it.orders[1].case_id = "case_1".into()),
         ("I3", "a record posted twice", |it| {
@@ -168,7 +231,12 @@ fn every_planted_breach_is_found() {
             let again = department(it)[0].clone();
             department(it).push(again);
         }),
-        ("I4", "a call that nobody resolved", |it| it.calls.as_mut().expect("calls")[0].unresolved = true),
+        ("I4", "a call that nobody resolved", |it| calls(it)[1].found = None),
+        ("I4", "found done, and it is not there", |it| calls(it)[1].found = Some(Found::Done("case_9".into()))),
+        ("I4", "never happened, and is there", |it| calls(it)[1].found = Some(Found::Never)),
+        ("I4", "never happened, and was answered", |it| calls(it)[3].answers.push("case_9".into())),
+        ("I4", "an order that its case never learned of", |it| it.cases.facts[0].order_id = None),
+        ("I4", "a refund that its case never learned of", |it| it.cases.facts[1].refund_id = None),
         ("I4", "a case without an answer", |it| it.cases.facts[1].state = State::Unknown),
         ("I4", "a silent case", |it| it.cases.silent = 1),
         ("I5", "a lost capture", |it| it.orders[0].captured_minor = 0),
@@ -176,6 +244,10 @@ fn every_planted_breach_is_found() {
             let journals = it.journals.as_mut().expect("journals");
             let again = journals.channel[0].clone();
             journals.channel.push(again);
+        }),
+        ("I5", "an order of a stranger", |it| {
+            let journals = it.journals.as_mut().expect("journals");
+            journals.channel.push(json!({"event": "order_created", "out_trade_no": "n9"}));
         }),
         ("I5", "money of a stranger", |it| {
             let journals = it.journals.as_mut().expect("journals");
@@ -185,7 +257,7 @@ fn every_planted_breach_is_found() {
         ("I5", "done without the department", |it| drop(department(it).remove(0))),
         ("I5", "refunded and posted", |it| department(it)[1]["state"] = json!("posted")),
         ("I5", "another serial", |it| it.cases.facts[0].proof_serial = Some("S-9".into())),
-        ("I6", "an event that was not applied", |it| it.events = 10),
+        ("I6", "an event that was not applied", |it| it.events = Some(10)),
         ("I6", "a broken history", |it| {
             it.cases.problems_total = 1;
             it.cases.problems.push(("case_1".into(), "x".into()));
@@ -197,12 +269,12 @@ fn every_planted_breach_is_found() {
     for (id, what, plant) in plants {
         let mut evidence = sound();
         plant(&mut evidence);
-        let report = judge(&evidence);
+        let report = judge(evidence);
         assert!(report.broken().contains(&id), "{what} was not found by {id}:\n{report}");
     }
     let mut grown = sound();
     grown.bounds.as_mut().expect("bounds")[0].seen = 251;
-    assert_eq!(judge(&grown).broken(), ["I9"]);
+    assert_eq!(judge(grown).broken(), ["I9"]);
 }
 
 #[test]
@@ -217,4 +289,43 @@ fn a_canary_is_found_in_texts_and_files_and_not_repeated() {
     let Searched { found, canaries, texts, .. } = leaks.search().expect("reads");
     assert_eq!((found.len(), canaries, texts), (2, 2, 3), "{found:?}");
     assert!(found.iter().all(|line| !line.contains("CANARY-")));
+}
+
+/// Where nobody opens cases, those who asked a department themselves are held against its journal.
+#[test]
+fn whoever_settles_by_himself_knows_what_was_posted() {
+    let told = |serial: &str| {
+        let settled = Call { caller: "traffic/430100".to_owned(), ..own(Deed::Settlement, "case_1-settle", serial) };
+        let (journals, calls) = (sound().journals, Some(vec![settled]));
+        judge(Evidence { without_cases: true, without_payments: true, journals, calls, ..Evidence::default() })
+    };
+    told("S-1").require(&["I2", "I3", "I5"]).expect("told as it was posted");
+    assert_eq!(told("S-9").broken(), ["I2", "I5"]);
+}
+
+#[tokio::test]
+async fn calls_without_books_are_an_error() {
+    let mut world = World::at(Timestamp::default());
+    world.calls = Some(vec![own(Deed::Order, "r-1", "ord_1")]);
+    let error = check_all(&world).await.expect_err("there is no ledger").to_string();
+    assert!(error.contains("no books tell of Order r-1"), "{error}");
+}
+
+/// Who asks learns that it was done, or that it never happened; a peer that stays away is an answer of neither.
+#[tokio::test(start_paused = true)]
+async fn an_inquiry_ends_with_one_of_two_answers_or_in_time() {
+    let clock = Clock::simulated(Timestamp::default());
+    #[expect(clippy::disallowed_methods, reason = "a peer's answer is played")]
+    let fault = |code| rpc::RemoteFault::from(tonic::Status::new(code, ""));
+    let tries = std::cell::Cell::new(0);
+    let later = inquire(&clock, async || {
+        tries.set(tries.get() + 1);
+        if tries.get() < 4 { Err(fault(tonic::Code::Unavailable)) } else { Ok("case_1".to_owned()) }
+    });
+    assert_eq!(later.await, Some(Found::Done("case_1".to_owned())));
+    let never = inquire(&clock, async || Err(fault(tonic::Code::NotFound)));
+    assert_eq!(never.await, Some(Found::Never));
+    let began = clock.now();
+    assert_eq!(inquire(&clock, async || Err(fault(tonic::Code::Unavailable))).await, None);
+    assert!(clock.now().since(began) >= RESOLVED_WITHIN);
 }

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use super::evidence::Evidence;
+
 /// Every invariant that has a service: all but the audit log's.
 pub const SERVED: [&str; 9] = ["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I9", "I10"];
 
@@ -12,8 +14,8 @@ pub enum Verdict {
     Broken(Vec<String>),
     /// The service that it speaks of does not exist yet.
     NotServed,
-    /// The test brought nothing to judge it by, or nothing happened that it speaks of.
-    NotJudged,
+    /// It could not be judged here, for this reason.
+    NotJudged(&'static str),
 }
 
 /// One invariant of a report.
@@ -30,10 +32,12 @@ pub struct Line {
 }
 
 /// All invariants, in their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// The lines.
     pub lines: Vec<Line>,
+    /// What they were judged by.
+    pub evidence: Evidence,
 }
 
 impl Report {
@@ -71,9 +75,12 @@ impl fmt::Display for Report {
                 Verdict::Held => "held",
                 Verdict::Broken(_) => "BROKEN",
                 Verdict::NotServed => "not served",
-                Verdict::NotJudged => "not judged",
+                Verdict::NotJudged(_) => "not judged",
             };
             write!(f, "{id:<4}{word:<11} {what}")?;
+            if let Verdict::NotJudged(why) = verdict {
+                write!(f, ": {why}")?;
+            }
             for (name, count) in counts {
                 write!(f, " · {name} {count}")?;
             }

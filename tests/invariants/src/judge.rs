@@ -4,8 +4,13 @@ use cases::audit::Fact;
 use cases::domain::State;
 use serde_json::Value;
 
-use super::evidence::{Evidence, Journals, OrderFact};
+use super::calls::{Call, Deed, Found};
+use super::evidence::{Evidence, OrderFact};
+use super::journals::Journals;
 use super::report::{Line, Report, Verdict};
+
+/// Why an invariant is not judged that the test brought evidence for.
+const NOTHING_HAPPENED: &str = "nothing happened that it speaks of";
 
 /// What an invariant came to.
 #[derive(Default)]
@@ -32,39 +37,75 @@ impl Finding {
         self.counts.push((name, count));
         self.over += count;
     }
-
-    fn line(self, id: &'static str, what: &'static str) -> Line {
-        let verdict = match self.breaches.is_empty() {
-            false => Verdict::Broken(self.breaches),
-            true if self.over == 0 => Verdict::NotJudged,
-            true => Verdict::Held,
-        };
-        Line { id, what, verdict, counts: self.counts }
-    }
 }
 
 /// Judges every invariant by the evidence that there is.
-pub fn judge(evidence: &Evidence) -> Report {
-    let unjudged = |id, what, verdict| Line { id, what, verdict, counts: Vec::new() };
-    let either = |finding: Option<Finding>, id, what| match finding {
-        Some(finding) => finding.line(id, what),
-        None => unjudged(id, what, Verdict::NotJudged),
-    };
+pub(crate) fn judge(evidence: Evidence) -> Report {
     let (payments, cases) = (!evidence.without_payments, !evidence.without_cases);
-    Report {
-        lines: vec![
-            either(payments.then(|| balanced(evidence)), "I1", "debits equal credits, per currency and per transfer"),
-            either(durable(evidence).filter(|_| cases), "I2", "what was acknowledged is there"),
-            once(evidence).line("I3", "one key, one effect, one answer"),
-            either(cases.then(|| resolvable(evidence)), "I4", "what had no answer was resolved"),
-            either(mirrored(evidence), "I5", "channel and departments have what we have"),
-            either((payments && cases).then(|| delivered(evidence)), "I6", "every event took effect once, in order"),
-            unjudged("I7", "the audit log only grows", Verdict::NotServed),
-            either(isolated(evidence), "I8", "nobody reaches what is somebody else's"),
-            either(bounded(evidence), "I9", "nothing grows without bound"),
-            either(private(evidence), "I10", "personal data is nowhere in clear"),
-        ],
+    let done = effects(&evidence);
+    let line = |id, what, finding: Result<Finding, &'static str>| {
+        let (verdict, counts) = match finding {
+            Err(why) => (Verdict::NotJudged(why), Vec::new()),
+            Ok(Finding { breaches, counts, .. }) if !breaches.is_empty() => (Verdict::Broken(breaches), counts),
+            Ok(Finding { counts, over: 0, .. }) => (Verdict::NotJudged(NOTHING_HAPPENED), counts),
+            Ok(Finding { counts, .. }) => (Verdict::Held, counts),
+        };
+        Line { id, what, verdict, counts }
+    };
+    let balanced = payments.then(|| balanced(&evidence)).ok_or("there is no ledger here");
+    let delivered = cases.then(|| delivered(&evidence)).ok_or("nobody here consumes events");
+    let audit = Line { id: "I7", what: "the audit log only grows", verdict: Verdict::NotServed, counts: Vec::new() };
+    let lines = vec![
+        line("I1", "debits equal credits, per currency and per transfer", balanced),
+        line("I2", "what was acknowledged is there", durable(&evidence, &done)),
+        line("I3", "one key, one effect, one answer", Ok(once(&evidence, &done))),
+        line("I4", "what had no answer was done or never happened", Ok(resolvable(&evidence, &done))),
+        line("I5", "channel and departments have what we have", mirrored(&evidence)),
+        line("I6", "every event took effect once, in order", delivered),
+        audit,
+        line("I8", "nobody reaches what is somebody else's", isolated(&evidence)),
+        line("I9", "nothing grows without bound", bounded(&evidence)),
+        line("I10", "personal data is nowhere in clear", private(&evidence)),
+    ];
+    Report { lines, evidence }
+}
+
+/// Who asked for what, under which request id.
+type Key<'a> = (Deed, &'a str, &'a str);
+
+/// Everything that was done, by the books of whoever did it.
+fn effects(evidence: &Evidence) -> BTreeMap<Key<'_>, Vec<&str>> {
+    let cases = own(evidence)
+        .map(|fact| ((Deed::Case, fact.entry_point.as_str(), fact.request_id.as_str()), fact.case_id.as_str()));
+    let orders = evidence
+        .orders
+        .iter()
+        .map(|order| ((Deed::Order, order.caller.as_str(), order.request_id.as_str()), order.order_id.as_str()));
+    let refunds = evidence
+        .refunds
+        .iter()
+        .map(|refund| ((Deed::Refund, refund.caller.as_str(), refund.request_id.as_str()), refund.refund_id.as_str()));
+    let departments = evidence.journals.iter().flat_map(|journals| &journals.departments);
+    let settlements = departments.flat_map(|(profile, lines)| {
+        lines
+            .iter()
+            .filter(|line| is_posted(line))
+            .map(move |line| ((Deed::Settlement, profile.as_str(), text(line, "order")), text(line, "serial")))
+    });
+    let others = evidence
+        .effects
+        .iter()
+        .flatten()
+        .map(|effect| ((effect.deed, effect.caller.as_str(), effect.request_id.as_str()), effect.id.as_str()));
+    let mut done = BTreeMap::<_, Vec<_>>::new();
+    for (key, id) in cases.chain(orders).chain(refunds).chain(settlements).chain(others) {
+        done.entry(key).or_default().push(id);
     }
+    done
+}
+
+fn key(call: &Call) -> Key<'_> {
+    (call.deed, &call.caller, &call.request_id)
 }
 
 fn balanced(evidence: &Evidence) -> Finding {
@@ -79,33 +120,61 @@ fn balanced(evidence: &Evidence) -> Finding {
     finding
 }
 
-fn durable(evidence: &Evidence) -> Option<Finding> {
-    let calls = evidence.calls.as_ref()?;
-    let by_request: BTreeMap<_, _> = own(evidence).map(|fact| (request(fact), fact)).collect();
+fn durable(evidence: &Evidence, done: &BTreeMap<Key<'_>, Vec<&str>>) -> Result<Finding, &'static str> {
+    let states: BTreeMap<_, _> = own(evidence).map(|fact| (fact.case_id.as_str(), name(fact.state))).collect();
     let mut finding = Finding::default();
-    let mut acknowledged = 0_u64;
-    for call in calls {
-        let fact = by_request.get(&(call.entry_point.as_str(), call.request_id.as_str()));
+    let mut acknowledged = 0;
+    for call in evidence.calls.iter().flatten() {
+        let made = done.get(&key(call));
         for answer in &call.answers {
             acknowledged += 1;
-            let kept = fact.is_some_and(|fact| fact.case_id == *answer);
+            let kept = made.is_some_and(|made| made.contains(&answer.as_str()));
             finding.expect(kept, || format!("{} was answered with {answer}, which is not there", call.request_id));
         }
         if let Some(ended_as) = &call.ended_as {
-            let stands = fact.is_some_and(|fact| name(fact.state) == ended_as);
+            let made = made.into_iter().flatten();
+            let stands = made.filter_map(|id| states.get(id)).any(|state| state == ended_as);
             finding.expect(stands, || format!("{} was seen to end as {ended_as}, and did not", call.request_id));
         }
     }
     finding.count_over("acknowledged", acknowledged);
-    finding.count("cases", evidence.cases.facts.len());
-    Some(finding)
+    if !evidence.without_payments && !evidence.without_cases {
+        answered_to_cases(&mut finding, evidence);
+    }
+    match evidence.calls.is_none() && finding.breaches.is_empty() {
+        true => Err("no client wrote down what it was answered"),
+        false => Ok(finding),
+    }
 }
 
-fn once(evidence: &Evidence) -> Finding {
+/// Cases is a client too: what payments answered it with stands in the ledger.
+fn answered_to_cases(finding: &mut Finding, evidence: &Evidence) {
+    let orders: BTreeSet<_> = evidence.orders.iter().map(|order| order.order_id.as_str()).collect();
+    let refunds: BTreeMap<_, _> =
+        evidence.refunds.iter().map(|refund| (refund.refund_id.as_str(), refund.order_id.as_str())).collect();
+    let (mut of_orders, mut of_refunds) = (0, 0);
+    for fact in &evidence.cases.facts {
+        if let Some(order) = &fact.order_id {
+            of_orders += 1;
+            let kept = orders.contains(order.as_str());
+            finding.expect(kept, || format!("{} was answered with {order}, which is not there", fact.case_id));
+        }
+        if let Some(refund) = &fact.refund_id {
+            of_refunds += 1;
+            let kept = refunds.get(refund.as_str()).copied() == fact.order_id.as_deref();
+            finding.expect(kept, || format!("{} was answered with {refund}, which is not there", fact.case_id));
+        }
+    }
+    finding.count_over("orders", of_orders);
+    finding.count_over("refunds", of_refunds);
+}
+
+fn once(evidence: &Evidence, done: &BTreeMap<Key<'_>, Vec<&str>>) -> Finding {
     let mut finding = Finding::default();
-    let mut requests = BTreeSet::new();
+    for ((deed, _, request), made) in done {
+        finding.expect(made.len() == 1, || format!("{deed:?} {request} was done {} times", made.len()));
+    }
     for fact in own(evidence) {
-        finding.expect(requests.insert(request(fact)), || format!("two cases under {}", fact.request_id));
         finding.expect(fact.payments_received <= 1, || format!("{} was paid twice", fact.case_id));
     }
     for call in evidence.calls.iter().flatten() {
@@ -120,7 +189,7 @@ fn once(evidence: &Evidence) -> Finding {
         let posted = posted_once(&mut finding, journals);
         finding.count("settlements posted", posted);
     }
-    finding.count_over("request ids", requests.len() as u64);
+    finding.count_over("request ids", done.len() as u64);
     finding
 }
 
@@ -137,54 +206,116 @@ fn posted_once(finding: &mut Finding, journals: &Journals) -> usize {
                 });
             }
         }
-        let mut posted = BTreeMap::<&str, u32>::new();
-        for line in lines.iter().filter(|line| text(line, "event") == "payment" && text(line, "state") == "posted") {
-            *posted.entry(text(line, "order")).or_default() += 1;
-        }
-        for (order, times) in posted.into_iter().filter(|(_, times)| *times > 1) {
-            finding.breaches.push(format!("{profile}: {order} was posted {times} times"));
-        }
     }
     count
 }
 
-fn resolvable(evidence: &Evidence) -> Finding {
+fn resolvable(evidence: &Evidence, done: &BTreeMap<Key<'_>, Vec<&str>>) -> Finding {
     let mut finding = Finding::default();
-    for call in evidence.calls.iter().flatten().filter(|call| call.unresolved) {
-        finding.breaches.push(format!("nobody knows what became of {}", call.request_id));
+    let (mut lost, mut found_done, mut found_never) = (0, 0, 0);
+    for call in evidence.calls.iter().flatten() {
+        lost += u64::from(call.lost > 0);
+        let made = done.get(&key(call));
+        match &call.found {
+            Some(Found::Done(id)) => {
+                found_done += 1;
+                let is_there = made.is_some_and(|made| made.contains(&id.as_str()));
+                finding.expect(is_there, || format!("{} was found done as {id}, which is not there", call.request_id));
+            }
+            Some(Found::Never) => {
+                found_never += 1;
+                let answered = made.is_some() || !call.answers.is_empty();
+                finding.expect(!answered, || format!("{} never happened, it was said, and did", call.request_id));
+            }
+            None if call.lost > 0 => {
+                finding.breaches.push(format!("nobody knows what became of {}", call.request_id));
+            }
+            None => {}
+        }
     }
     for fact in evidence.cases.facts.iter().filter(|fact| fact.state == State::Unknown) {
         finding.breaches.push(format!("{} is still without an answer", fact.case_id));
     }
     finding.expect(evidence.cases.silent == 0, || format!("{} cases are silent", evidence.cases.silent));
+    if !evidence.without_payments && !evidence.without_cases {
+        known_to_cases(&mut finding, evidence);
+    }
     finding.count("calls", evidence.calls.as_ref().map_or(0, Vec::len));
+    finding.count_over("lost", lost);
+    finding.count_over("found done", found_done);
+    finding.count_over("found never", found_never);
     finding.count_over("cases", evidence.cases.facts.len() as u64);
-    finding.counts.push(("open cases", evidence.cases.open));
-    finding.counts.push(("with a clerk", evidence.cases.with_clerk));
+    finding.counts.extend([("open cases", evidence.cases.open), ("with a clerk", evidence.cases.with_clerk)]);
     finding
 }
 
-fn mirrored(evidence: &Evidence) -> Option<Finding> {
-    let journals = evidence.journals.as_ref()?;
+/// Cases lost answers of payments as well: what payments made for a case is known there by the time that it has ended.
+fn known_to_cases(finding: &mut Finding, evidence: &Evidence) {
+    let facts = &evidence.cases.facts;
+    let open = || facts.iter().filter(|fact| !fact.state.is_terminal());
+    let waiting: BTreeSet<_> = open().map(|fact| fact.case_id.as_str()).collect();
+    let refunding: BTreeSet<_> = open().filter_map(|fact| fact.order_id.as_deref()).collect();
+    let orders: BTreeSet<_> = facts.iter().filter_map(|fact| fact.order_id.as_deref()).collect();
+    let refunds: BTreeSet<_> = facts.iter().filter_map(|fact| fact.refund_id.as_deref()).collect();
+    for order in &evidence.orders {
+        let known = orders.contains(order.order_id.as_str()) || waiting.contains(order.case_id.as_str());
+        finding.expect(known, || format!("{} never learned of {}", order.case_id, order.order_id));
+    }
+    for refund in evidence.refunds.iter().filter(|refund| refund.state == "succeeded") {
+        let known = refunds.contains(refund.refund_id.as_str()) || refunding.contains(refund.order_id.as_str());
+        finding.expect(known, || format!("nobody learned of {}, which returned {}", refund.refund_id, refund.order_id));
+    }
+}
+
+fn mirrored(evidence: &Evidence) -> Result<Finding, &'static str> {
+    let journals = evidence.journals.as_ref().ok_or("neither channel nor department keeps a journal here")?;
     let (payments, cases) = (!evidence.without_payments, !evidence.without_cases);
+    let settlers: Vec<_> = evidence.calls.iter().flatten().filter(|call| call.deed == Deed::Settlement).collect();
     let mut finding = Finding::default();
     if payments {
         channel(&mut finding, journals, &evidence.orders);
     }
     if cases {
         departments(&mut finding, journals, evidence);
+    } else if !settlers.is_empty() {
+        settled(&mut finding, journals, &settlers);
     }
     if payments && cases {
         money(&mut finding, evidence);
     }
-    (payments || cases).then_some(finding)
+    match payments || cases || !settlers.is_empty() {
+        true => Ok(finding),
+        false => Err("nobody here has books to compare with the journals"),
+    }
+}
+
+/// What departments posted is what those who asked them were told, order by order.
+fn settled(finding: &mut Finding, journals: &Journals, calls: &[&Call]) {
+    let told: BTreeMap<_, _> =
+        calls.iter().map(|call| ((call.caller.as_str(), call.request_id.as_str()), *call)).collect();
+    let mut posted = 0;
+    for (profile, lines) in &journals.departments {
+        for (order, payment) in payments(lines).into_iter().filter(|(_, payment)| payment.posted) {
+            posted += 1;
+            let known = told.get(&(profile.as_str(), order.as_str())).is_some_and(|call| {
+                call.answers.contains(&payment.serial) || call.found == Some(Found::Done(payment.serial.clone()))
+            });
+            finding.expect(known, || format!("{profile} posted {order}, and whoever asked does not know"));
+        }
+    }
+    finding.count_over("settlements", posted);
 }
 
 /// The channel's captures and refunds are the ledger's, order by order.
 fn channel(finding: &mut Finding, journals: &Journals, orders: &[OrderFact]) {
     let (mut paid, mut refunds, mut back) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::<&str, i64>::new());
+    let known: BTreeSet<_> = orders.iter().map(|order| order.channel_order_no.as_str()).collect();
     for line in &journals.channel {
         match text(line, "event") {
+            "order_created" => {
+                let number = text(line, "out_trade_no");
+                finding.expect(known.contains(number), || format!("the channel has {number}, which nobody here knows"));
+            }
             "order_paid" => {
                 let twice = paid.insert(text(line, "out_trade_no"), minor(line));
                 finding.expect(twice.is_none(), || format!("{} was paid twice", text(line, "out_trade_no")));
@@ -283,9 +414,11 @@ fn delivered(evidence: &Evidence) -> Finding {
         finding.breaches.push(format!("{subject}: {what}"));
     }
     finding.expect(cases.is_sound() || !cases.problems.is_empty(), || "problems that are not listed".to_owned());
-    finding.expect(cases.cursor == evidence.events, || {
-        format!("payments told {} events, cases applied {}", evidence.events, cases.cursor)
-    });
+    if let Some(events) = evidence.events {
+        finding.expect(cases.cursor == events, || {
+            format!("payments told {events} events, cases applied {}", cases.cursor)
+        });
+    }
     let received: BTreeMap<_, _> = own(evidence).map(|fact| (fact.case_id.as_str(), fact.payments_received)).collect();
     let late: BTreeSet<_> =
         cases.facts.iter().filter(|fact| fact.is_late_money).filter_map(|fact| fact.order_id.as_deref()).collect();
@@ -296,46 +429,42 @@ fn delivered(evidence: &Evidence) -> Finding {
         };
         finding.expect(heard, || format!("the money of {} never reached its case", order.order_id));
     }
-    finding.count_over("events", u64::try_from(evidence.events).unwrap_or(0));
+    finding.count_over("events", evidence.events.and_then(|events| u64::try_from(events).ok()).unwrap_or(0));
     finding.counts.extend([("lines", cases.lines), ("streamed", cases.streamed)]);
     finding
 }
 
-fn isolated(evidence: &Evidence) -> Option<Finding> {
-    let probes = evidence.probes.as_ref()?;
+fn isolated(evidence: &Evidence) -> Result<Finding, &'static str> {
+    let probes = evidence.probes.as_ref().ok_or("nobody tried")?;
     let mut finding = Finding::default();
     for probe in probes {
         finding.expect(!probe.leaked, || probe.what.clone());
     }
     finding.count_over("probes", probes.len() as u64);
-    Some(finding)
+    Ok(finding)
 }
 
-fn bounded(evidence: &Evidence) -> Option<Finding> {
-    let bounds = evidence.bounds.as_ref()?;
+fn bounded(evidence: &Evidence) -> Result<Finding, &'static str> {
+    let bounds = evidence.bounds.as_ref().ok_or("no process was watched")?;
     let mut finding = Finding::default();
     for bound in bounds {
         finding.expect(bound.seen <= bound.most, || format!("{}: {}, at most {}", bound.what, bound.seen, bound.most));
     }
     finding.count_over("bounds", bounds.len() as u64);
-    Some(finding)
+    Ok(finding)
 }
 
-fn private(evidence: &Evidence) -> Option<Finding> {
-    let searched = evidence.leaks.as_ref()?;
+fn private(evidence: &Evidence) -> Result<Finding, &'static str> {
+    let searched = evidence.leaks.as_ref().ok_or("nobody said where to search for what")?;
     let mut finding = Finding { breaches: searched.found.clone(), ..Finding::default() };
     finding.counts.extend([("canaries", searched.canaries), ("texts", searched.texts)]);
     finding.count_over("bytes", if searched.canaries == 0 { 0 } else { searched.bytes });
-    Some(finding)
+    Ok(finding)
 }
 
 /// The cases that citizens opened; the others return late money.
 fn own(evidence: &Evidence) -> impl Iterator<Item = &Fact> {
     evidence.cases.facts.iter().filter(|fact| !fact.is_late_money)
-}
-
-fn request(fact: &Fact) -> (&str, &str) {
-    (fact.entry_point.as_str(), fact.request_id.as_str())
 }
 
 /// A payment at a department as its last line tells it.
@@ -353,11 +482,15 @@ fn payments(lines: &[Value]) -> BTreeMap<String, Payment> {
             record: text(line, "record").to_owned(),
             serial: text(line, "serial").to_owned(),
             amount_minor: minor(line),
-            posted: text(line, "state") == "posted",
+            posted: is_posted(line),
         };
         payments.insert(text(line, "order").to_owned(), payment);
     }
     payments
+}
+
+fn is_posted(line: &Value) -> bool {
+    text(line, "event") == "payment" && text(line, "state") == "posted"
 }
 
 fn text<'a>(line: &'a Value, key: &str) -> &'a str {

@@ -1,0 +1,58 @@
+//! `lastmile ledger verify`: the books recomputed from their transfers.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use runtime::Context;
+
+use crate::{Config, Role};
+
+/// Orders between two lines of progress.
+const PROGRESS_ORDERS: u64 = 100_000;
+
+/// Recomputes every balance and rule of the ledger from its transfers, up to the first break; false when there is one.
+///
+/// Shape: progress goes to `progress`, the verdict to `out`.
+/// Errors: a store that is not there, or that a running process holds.
+pub(crate) async fn verify(
+    config: &Config,
+    context: &Context,
+    out: &mut impl Write,
+    progress: &mut impl Write,
+) -> anyhow::Result<bool> {
+    let store = config.stores().into_iter().find_map(|(role, store)| (role == Role::Payments).then_some(store));
+    let store = store.context("the configuration names no store for payments: set store.payments")?;
+    if let Some(path) = store.url.strip_prefix("sqlite:")
+        && !Path::new(path.strip_prefix("//").unwrap_or(path)).exists()
+    {
+        bail!("there is no ledger at {path}: name the data directory with --data");
+    }
+    let db = store::open(&store, context.clone()).await.context("store.payments")?;
+    let mut next = PROGRESS_ORDERS;
+    let told = |report: &payments::audit::Report| {
+        if !report.is_sound() {
+            return ControlFlow::Break(());
+        }
+        if report.orders >= next {
+            next = report.orders.saturating_add(PROGRESS_ORDERS);
+            // Nobody may be reading.
+            let _ = writeln!(progress, "{} orders, {} transfers: sound so far", report.orders, report.transfers);
+        }
+        ControlFlow::Continue(())
+    };
+    let report = payments::audit::verify(&db, told).await.context("reading the ledger")?;
+    for problem in &report.problems {
+        writeln!(out, "broken: {}: {}", problem.subject, problem.what)?;
+    }
+    if !report.is_sound() {
+        return Ok(false);
+    }
+    let payments::audit::Report { orders, refunds, transfers, open, .. } = report;
+    writeln!(
+        out,
+        "sound: {orders} orders, {refunds} refunds ({open} of them open), {transfers} transfers; every balance is the sum of its transfers, and debits equal credits"
+    )?;
+    Ok(true)
+}
