@@ -122,6 +122,7 @@ fn config() -> Config {
         mch_id: MERCHANT.into(),
         serial: "00".into(),
         private_key_file: Default::default(),
+        certificate_file: None,
         api_v3_key_file: Default::default(),
         verification: Verification::PlatformCertificates,
     };

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::wechatpay;
 use crate::domain::ledger::is_part;
 use crate::domain::plan::Pace;
+use crate::reconcile;
 
 /// Stands for every payee that has no merchant account of its own.
 pub const ANY_PAYEE: &str = "*";
@@ -29,6 +30,8 @@ pub struct Config {
     pub payer_key_file: PathBuf,
     /// How open orders and refunds are followed.
     pub worker: Worker,
+    /// How days are held against the channels' bills.
+    pub reconcile: reconcile::source::Settings,
     /// How long a call waits for a channel's answer to what another call, or an earlier one, began.
     pub answer_timeout: Duration,
 }
@@ -119,6 +122,7 @@ impl Default for Config {
             channels: Channels::default(),
             payer_key_file: "keys/payments/payer.key".into(),
             worker: Worker::default(),
+            reconcile: reconcile::source::Settings::default(),
             answer_timeout: Duration::from_secs(8),
         }
     }
@@ -170,6 +174,7 @@ impl Config {
     pub fn validate(&self, path: &str, problems: &mut Vec<Problem>) {
         self.channels.wechatpay.validate(&format!("{path}.channels.wechatpay"), problems);
         self.worker.validate(&format!("{path}.worker"), self.channels.wechatpay.call_timeout, problems);
+        self.reconcile.validate(&format!("{path}.reconcile"), problems);
         if self.payer_key_file.as_os_str().is_empty() && !self.merchants.is_empty() {
             problems.push(Problem::new(format!("{path}.payer_key_file"), "is required where there are merchants"));
         }

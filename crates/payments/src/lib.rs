@@ -22,6 +22,7 @@ pub mod domain;
 pub mod error;
 pub mod reconcile;
 
+mod beijing;
 mod callbacks;
 mod convert;
 mod repo;
@@ -30,6 +31,7 @@ mod till;
 mod vault;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contracts::payments::v1::payment_service_server::PaymentServiceServer;
@@ -44,6 +46,7 @@ pub use service::Service;
 
 use channel::wechatpay::{KeyError, PlatformCertificate, WechatPay};
 use channel::{Channel, ChannelError};
+use reconcile::source::{BillSource, Folder};
 use till::Till;
 use vault::{Vault, VaultError};
 
@@ -146,6 +149,16 @@ pub async fn platform_certificates(
     Ok(driver.platform_certificates().await)
 }
 
+/// Where each channel's bills come from.
+fn bills(config: &Config) -> BTreeMap<String, Arc<dyn BillSource>> {
+    let folder = &config.reconcile.bills_dir;
+    let mut bills: BTreeMap<String, Arc<dyn BillSource>> = BTreeMap::new();
+    for merchant in config.merchants.iter().filter(|_| !folder.as_os_str().is_empty()) {
+        bills.insert(merchant.channel.clone(), Arc::new(Folder(folder.join(&merchant.channel))));
+    }
+    bills
+}
+
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {
     let Deps { context, db, mesh: _ } = deps;
     db.migrate(MIGRATIONS).await?;
@@ -158,6 +171,7 @@ async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), Build
         [] => None,
         _ => Some(Vault::open(&config.payer_key_file, context.ids.clone())?),
     };
-    let till = Arc::new(Till::new(config, context, db, channels, vault)?);
+    let bills = bills(&config);
+    let till = Arc::new(Till::new(config, context, db, channels, vault)?.with_bills(bills));
     Ok((Service::new(Arc::clone(&till)), till))
 }

@@ -7,14 +7,19 @@
 //! transfer_decisions transfer_id                     what became of a reserved transfer; immutable
 //! balances           account, shard                  sums of transfers
 //! requests           request_id, method, caller      what was asked under a key and what was answered, for ever
-//! work               subject (order or refund id)    what is open at a channel, when it is due, who holds it
+//! work               subject (order, refund or run)  what is open at a channel, when it is due, who holds it
+//! runs               channel, merchant, day          a reconciliation and what came of it
+//! breaks             break_id                        what did not match, and what was found of it
 //! outbox             stream `payments`               events, see `store::outbox`
 //! ```
 
+pub(crate) mod breaks;
+pub(crate) mod days;
 pub(crate) mod ledger;
 pub(crate) mod orders;
 pub(crate) mod refunds;
 pub(crate) mod requests;
+pub(crate) mod runs;
 pub(crate) mod work;
 
 use std::str::FromStr;
@@ -23,12 +28,20 @@ use contracts::money::{Currency, Money};
 use store::{Migration, Row};
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "payments",
-    sqlite: include_str!("../migrations/sqlite/0001_payments.sql"),
-    postgres: include_str!("../migrations/postgres/0001_payments.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "payments",
+        sqlite: include_str!("../migrations/sqlite/0001_payments.sql"),
+        postgres: include_str!("../migrations/postgres/0001_payments.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "reconciliation",
+        sqlite: include_str!("../migrations/sqlite/0002_reconciliation.sql"),
+        postgres: include_str!("../migrations/postgres/0002_reconciliation.sql"),
+    },
+];
 
 /// Reads a column that holds one of our own words or ids.
 fn word<T: FromStr>(row: &Row, column: &'static str) -> Result<T, store::Error> {

@@ -1,6 +1,7 @@
 //! Payments against the sandbox's WeChat Pay, over real sockets: orders, callbacks, refunds, and everything that goes wrong.
 
 mod callbacks;
+mod days;
 mod faults;
 mod life;
 mod requests;

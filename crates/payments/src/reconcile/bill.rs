@@ -5,8 +5,12 @@ pub mod movements;
 mod wechatpay;
 
 use std::io::{self, BufRead, Seek};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::entry::{BadMoney, Entry, Money};
+use jiff::civil::Date;
+
+use super::entry::{BadMoney, Entry, Money, Side, is_number};
 
 /// Longer is no line of any bill.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -25,29 +29,40 @@ pub struct BillError {
 }
 
 /// An open file.
-pub struct Bill(Box<dyn Iterator<Item = Result<Entry, BillError>>>);
+pub struct Bill {
+    /// Whose word it is: with those who sent nothing nothing is compared. Empty for what an earlier day carried over.
+    pub covers: Vec<(Side, Arc<str>)>,
+    /// The day that it says it is of.
+    pub day: Option<Date>,
+    rows: Box<dyn Iterator<Item = Result<Entry, BillError>> + Send>,
+}
 
 impl Bill {
-    /// Looks what a file is and opens it.
+    /// Looks what a file is and opens it. `scratch` is where an archive is unpacked.
     ///
     /// Errors: none of the formats that are known, which the message lists.
-    pub fn open<R: BufRead + Seek + 'static>(mut file: R) -> Result<Self, BillError> {
+    pub fn open<R: BufRead + Seek + Send + 'static>(mut file: R, scratch: Option<&Path>) -> Result<Self, BillError> {
         let begin = file.fill_buf().map_err(|error| unreadable(0, &error))?;
         if begin.starts_with(b"PK\x03\x04") {
-            return Ok(Self(Box::new(alipay::unpack(file)?)));
+            return Ok(Self::of_channel(alipay::CHANNEL, alipay::unpack(file, scratch)?));
         }
         let begin = begin.strip_prefix(BOM).unwrap_or(begin);
         if begin.starts_with(wechatpay::FIRST_COLUMN.as_bytes()) {
-            Ok(Self(Box::new(wechatpay::Rows::new(Lines::new(file))?)))
+            Ok(Self::of_channel(wechatpay::CHANNEL, wechatpay::Rows::new(Lines::new(file))?))
         } else if begin.starts_with(b"#") {
-            Ok(Self(Box::new(alipay::Rows::new(Lines::new(file)))))
+            Ok(Self::of_channel(alipay::CHANNEL, alipay::Rows::new(Lines::new(file))))
         } else if begin.starts_with(movements::NAME.as_bytes()) {
-            Ok(Self(Box::new(movements::Rows::new(Lines::new(file))?)))
+            let (rows, head) = movements::Rows::new(Lines::new(file))?;
+            Ok(Self { covers: head.covers, day: Some(head.day), rows: Box::new(rows) })
         } else {
             let known = "a WeChat Pay trade bill (bill_type=ALL), an Alipay business bill (zip or csv), or lastmile's own file of \
                 movements (a ledger export, a settlement file, what an earlier day carried over)";
             Err(BillError { line: 1, column: None, what: format!("is none of the files that are known: {known}") })
         }
+    }
+
+    fn of_channel(channel: &str, rows: impl Iterator<Item = Result<Entry, BillError>> + Send + 'static) -> Self {
+        Self { covers: vec![(Side::Channel, channel.into())], day: None, rows: Box::new(rows) }
     }
 }
 
@@ -55,7 +70,7 @@ impl Iterator for Bill {
     type Item = Result<Entry, BillError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next()
+        self.rows.next()
     }
 }
 
@@ -87,6 +102,11 @@ impl<R: BufRead> Lines<R> {
         Ok((read > 0).then_some(line))
     }
 
+    /// The number of the line that comes next.
+    fn following(&self) -> u64 {
+        self.number.saturating_add(1)
+    }
+
     fn error(&self, column: Option<&'static str>, what: impl Into<String>) -> BillError {
         BillError { line: self.number, column, what: what.into() }
     }
@@ -104,16 +124,23 @@ fn error(line: u64, column: &'static str, what: &str) -> BillError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     count: u64,
-    minor: i64,
+    minor: i128,
 }
 
 impl Sum {
-    fn add(&mut self, money: Money) {
+    fn add(&mut self, minor: i64) {
         self.count = self.count.saturating_add(1);
-        self.minor = self.minor.saturating_add(money.minor);
+        self.minor = self.minor.saturating_add(minor.into());
     }
 }
 
-fn yuan(line: u64, column: &'static str, text: &str) -> Result<Money, BillError> {
-    Money::from_yuan(text, "CNY").map_err(|BadMoney| error(line, column, "is not an amount in yuan"))
+fn yuan(line: u64, column: &'static str, text: &str, currency: &str) -> Result<Money, BillError> {
+    let read = Money::from_yuan(text, currency);
+    read.map_err(|BadMoney| error(line, column, "is not an amount in yuan with a currency of three letters"))
+}
+
+/// Reads a number that both sides know a movement by.
+fn number(line: u64, column: &'static str, text: &str) -> Result<String, BillError> {
+    let what = "is not a number of 1 to 64 printable characters";
+    if is_number(text) { Ok(text.to_owned()) } else { Err(error(line, column, what)) }
 }

@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::civil::DateTime;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+
+/// Bytes of a movement's number.
+const NUMBER_BYTES_MAX: usize = 64;
 
 /// Who tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -22,11 +26,11 @@ pub enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
-    /// A citizen paid: known by our order number.
+    /// A citizen paid: known by the order number that the channel was told.
     Payment,
-    /// It went back: known by our refund number.
+    /// It went back: known by the refund number that the channel was told.
     Refund,
-    /// A department took it: known by our order number.
+    /// It became a department's: known by the channel's transaction number, which is what the department was told.
     Settlement,
 }
 
@@ -38,11 +42,13 @@ pub enum State {
     Done,
     /// It is on its way.
     Pending,
-    /// It was taken back, or failed.
+    /// It was taken back, or failed, or was never paid.
     Undone,
+    /// It was asked for, and the file never tells what came of it: as WeChat Pay's bills list refunds.
+    Asked,
 }
 
-/// An amount in the smallest unit of its currency.
+/// An amount in the smallest unit of its currency; printed in units of a hundred of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Money {
     /// Fen, cents: what the currency has.
@@ -56,7 +62,9 @@ pub struct Money {
 pub struct Entry {
     /// What moved.
     pub what: What,
-    /// Our number of it.
+    /// Between whom and us: a channel for payments and refunds, a payee for settlements.
+    pub party: Arc<str>,
+    /// What both sides know it by.
     pub number: String,
     /// Who tells it.
     pub side: Side,
@@ -72,9 +80,14 @@ pub struct Entry {
 
 impl Entry {
     /// What makes two sides' movements the same one.
-    pub fn key(&self) -> (What, &str) {
-        (self.what, &self.number)
+    pub fn key(&self) -> (What, &str, &str) {
+        (self.what, &self.party, &self.number)
     }
+}
+
+/// Whether a text can be a movement's number: what every channel takes, and nothing that a file or a terminal could misread.
+pub fn is_number(text: &str) -> bool {
+    (1..=NUMBER_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
 }
 
 /// The text is no amount.
@@ -83,6 +96,11 @@ impl Entry {
 pub struct BadMoney;
 
 impl Money {
+    /// The currency's code.
+    pub fn code(&self) -> &str {
+        str::from_utf8(&self.currency).unwrap_or("???")
+    }
+
     /// Reads an amount in yuan, with at most two decimals and perhaps a sign, as bills write it.
     pub fn from_yuan(text: &str, currency: &str) -> Result<Self, BadMoney> {
         let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
@@ -109,13 +127,9 @@ fn code(text: &str) -> Result<[u8; 3], BadMoney> {
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", String::from_utf8_lossy(&self.currency), self.minor)
-    }
-}
-
-impl Serialize for Money {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let (sign, minor) = (if self.minor < 0 { "-" } else { "" }, self.minor.unsigned_abs());
+        let (whole, rest) = (minor / 100, minor % 100);
+        f.pad(&format!("{sign}{whole}.{rest:02} {}", self.code()))
     }
 }
 
@@ -143,7 +157,7 @@ macro_rules! named {
 
 named!(Side { Channel = "channel", Ledger = "ledger", Department = "department" });
 named!(What { Payment = "payment", Refund = "refund", Settlement = "settlement" });
-named!(State { Done = "done", Pending = "pending", Undone = "undone" });
+named!(State { Done = "done", Pending = "pending", Undone = "undone", Asked = "asked" });
 
 #[cfg(test)]
 mod tests {
@@ -158,6 +172,7 @@ mod tests {
             let read = Money::from_yuan(text, "CNY");
             assert!(if text == "12." { read.is_ok() } else { read.is_err() }, "{text}: {read:?}");
         }
+        assert_eq!(Money { minor: -5, currency: *b"CNY" }.to_string(), "-0.05 CNY");
         assert!(Money::from_yuan("1", "yuan").is_err() && Money::from_minor("-1", "CNY").is_err());
     }
 }

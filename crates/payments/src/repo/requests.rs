@@ -47,6 +47,8 @@ pub(crate) enum Method {
     CloseOrder,
     PostOrder,
     Refund,
+    Reconcile,
+    ResolveBreak,
 }
 
 impl Method {
@@ -56,6 +58,8 @@ impl Method {
             Self::CloseOrder => "CloseOrder",
             Self::PostOrder => "PostOrder",
             Self::Refund => "Refund",
+            Self::Reconcile => "Reconcile",
+            Self::ResolveBreak => "ResolveBreak",
         }
     }
 }

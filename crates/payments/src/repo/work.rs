@@ -1,4 +1,4 @@
-//! Open work: orders and refunds that a channel has to be asked about.
+//! Open work: orders and refunds that a channel has to be asked about, and days that are to be reconciled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,8 @@ static INSERT_HELD: Many = Many::new(
     "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence)
     SELECT subject, due_at, lease_owner, lease_until, fence FROM {rows}",
 );
+const DUE: &str = "INSERT INTO work (subject, due_at) VALUES ($1, $2)
+    ON CONFLICT (subject) DO UPDATE SET due_at = excluded.due_at";
 const DONE: &str = "DELETE FROM work WHERE subject = $1";
 const WAKE: &str = "UPDATE work SET due_at = $2 WHERE subject = $1 AND due_at > $2";
 static DONE_ALL: Many =
@@ -36,6 +38,11 @@ const IS_DUE: &str = "SELECT subject FROM work WHERE due_at <= $1 AND lease_unti
 /// Notes work that is due.
 pub(crate) async fn insert(tx: &mut Tx, subject: &str, due_at: Timestamp) -> Result<(), store::Error> {
     tx.execute(INSERT, params![subject, due_at, None::<&str>, 0_i64, 0_i64]).await.map(|_| ())
+}
+
+/// Notes work that is due, or makes it due if it is there.
+pub(crate) async fn due(tx: &mut Tx, subject: &str, due_at: Timestamp) -> Result<(), store::Error> {
+    tx.execute(DUE, params![subject, due_at]).await.map(|_| ())
 }
 
 /// Notes work that its maker has in hand from the start.
