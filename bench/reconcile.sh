@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PAYMENTS=${PAYMENTS:-10000000} BREAKS=${BREAKS:-100}
-binaries=${CARGO_TARGET_DIR:-target}/release
+binaries=${CARGO_TARGET_DIR:-target}/${PROFILE:-release}
 for binary in lastmile reconcile-bench; do
     [ -x "$binaries/$binary" ] || { echo "no $binaries/$binary: see the head of $0" >&2; exit 64; }
 done

@@ -274,7 +274,7 @@ impl Cluster {
             }
         };
         let data = DataDir::open(&config.data.directory)?;
-        let app = App::build(&config, context.clone(), data, listeners).await?;
+        let app = Box::pin(App::build(&config, context.clone(), data, listeners)).await?;
         self.nodes.push(Node { roles, app, context, config });
         Ok(())
     }

@@ -59,7 +59,7 @@ pub struct Measured {
 pub async fn run(db: &Db, context: &Context, dir: &Path, clients: usize, orders: usize) -> anyhow::Result<Measured> {
     db.migrate(crate::MIGRATIONS).await?;
     let vault = Vault::open(&dir.join("payer.key"), context.ids.clone())?;
-    let channels = vec![Arc::new(AtOnce) as Arc<dyn Channel>];
+    let channels: Vec<Arc<dyn Channel>> = vec![Arc::new(AtOnce)];
     let till = Arc::new(Till::new(config(), context.clone(), db.clone(), channels, Some(vault))?);
     let each = orders.div_ceil(clients.max(1));
     let run = context.ids.hex(8);

@@ -41,6 +41,9 @@ struct Found {
 impl Till {
     /// Notes the days that have ended and whose bills are to be there, and counts what is open.
     pub(crate) async fn plan_days(&self) -> Result<(), Error> {
+        if self.bills.is_empty() {
+            return Ok(());
+        }
         let now = self.now();
         let settings = &self.config.reconcile;
         let ready = beijing::civil(now.minus(settings.ready_after.get())).date();
