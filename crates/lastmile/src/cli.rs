@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use jiff::civil::{Date, Time};
+use payments::reconcile::{CUT_OFF, Options, ledger::Scope};
 use runtime::config::{Fault, Loaded, environment};
 use runtime::lifecycle::Signals;
 use runtime::{Context, telemetry};
@@ -15,7 +17,9 @@ use crate::app::Listeners;
 use crate::data::DataDir;
 use crate::demo::{self, Cities};
 use crate::doctor::Verdict;
-use crate::{App, Config, Role, announce, ca, doctor, drill, health, inspect, ledger, ops, profiles, sandbox};
+use crate::{
+    App, Config, Role, announce, ca, doctor, drill, health, inspect, ledger, ops, profiles, reconcile, sandbox,
+};
 
 /// The flags or the configuration were not understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -83,6 +87,8 @@ enum Command {
         #[command(subcommand)]
         verb: LedgerVerb,
     },
+    /// Holds a channel's bills, the ledger and departments' settlement files of a day against each other
+    Reconcile(ReconcileArgs),
     /// What drills need to know
     Drill {
         #[command(subcommand)]
@@ -132,6 +138,60 @@ struct DemoArgs {
     patience: u64,
 }
 
+/// Holds a channel's bills, the ledger and departments' settlement files of a day against each other.
+///
+/// Each file is known by its first bytes, in any order: WeChat Pay's trade bill (bill_type=ALL), Alipay's business bill (zip or csv),
+/// and lastmile's own file of movements: what `lastmile ledger export` writes, what a department settles by, what the day before carried
+/// over. Files are read as streams; memory is bounded whatever their length.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Breaks: long (the other side has it, the ledger not), short (the ledger has it alone), amount (other amounts or currencies), state (it
+stands otherwise, or on another day). A table of them goes to standard output, the sums to standard error. What happened after the cut-off
+and stands on one side alone may come in the other's file of the next day: it is written to --carry-to, and given among the files then.
+
+Ends with 0 when all agree, with 1 when breaks are left or a file cannot be used: that one is named, with line and column.
+
+  lastmile ledger export --day 2026-11-22 --to ledger.csv
+  lastmile reconcile ledger.csv wechat-bill.csv 20880001_20261122.csv.zip traffic-430100.csv carried-21.csv --carry-to carried-22.csv
+
+Formats: docs/reconciliation.md")]
+struct ReconcileArgs {
+    /// Bills, ledger exports, settlement files, and what the day before carried over
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The day in Beijing's time, such as 2026-11-22; by default that of the ledger export
+    #[arg(long, value_name = "DAY")]
+    day: Option<Date>,
+    /// From when on a movement that one side alone has may come in the other's file of the next day, Beijing's time
+    #[arg(long, value_name = "HH:MM", default_value_t = CUT_OFF)]
+    cut_off: Time,
+    /// Where what may come tomorrow is written
+    #[arg(long, value_name = "FILE")]
+    carry_to: Option<PathBuf>,
+    /// Prints each break as a line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Where what does not fit into memory is sorted; by default the system's temporary directory
+    #[arg(long, value_name = "DIRECTORY")]
+    scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The day in Beijing's time, such as 2026-11-22
+    #[arg(long, value_name = "DAY")]
+    day: Date,
+    /// Where the file of movements is written
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// One channel alone, such as wechatpay
+    #[arg(long, value_name = "NAME")]
+    channel: Option<String>,
+    /// One merchant account alone
+    #[arg(long, value_name = "NUMBER")]
+    merchant: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum DrillVerb {
     /// Prints every point at which drill.crash can kill the process
@@ -142,6 +202,8 @@ enum DrillVerb {
 enum LedgerVerb {
     /// Recomputes every balance and rule from the transfers, up to the first break; payments must not be running on the same file
     Verify,
+    /// Writes what the ledger tells of a day, for `lastmile reconcile`; payments must not be running on the same file
+    Export(ExportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,6 +328,15 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Ledger { verb: LedgerVerb::Verify } => {
             let sound = ledger::verify(config, &context, &mut stdout, &mut io::stderr()).await?;
             return Ok(if sound { End::Done } else { End::No });
+        }
+        Command::Ledger { verb: LedgerVerb::Export(ExportArgs { day, to, channel, merchant }) } => {
+            let db = ledger::open(config, &context).await?;
+            reconcile::export(&db, day, &Scope { channel, merchant }, &to).await?;
+        }
+        Command::Reconcile(ReconcileArgs { files, day, cut_off, carry_to, json, scratch }) => {
+            let options = Options { day, cut_off, files, carry_to, scratch };
+            let all = reconcile::reconcile(&options, json, stdout, &mut io::stderr())?;
+            return Ok(if all { End::Done } else { End::No });
         }
         Command::Adapter { verb: AdapterVerb::Check { files } } => {
             let all = profiles::check(config, &files, &mut stdout).await?;

@@ -6,11 +6,26 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use runtime::Context;
+use store::Db;
 
 use crate::{Config, Role};
 
 /// Orders between two lines of progress.
 const PROGRESS_ORDERS: u64 = 100_000;
+
+/// Opens the store of payments, where there is one.
+///
+/// Errors: a store that is not there, or that a running process holds.
+pub(crate) async fn open(config: &Config, context: &Context) -> anyhow::Result<Db> {
+    let store = config.stores().into_iter().find_map(|(role, store)| (role == Role::Payments).then_some(store));
+    let store = store.context("the configuration names no store for payments: set store.payments")?;
+    if let Some(path) = store.url.strip_prefix("sqlite:")
+        && !Path::new(path.strip_prefix("//").unwrap_or(path)).exists()
+    {
+        bail!("there is no ledger at {path}: name the data directory with --data");
+    }
+    store::open(&store, context.clone()).await.context("store.payments")
+}
 
 /// Recomputes every balance and rule of the ledger from its transfers, up to the first break; false when there is one.
 ///
@@ -22,14 +37,7 @@ pub(crate) async fn verify(
     out: &mut impl Write,
     progress: &mut impl Write,
 ) -> anyhow::Result<bool> {
-    let store = config.stores().into_iter().find_map(|(role, store)| (role == Role::Payments).then_some(store));
-    let store = store.context("the configuration names no store for payments: set store.payments")?;
-    if let Some(path) = store.url.strip_prefix("sqlite:")
-        && !Path::new(path.strip_prefix("//").unwrap_or(path)).exists()
-    {
-        bail!("there is no ledger at {path}: name the data directory with --data");
-    }
-    let db = store::open(&store, context.clone()).await.context("store.payments")?;
+    let db = open(config, context).await?;
     let mut next = PROGRESS_ORDERS;
     let told = |report: &payments::audit::Report| {
         if !report.is_sound() {

@@ -24,6 +24,7 @@ mod front;
 mod mesh;
 mod mount;
 mod profiles;
+mod reconcile;
 mod sandbox;
 mod serving;
 mod site;

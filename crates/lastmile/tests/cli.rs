@@ -317,3 +317,36 @@ fn what_the_split_topology_needs_before_it_starts_is_made_once() {
         assert!(place.path().join("var/sandbox").join(made).exists(), "{made}: {}", stdout(&keys));
     }
 }
+
+/// The day's money, offline: an export of the ledger, a department's file, a break, and the exit codes that scripts go by.
+#[test]
+fn a_day_is_reconciled_from_files() {
+    let place = tempfile::tempdir().expect("a directory");
+    let missing = run(place.path(), &["ledger", "export", "--day", "2026-11-22", "--to", "ledger.csv"]);
+    assert_eq!(missing.status.code(), Some(1), "{}", stderr(&missing));
+    assert!(stderr(&missing).contains("there is no ledger at"), "{}", stderr(&missing));
+    let head = "side,what,party,number,amount_minor,currency,state,at,age_days";
+    let file = |name: &str, side: &str, covers: &str, minor: u32| {
+        let row = format!("{side},settlement,traffic-430100,4200001,{minor},CNY,done,2026-11-22T09:30:00,0");
+        let text = format!("lastmile-movements,1,2026-11-22,{covers}\n{head}\n{row}\ntotal,1,{minor}\n");
+        std::fs::write(place.path().join(name), text).expect("writes");
+    };
+    file("ledger.csv", "ledger", "ledger", 20_000);
+    file("good.csv", "department", "department/traffic-430100", 20_000);
+    file("wrong.csv", "department", "department/traffic-430100", 20_001);
+    let good = run(place.path(), &["reconcile", "good.csv", "ledger.csv"]);
+    assert_eq!((good.status.code(), stdout(&good).as_str()), (Some(0), ""), "{}", stderr(&good));
+    assert!(stderr(&good).contains("1 agree, 0 wait for the next day, 0 breaks"), "{}", stderr(&good));
+    let wrong = run(place.path(), &["reconcile", "ledger.csv", "wrong.csv"]);
+    let table = stdout(&wrong);
+    let line = table.lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected =
+        "amount department/traffic-430100 settlement 4200001 done 200.00 CNY done 200.01 CNY 2026-11-22T09:30:00 0";
+    assert_eq!((wrong.status.code(), line.as_str()), (Some(1), expected), "{table}");
+    let json = run(place.path(), &["reconcile", "--json", "ledger.csv", "wrong.csv"]);
+    let one: serde_json::Value = serde_json::from_str(stdout(&json).trim_end()).expect("one line of JSON");
+    assert_eq!((&one["kind"], &one["theirs"]["amount_minor"]), (&"amount".into(), &20_001.into()));
+    let cut = run(place.path(), &["reconcile", "ledger.csv", "cli.rs"]);
+    assert_eq!((cut.status.code(), stdout(&cut).as_str()), (Some(1), ""));
+    assert!(stderr(&cut).contains("cli.rs: No such file"), "{}", stderr(&cut));
+}

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{alipay, wechatpay};
 use crate::domain::ledger::is_part;
 use crate::domain::plan::Pace;
+use crate::reconcile;
 
 /// Stands for every payee that has no merchant account of its own.
 pub const ANY_PAYEE: &str = "*";
@@ -31,6 +32,8 @@ pub struct Config {
     pub key_files: KeyFiles,
     /// How open orders and refunds are followed.
     pub worker: Worker,
+    /// How days are held against the channels' bills.
+    pub reconcile: reconcile::source::Settings,
     /// How long a call waits for a channel's answer to what another call, or an earlier one, began.
     pub answer_timeout: Duration,
 }
@@ -161,6 +164,7 @@ impl Default for Config {
             payer_key_file: "keys/payments/payer.key".into(),
             key_files: KeyFiles::default(),
             worker: Worker::default(),
+            reconcile: reconcile::source::Settings::default(),
             answer_timeout: Duration::from_secs(8),
         }
     }
@@ -215,6 +219,7 @@ impl Config {
         self.channels.wechatpay.validate(&format!("{path}.channels.wechatpay"), problems);
         self.channels.alipay.validate(&format!("{path}.channels.alipay"), problems);
         self.worker.validate(&format!("{path}.worker"), self.channels.call_timeout(), problems);
+        self.reconcile.validate(&format!("{path}.reconcile"), problems);
         if self.payer_key_file.as_os_str().is_empty() && !self.merchants.is_empty() {
             problems.push(Problem::new(format!("{path}.payer_key_file"), "is required where there are merchants"));
         }

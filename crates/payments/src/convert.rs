@@ -7,25 +7,34 @@ use contracts::common::v1 as common;
 use contracts::ids::{CaseId, OrderId, RefundId};
 use contracts::money::Money;
 use contracts::payments::v1 as pb;
+use jiff::civil::Date;
 use prost::Message;
 use rpc::form::{SERIAL_CHARS_MAX, is_address, is_line, is_payer};
 use rpc::{Violation, call, page, time};
 use runtime::Timestamp;
 use runtime::secret::Pii;
 
+use crate::beijing;
 use crate::channel::{Known, PaySheet};
+use crate::domain::breaks::{Kept, Resolution, State as BreakState};
 use crate::domain::ledger::{Account, Balance, is_part};
 use crate::domain::order::{Happening, Order, State, TradeType};
 use crate::domain::refund::{Refund, State as RefundState};
 use crate::error::Error;
+use crate::reconcile::{BreakKind, Told};
+use crate::repo::breaks::Filter;
 use crate::repo::ledger::{After, Booked};
 use crate::repo::requests::{Key, Method};
+use crate::repo::runs::{Run, State as RunState};
+use crate::till::days::age;
 
 const REASON_CHARS_MAX: usize = 80;
 const EVENTS_DEFAULT: u32 = 100;
 const EVENTS_MAX: u32 = 1_000;
 const TRANSFERS_DEFAULT: u32 = 100;
 const TRANSFERS_MAX: u32 = 1_000;
+const BREAKS_DEFAULT: u32 = 20;
+const BREAKS_MAX: u32 = 100;
 const WAIT_MS_MAX: i64 = 20_000;
 
 /// What CreateOrder asks.
@@ -51,6 +60,33 @@ pub(crate) struct RefundAsk {
     pub(crate) amount: Money,
     pub(crate) reason: String,
     pub(crate) is_after_settlement: bool,
+}
+
+/// What Reconcile asks.
+#[derive(Debug)]
+pub(crate) struct ReconcileAsk {
+    pub(crate) key: Key,
+    pub(crate) channel: String,
+    pub(crate) day: Date,
+}
+
+/// What ListBreaks asks.
+#[derive(Debug)]
+pub(crate) struct BreaksAsk {
+    pub(crate) filter: Filter,
+    pub(crate) max: u32,
+    pub(crate) after: (String, String),
+    /// Names the list for its page tokens.
+    pub(crate) list: String,
+}
+
+/// What ResolveBreak asks.
+#[derive(Debug)]
+pub(crate) struct ResolveAsk {
+    pub(crate) key: Key,
+    pub(crate) id: String,
+    pub(crate) note: String,
+    pub(crate) resolution: Resolution,
 }
 
 /// By id or by the request that made it.
@@ -115,6 +151,13 @@ impl Check {
     fn key(&mut self, caller: &str, method: Method, request_id: &str, digest: [u8; 32]) -> Key {
         self.take(call::check_request_id(request_id));
         Key { caller: caller.to_owned(), method, request_id: request_id.to_owned(), digest }
+    }
+
+    fn day(&mut self, text: &str) -> Option<Date> {
+        // Written as it is kept, and so that it sorts.
+        let day = text.parse::<Date>().ok().filter(|day| day.to_string() == text);
+        self.demand("day", day.is_some(), "must be a day as 2026-11-22");
+        day
     }
 
     fn done<T>(self, value: Option<T>) -> Result<T, Error> {
@@ -285,6 +328,159 @@ fn read_after(key: Option<Vec<u8>>) -> Result<After, Violation> {
 pub(crate) fn transfers_token(list: &str, last: &Booked) -> String {
     let key = [&last.at.micros().to_be_bytes(), last.transfer.id.as_str().as_bytes()].concat();
     page::token(list, &key)
+}
+
+/// Reads Reconcile.
+pub(crate) fn reconcile(caller: &str, request: pb::ReconcileRequest) -> Result<ReconcileAsk, Error> {
+    let mut check = Check::default();
+    let digest = rpc::digest::request("payments.v1/Reconcile", &request);
+    let key = check.key(caller, Method::Reconcile, &request.request_id, digest);
+    check.demand("channel", is_part(&request.channel), "must be the name of a channel");
+    let day = check.day(&request.day);
+    check.done(day.map(|day| ReconcileAsk { key, channel: request.channel, day }))
+}
+
+/// Reads ListBreaks.
+pub(crate) fn breaks(request: &pb::ListBreaksRequest) -> Result<BreaksAsk, Error> {
+    let mut check = Check::default();
+    if !request.day.is_empty() {
+        check.day(&request.day);
+    }
+    let channel = &request.channel;
+    check.demand("channel", channel.is_empty() || is_part(channel), "must be the name of a channel");
+    let kind = match pb::BreakKind::try_from(request.kind) {
+        Ok(pb::BreakKind::Unspecified) => Some(""),
+        Ok(pb::BreakKind::Long) => Some("long"),
+        Ok(pb::BreakKind::Short) => Some("short"),
+        Ok(pb::BreakKind::Amount) => Some("amount"),
+        Ok(pb::BreakKind::State) => Some("state"),
+        Err(_) => None,
+    };
+    check.demand("kind", kind.is_some(), "must be one of the contract's");
+    let state = match pb::BreakState::try_from(request.state) {
+        Ok(pb::BreakState::Unspecified) => Some(""),
+        Ok(pb::BreakState::Open) => Some("open"),
+        Ok(pb::BreakState::RolledOver) => Some("rolled_over"),
+        Ok(pb::BreakState::Resolved) => Some("resolved"),
+        Ok(pb::BreakState::Repaired) => Some("repaired"),
+        Err(_) => None,
+    };
+    check.demand("state", state.is_some(), "must be one of the contract's");
+    let filter = Filter {
+        day: request.day.clone(),
+        kind: kind.unwrap_or_default().to_owned(),
+        state: state.unwrap_or_default().to_owned(),
+        channel: channel.clone(),
+    };
+    let max = check.take(page::size(request.page_size, BREAKS_DEFAULT, BREAKS_MAX));
+    let list = format!("payments.v1/ListBreaks|{}|{}|{}|{channel}", filter.day, filter.kind, filter.state);
+    let after = check.take(page::key(&list, &request.page_token).and_then(|key| {
+        let text = String::from_utf8(key.unwrap_or_else(|| b"|".to_vec())).ok();
+        let after = text.and_then(|text| text.split_once('|').map(|(day, id)| (day.to_owned(), id.to_owned())));
+        after.ok_or_else(|| Violation::new("page_token", "is not a token of this list"))
+    }));
+    check.done(max.zip(after).map(|(max, after)| BreaksAsk { filter, max, after, list }))
+}
+
+/// Writes the token of the page behind `last`.
+pub(crate) fn breaks_token(list: &str, last: &Kept) -> String {
+    page::token(list, format!("{}|{}", last.day, last.id).as_bytes())
+}
+
+/// Reads ResolveBreak.
+pub(crate) fn resolve(caller: &str, request: pb::ResolveBreakRequest) -> Result<ResolveAsk, Error> {
+    let mut check = Check::default();
+    let digest = rpc::digest::request("payments.v1/ResolveBreak", &request);
+    let key = check.key(caller, Method::ResolveBreak, &request.request_id, digest);
+    check.demand("break_id", is_part(&request.break_id), "must be letters, digits, '-' and '_', at most 64");
+    check.demand("note", is_line(&request.note, SERIAL_CHARS_MAX), "must be text of at most 200 characters");
+    let resolution = match request.resolution() {
+        pb::BreakResolution::Explained => Some(Resolution::Explained),
+        pb::BreakResolution::CorrectedByChannel => Some(Resolution::CorrectedByChannel),
+        pb::BreakResolution::Returned => Some(Resolution::Returned),
+        pb::BreakResolution::WrittenOff => Some(Resolution::WrittenOff),
+        pb::BreakResolution::Unspecified => {
+            check.note("resolution", "must be one of the contract's");
+            None
+        }
+    };
+    let (id, note) = (request.break_id, request.note);
+    check.done(resolution.map(|resolution| ResolveAsk { key, id, note, resolution }))
+}
+
+/// Writes a run.
+pub(crate) fn run(run: &Run) -> pb::Run {
+    let state = match run.state {
+        RunState::Waiting => pb::RunState::Waiting,
+        RunState::Done => pb::RunState::Done,
+        RunState::Failed => pb::RunState::Failed,
+    };
+    pb::Run {
+        channel: run.name.merchant.channel.clone(),
+        merchant: run.name.merchant.number.clone(),
+        day: run.name.day.to_string(),
+        state: state.into(),
+        matched: run.matched,
+        breaks: run.breaks,
+        rolled_over: run.rolled_over,
+        problem: run.problem.clone(),
+        finish_time: run.finished_at.map(time::to_proto),
+    }
+}
+
+/// Writes a break as it stands today.
+pub(crate) fn kept_break(kept: &Kept, today: Date) -> Result<pb::Break, Error> {
+    let kind = match kept.kind {
+        BreakKind::Long => pb::BreakKind::Long,
+        BreakKind::Short => pb::BreakKind::Short,
+        BreakKind::Amount => pb::BreakKind::Amount,
+        BreakKind::State => pb::BreakKind::State,
+    };
+    let state = match kept.state {
+        BreakState::Open => pb::BreakState::Open,
+        BreakState::RolledOver => pb::BreakState::RolledOver,
+        BreakState::Resolved => pb::BreakState::Resolved,
+        BreakState::Repaired => pb::BreakState::Repaired,
+    };
+    let until = kept.closed_at.map_or(today, |at| beijing::civil(at).date());
+    Ok(pb::Break {
+        break_id: kept.id.clone(),
+        kind: kept.kind.name().to_owned(),
+        order_id: kept.order.map(|id| id.to_string()).unwrap_or_default(),
+        break_kind: kind.into(),
+        state: state.into(),
+        channel: kept.merchant.channel.clone(),
+        merchant: kept.merchant.number.clone(),
+        what: kept.what.to_string(),
+        number: kept.number.clone(),
+        refund_id: kept.refund.map(|id| id.to_string()).unwrap_or_default(),
+        theirs: kept.theirs.as_ref().map(told).transpose()?,
+        ours: kept.ours.as_ref().map(told).transpose()?,
+        day: kept.day.to_string(),
+        age_days: age(kept.day, until),
+        resolution: resolution(kept.resolution).into(),
+        proposed_resolution: resolution(kept.proposed).into(),
+        note: kept.note.clone(),
+        resolved_by: kept.resolved_by.clone(),
+        close_time: kept.closed_at.map(time::to_proto),
+    })
+}
+
+fn told(told: &Told) -> Result<pb::Told, Error> {
+    let currency = told.currency.parse().map_err(|_| Error::Internal("stored currency"))?;
+    let amount = Money::new(told.amount_minor, currency).map_err(|_| Error::Internal("stored amount"))?;
+    let (state, local_time) = (told.state.to_string(), told.at.to_string());
+    Ok(pb::Told { amount: Some(amount.into()), state, local_time })
+}
+
+fn resolution(resolution: Option<Resolution>) -> pb::BreakResolution {
+    match resolution {
+        None => pb::BreakResolution::Unspecified,
+        Some(Resolution::Explained) => pb::BreakResolution::Explained,
+        Some(Resolution::CorrectedByChannel) => pb::BreakResolution::CorrectedByChannel,
+        Some(Resolution::Returned) => pb::BreakResolution::Returned,
+        Some(Resolution::WrittenOff) => pb::BreakResolution::WrittenOff,
+    }
 }
 
 /// Writes an order.

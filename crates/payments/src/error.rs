@@ -3,6 +3,7 @@
 use rpc::{Details, Effect, Fault, Kind, Origin, ReasonSpec, ReasonTable, Violation};
 
 use crate::channel::ChannelError;
+use crate::domain::breaks::Refused;
 use crate::domain::order::Rule;
 
 /// The domain of payments' own reasons.
@@ -26,6 +27,9 @@ pub const REASONS: ReasonTable = ReasonTable {
         ReasonSpec::new("ORDER_POSTED", Kind::RuleBroken),
         ReasonSpec::new("ACCOUNT_NOT_FOUND", Kind::NotFound),
         ReasonSpec::new("ORDER_NOT_POSTED", Kind::RuleBroken),
+        ReasonSpec::new("BREAK_NOT_FOUND", Kind::NotFound),
+        ReasonSpec::new("BREAK_NOT_OPEN", Kind::RuleBroken),
+        ReasonSpec::new("SAME_PERSON", Kind::RuleBroken),
     ],
 };
 
@@ -70,6 +74,9 @@ pub enum Error {
     /// A rule of orders and refunds.
     #[error(transparent)]
     Rule(#[from] Rule),
+    /// A rule of breaks.
+    #[error(transparent)]
+    Resolution(#[from] Refused),
     /// The key stands for another request.
     #[error("the request_id was used before with another request")]
     RequestIdReused,
@@ -102,6 +109,8 @@ pub enum Thing {
     Refund,
     /// An account.
     Account,
+    /// A break of reconciliation.
+    Break,
 }
 
 impl Thing {
@@ -110,6 +119,7 @@ impl Thing {
             Self::Order => "order",
             Self::Refund => "refund",
             Self::Account => "account",
+            Self::Break => "break",
         }
     }
 }
@@ -162,6 +172,7 @@ impl Fault for Error {
             | Self::MerchantUnknown
             | Self::ChannelNotOffered
             | Self::ChannelRefused { .. }
+            | Self::Resolution(_)
             | Self::RequestIdReused => Kind::RuleBroken,
             Self::ChannelUnavailable { .. } | Self::Raced => Kind::Unavailable,
             Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Ledger(_) | Self::Internal(_) => Kind::Internal,
@@ -179,6 +190,7 @@ impl Fault for Error {
             Self::NotFound { what: Thing::Order, .. } => "ORDER_NOT_FOUND",
             Self::NotFound { what: Thing::Refund, .. } => "REFUND_NOT_FOUND",
             Self::NotFound { what: Thing::Account, .. } => "ACCOUNT_NOT_FOUND",
+            Self::NotFound { what: Thing::Break, .. } => "BREAK_NOT_FOUND",
             Self::PayeeUnknown => "PAYEE_UNKNOWN",
             Self::MerchantUnknown => "MERCHANT_UNKNOWN",
             Self::ChannelNotOffered => "CHANNEL_NOT_OFFERED",
@@ -189,6 +201,8 @@ impl Fault for Error {
             Self::Rule(Rule::Posted) => "ORDER_POSTED",
             Self::Rule(Rule::NotPosted) => "ORDER_NOT_POSTED",
             Self::Rule(Rule::ExceedsCapture { .. }) => "REFUND_EXCEEDS_CAPTURE",
+            Self::Resolution(Refused::NotOpen) => "BREAK_NOT_OPEN",
+            Self::Resolution(Refused::SamePerson) => "SAME_PERSON",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::Raced => "STORE_UNAVAILABLE",
             Self::Store { source, .. } if is_outage(source) => "STORE_UNAVAILABLE",
@@ -213,6 +227,7 @@ impl Fault for Error {
             | Self::ChannelNotOffered
             | Self::ChannelUnavailable { .. }
             | Self::ChannelRefused { .. }
+            | Self::Resolution(_)
             | Self::Rule(_) => DOMAIN,
         }
     }
@@ -225,6 +240,7 @@ impl Fault for Error {
             | Self::MerchantUnknown
             | Self::ChannelNotOffered
             | Self::ChannelRefused { .. }
+            | Self::Resolution(_)
             | Self::RequestIdReused
             | Self::Raced
             | Self::Rule(
@@ -252,6 +268,7 @@ impl Fault for Error {
             | Self::ChannelNotOffered
             | Self::ChannelUnavailable { .. }
             | Self::Rule(_)
+            | Self::Resolution(_)
             | Self::RequestIdReused
             | Self::Raced
             | Self::Store { .. }
@@ -280,6 +297,7 @@ impl Fault for Error {
                 Details { subject: Some("channel".to_owned()), ..Details::default() }
             }
             Self::Rule(_) => Details { subject: Some("order".to_owned()), ..Details::default() },
+            Self::Resolution(_) => Details { subject: Some("break".to_owned()), ..Details::default() },
             Self::RequestIdReused => Details { subject: Some("request_id".to_owned()), ..Details::default() },
             Self::ChannelUnavailable { .. }
             | Self::Raced
@@ -301,6 +319,9 @@ mod tests {
             Error::NotFound { what: Thing::Order, name: "ord_0".into() },
             Error::NotFound { what: Thing::Refund, name: "rfd_0".into() },
             Error::NotFound { what: Thing::Account, name: "payee/x".into() },
+            Error::NotFound { what: Thing::Break, name: "brk_0".into() },
+            Error::Resolution(Refused::NotOpen),
+            Error::Resolution(Refused::SamePerson),
             Error::PayeeUnknown,
             Error::MerchantUnknown,
             Error::ChannelNotOffered,

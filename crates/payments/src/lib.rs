@@ -20,7 +20,9 @@ pub mod channel;
 pub mod config;
 pub mod domain;
 pub mod error;
+pub mod reconcile;
 
+mod beijing;
 mod callbacks;
 mod convert;
 mod repo;
@@ -29,6 +31,7 @@ mod till;
 mod vault;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contracts::payments::v1::payment_service_server::PaymentServiceServer;
@@ -44,6 +47,7 @@ pub use service::Service;
 use channel::alipay::Alipay;
 use channel::wechatpay::{PlatformCertificate, WechatPay};
 use channel::{Channel, ChannelError, KeyError};
+use reconcile::source::{BillSource, Folder};
 use till::Till;
 use vault::{Vault, VaultError};
 
@@ -161,6 +165,16 @@ fn wechatpay(config: &Config, context: &Context) -> Result<WechatPay, KeyError> 
     WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, config.key_files, context.clone())
 }
 
+/// Where each channel's bills come from.
+fn bills(config: &Config) -> BTreeMap<String, Arc<dyn BillSource>> {
+    let folder = &config.reconcile.bills_dir;
+    let mut bills: BTreeMap<String, Arc<dyn BillSource>> = BTreeMap::new();
+    for merchant in config.merchants.iter().filter(|_| !folder.as_os_str().is_empty()) {
+        bills.insert(merchant.channel().to_owned(), Arc::new(Folder(folder.join(merchant.channel()))));
+    }
+    bills
+}
+
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {
     let Deps { context, db, mesh: _ } = deps;
     db.migrate(MIGRATIONS).await?;
@@ -169,6 +183,7 @@ async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), Build
         [] => None,
         _ => Some(Vault::open(&config.payer_key_file, context.ids.clone())?),
     };
-    let till = Arc::new(Till::new(config, context, db, channels, vault)?);
+    let bills = bills(&config);
+    let till = Arc::new(Till::new(config, context, db, channels, vault)?.with_bills(bills));
     Ok((Service::new(Arc::clone(&till)), till))
 }

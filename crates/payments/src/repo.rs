@@ -7,14 +7,19 @@
 //! transfer_decisions transfer_id                     what became of a reserved transfer; immutable
 //! balances           account, shard                  sums of transfers
 //! requests           request_id, method, caller      what was asked under a key and what was answered, for ever
-//! work               subject (order or refund id)    what is open at a channel, when it is due, who holds it
+//! work               subject (order, refund or run)  what is open at a channel, when it is due, who holds it
+//! runs               channel, merchant, day          a reconciliation and what came of it
+//! breaks             break_id                        what did not match, and what was found of it
 //! outbox             stream `payments`               events, see `store::outbox`
 //! ```
 
+pub(crate) mod breaks;
+pub(crate) mod days;
 pub(crate) mod ledger;
 pub(crate) mod orders;
 pub(crate) mod refunds;
 pub(crate) mod requests;
+pub(crate) mod runs;
 pub(crate) mod work;
 
 use std::str::FromStr;
@@ -41,6 +46,12 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "timeouts",
         sqlite: include_str!("../migrations/sqlite/0003_timeouts.sql"),
         postgres: include_str!("../migrations/postgres/0003_timeouts.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "reconciliation",
+        sqlite: include_str!("../migrations/sqlite/0004_reconciliation.sql"),
+        postgres: include_str!("../migrations/postgres/0004_reconciliation.sql"),
     },
 ];
 

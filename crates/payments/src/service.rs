@@ -10,9 +10,11 @@ use store::outbox;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use crate::convert::{self, EventsAsk, Name, TransfersAsk};
+use crate::beijing;
+use crate::convert::{self, BreaksAsk, EventsAsk, Name, TransfersAsk};
 use crate::error::{Error, Thing};
-use crate::repo::ledger;
+use crate::repo::runs::Run;
+use crate::repo::{breaks, ledger};
 use crate::till::{STREAM, Till};
 
 /// How long a waiting ListEvents relies on being woken before it looks by itself.
@@ -68,6 +70,19 @@ impl Service {
         Ok(pb::ListTransfersResponse { transfers, next_page_token: next.unwrap_or_default() })
     }
 
+    async fn breaks(&self, ask: BreaksAsk) -> Result<pb::ListBreaksResponse, Error> {
+        let mut reader = self.till.db.read().await?;
+        // One more than is wanted tells whether there is a next page.
+        let mut found = breaks::page(&mut reader, &ask.filter, &ask.after, ask.max.saturating_add(1)).await?;
+        let max = usize::try_from(ask.max).unwrap_or(usize::MAX);
+        let has_more = found.len() > max;
+        found.truncate(max);
+        let next = found.last().filter(|_| has_more).map(|last| convert::breaks_token(&ask.list, last));
+        let today = beijing::civil(self.till.context.clock.now()).date();
+        let breaks = found.iter().map(|kept| convert::kept_break(kept, today)).collect::<Result<_, _>>()?;
+        Ok(pb::ListBreaksResponse { breaks, next_page_token: next.unwrap_or_default() })
+    }
+
     async fn account(&self, name: &str) -> Result<pb::GetAccountResponse, Error> {
         let account = convert::account(name)?;
         let sum = ledger::sum(&mut self.till.db.read().await?, &account).await?;
@@ -80,6 +95,14 @@ impl Service {
 /// Who asks, as the scope of request ids.
 fn caller<T>(request: &Request<T>) -> &'static str {
     rpc::principal(request).label()
+}
+
+/// Which member of staff asks: a staff id, never a name.
+fn person<T>(request: &Request<T>) -> Option<String> {
+    match rpc::principal(request) {
+        rpc::Principal::Staff { subject, .. } => Some(subject.to_string()),
+        _ => None,
+    }
 }
 
 fn answered<T>(outcome: Result<T, Error>) -> Result<Response<T>, Status> {
@@ -192,18 +215,39 @@ impl PaymentService for Service {
         answered(self.account(&request.get_ref().account).await)
     }
 
-    async fn reconcile(&self, _: Request<pb::ReconcileRequest>) -> Result<Response<pb::ReconcileResponse>, Status> {
-        rpc::not_served()
+    async fn reconcile(
+        &self,
+        request: Request<pb::ReconcileRequest>,
+    ) -> Result<Response<pb::ReconcileResponse>, Status> {
+        let caller = person(&request).unwrap_or_else(|| caller(&request).to_owned());
+        let outcome = async {
+            let ask = convert::reconcile(&caller, request.into_inner())?;
+            let runs = self.till.reconcile(&ask.key, &ask.channel, ask.day).await?;
+            let sum = |of: fn(&Run) -> i64| runs.iter().map(of).fold(0, i64::saturating_add);
+            let (matched, breaks) = (sum(|run| run.matched), sum(|run| run.breaks));
+            Ok(pb::ReconcileResponse { matched, breaks, runs: runs.iter().map(convert::run).collect() })
+        };
+        answered(outcome.await)
     }
 
-    async fn list_breaks(&self, _: Request<pb::ListBreaksRequest>) -> Result<Response<pb::ListBreaksResponse>, Status> {
-        rpc::not_served()
+    async fn list_breaks(
+        &self,
+        request: Request<pb::ListBreaksRequest>,
+    ) -> Result<Response<pb::ListBreaksResponse>, Status> {
+        answered(async { self.breaks(convert::breaks(request.get_ref())?).await }.await)
     }
 
     async fn resolve_break(
         &self,
-        _: Request<pb::ResolveBreakRequest>,
+        request: Request<pb::ResolveBreakRequest>,
     ) -> Result<Response<pb::ResolveBreakResponse>, Status> {
-        rpc::not_served()
+        let person = person(&request);
+        let outcome = async {
+            // The access table lets nobody else through.
+            let person = person.ok_or(Error::Internal("a method for staff was called by something else"))?;
+            let ask = convert::resolve(&person, request.into_inner())?;
+            convert::answer(&self.till.resolve(&ask, &person).await?)
+        };
+        answered(outcome.await)
     }
 }

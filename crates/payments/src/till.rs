@@ -6,6 +6,7 @@
 
 mod close;
 mod create;
+pub(crate) mod days;
 mod look;
 mod notice;
 mod page;
@@ -30,6 +31,7 @@ use crate::Config;
 use crate::channel::Channel;
 use crate::domain::order::{Change, Order, Rule, State};
 use crate::error::{Error, Thing};
+use crate::reconcile::source::BillSource;
 use crate::repo::requests::{Key, Known};
 use crate::repo::{self, orders, requests, work};
 use crate::vault::Vault;
@@ -56,13 +58,17 @@ pub(crate) struct Till {
     /// Wakes the worker.
     pub(crate) nudge: Notify,
     channels: BTreeMap<&'static str, Arc<dyn Channel>>,
+    /// Channels that give their bills themselves.
+    bills: BTreeMap<String, Arc<dyn BillSource>>,
     vault: Option<Vault>,
     teller: Teller,
     /// Counts changes, for calls that wait for one.
     changes: watch::Sender<u64>,
     states: Family<Labels, Counter>,
     mismatches: Family<Labels, Counter>,
-    /// Orders and refunds that the worker has in hand.
+    breaks: Family<Labels, Gauge>,
+    break_age: Family<Labels, Gauge>,
+    /// Orders, refunds and days that the worker has in hand.
     pub(crate) in_hand: Gauge,
 }
 
@@ -80,6 +86,7 @@ impl Till {
             owner: format!("payments-{}", context.ids.hex(12)),
             nudge: Notify::new(),
             channels: channels.into_iter().map(|channel| (channel.capabilities().channel, channel)).collect(),
+            bills: BTreeMap::new(),
             vault,
             teller: Teller::new(&db, &context.tasks, config.worker.pace()),
             changes: watch::Sender::new(0),
@@ -88,6 +95,10 @@ impl Till {
                 "lastmile_payments_channel_mismatches",
                 "Accounts of a channel that do not fit the order and were not booked; each needs a person.",
             ),
+            breaks: metrics
+                .gauge("lastmile_payments_breaks", "Breaks of reconciliation that a person has to look at, by kind"),
+            break_age: metrics
+                .gauge("lastmile_payments_break_age_days", "Days since the oldest open break was first seen, by kind"),
             in_hand: metrics
                 .gauge(
                     "lastmile_payments_in_hand",
@@ -99,6 +110,12 @@ impl Till {
             context,
             config,
         })
+    }
+
+    /// The same with channels that give their bills themselves.
+    #[must_use]
+    pub(crate) fn with_bills(self, bills: BTreeMap<String, Arc<dyn BillSource>>) -> Self {
+        Self { bills, ..self }
     }
 
     /// Finds the driver of an order's channel.

@@ -1,8 +1,10 @@
-//! Takes up what is due: orders and refunds that a channel has to be asked about, also those that a crash left in the middle.
+//! Takes up what is due: orders and refunds that a channel has to be asked about, also those that a crash left in the middle, and days
+//! that are to be reconciled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use runtime::crash;
+use runtime::{Timestamp, crash};
 use store::Tx;
 use store::lease::Lease;
 use tokio::sync::Semaphore;
@@ -10,14 +12,25 @@ use tracing::Instrument;
 
 use crate::error::Error;
 use crate::repo::work;
-use crate::till::Till;
+use crate::till::{Till, days};
+
+/// How often it is looked whether a day's bills are there, and how many breaks are open.
+const PLAN_EVERY: Duration = Duration::from_secs(60);
 
 /// Works until the stop. What is in hand then is finished by the tasks' drain; what is not stays due.
 pub(crate) async fn run(till: Arc<Till>) {
     let stop = till.context.tasks.token();
     let hands = usize::try_from(till.config.worker.batch_max).unwrap_or(1);
     let slots = Arc::new(Semaphore::new(hands));
+    let mut planned: Option<Timestamp> = None;
     while !stop.is_cancelled() {
+        let now = till.context.clock.now();
+        if planned.is_none_or(|at| now.since(at) >= PLAN_EVERY) {
+            planned = Some(now);
+            if let Err(error) = till.plan_days().await {
+                tracing::warn!(%error, "the days to be reconciled cannot be noted; trying again");
+            }
+        }
         let taken = match sweep(&till, &slots).await {
             Ok(taken) => taken,
             Err(error) => {
@@ -67,7 +80,8 @@ async fn sweep(till: &Arc<Till>, slots: &Arc<Semaphore>) -> Result<usize, Error>
 }
 
 async fn one(till: &Till, lease: &Lease) {
-    if let Err(error) = till.look(lease).await {
+    let done = if lease.key.starts_with(days::PREFIX) { till.look_day(lease).await } else { till.look(lease).await };
+    if let Err(error) = done {
         // The lease runs out by itself, and then it is looked at again.
         tracing::warn!(subject = %lease.key, error = %error, "open work could not be taken further");
     }

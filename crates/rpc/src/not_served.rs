@@ -28,7 +28,4 @@ pub const NOT_SERVED: &[&str] = &[
     "/lastmile.identity.v1.IdentityService/RevokeConsent",
     "/lastmile.identity.v1.IdentityService/RevokeMandate",
     "/lastmile.identity.v1.IdentityService/UnlinkAccount",
-    "/lastmile.payments.v1.PaymentService/ListBreaks",
-    "/lastmile.payments.v1.PaymentService/Reconcile",
-    "/lastmile.payments.v1.PaymentService/ResolveBreak",
 ];

@@ -5,6 +5,7 @@ mod alipay;
 mod bills;
 mod callbacks;
 mod combined;
+mod days;
 mod faults;
 mod life;
 mod requests;

@@ -389,22 +389,69 @@ pub struct ReconcileRequest {
     /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Day, "YYYY-MM-DD", Beijing time. Required.
+    /// Day, "YYYY-MM-DD", Beijing time, before today. Required.
     #[prost(string, tag = "2")]
     pub day: ::prost::alloc::string::String,
     /// Channel, 1 to 64 characters of \[A-Za-z0-9._-\]. Required.
     #[prost(string, tag = "3")]
     pub channel: ::prost::alloc::string::String,
 }
+/// The reconciliation of a merchant account for a day.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Run {
+    /// Channel, 1 to 64 characters of \[A-Za-z0-9._-\].
+    #[prost(string, tag = "1")]
+    pub channel: ::prost::alloc::string::String,
+    /// The channel's number of the merchant, 1 to 64 characters of \[A-Za-z0-9._-\].
+    #[prost(string, tag = "2")]
+    pub merchant: ::prost::alloc::string::String,
+    /// Day, "YYYY-MM-DD", Beijing time.
+    #[prost(string, tag = "3")]
+    pub day: ::prost::alloc::string::String,
+    /// State.
+    #[prost(enumeration = "RunState", tag = "4")]
+    pub state: i32,
+    /// Movements on which both sides agree, 0 or more.
+    #[prost(int64, tag = "5")]
+    pub matched: i64,
+    /// Breaks that were found, 0 or more.
+    #[prost(int64, tag = "6")]
+    pub breaks: i64,
+    /// Movements at the edge of the day that wait for the next day's bill, 0 or more.
+    #[prost(int64, tag = "7")]
+    pub rolled_over: i64,
+    /// FAILED: why, in English, at most 1,000 characters; line and column of the bill, no values.
+    #[prost(string, tag = "8")]
+    pub problem: ::prost::alloc::string::String,
+    /// When it was done or failed, UTC.
+    #[prost(message, optional, tag = "9")]
+    pub finish_time: ::core::option::Option<::prost_types::Timestamp>,
+}
 /// A reconciliation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReconcileResponse {
-    /// Rows that match, 0 or more.
+    /// Movements that match over all runs, 0 or more.
     #[prost(int64, tag = "1")]
     pub matched: i64,
-    /// Rows that do not match, 0 or more.
+    /// Breaks over all runs, 0 or more.
     #[prost(int64, tag = "2")]
     pub breaks: i64,
+    /// One run a merchant account, by merchant, at most 1,000. While one is WAITING, ask again.
+    #[prost(message, repeated, tag = "3")]
+    pub runs: ::prost::alloc::vec::Vec<Run>,
+}
+/// What one side tells of a movement.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Told {
+    /// How much.
+    #[prost(message, optional, tag = "1")]
+    pub amount: ::core::option::Option<super::super::common::v1::Money>,
+    /// One of "done", "pending", "undone" and "asked" (asked for, and the bill never tells what came of it).
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    /// When it happened, Beijing time, "YYYY-MM-DDThh:mm:ss".
+    #[prost(string, tag = "3")]
+    pub local_time: ::prost::alloc::string::String,
 }
 /// Something that does not match.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -412,12 +459,60 @@ pub struct Break {
     /// Id, 1 to 64 characters of \[A-Za-z0-9_-\].
     #[prost(string, tag = "1")]
     pub break_id: ::prost::alloc::string::String,
-    /// One of "long", "short", "amount" and "state".
+    /// One of "long", "short", "amount" and "state"; the same as `break_kind`.
     #[prost(string, tag = "2")]
     pub kind: ::prost::alloc::string::String,
     /// The order, "ord_" and 32 hexadecimal digits; empty when there is none.
     #[prost(string, tag = "3")]
     pub order_id: ::prost::alloc::string::String,
+    /// What is wrong.
+    #[prost(enumeration = "BreakKind", tag = "4")]
+    pub break_kind: i32,
+    /// Where it stands.
+    #[prost(enumeration = "BreakState", tag = "5")]
+    pub state: i32,
+    /// Channel, 1 to 64 characters of \[A-Za-z0-9._-\].
+    #[prost(string, tag = "6")]
+    pub channel: ::prost::alloc::string::String,
+    /// The channel's number of the merchant, 1 to 64 characters of \[A-Za-z0-9._-\].
+    #[prost(string, tag = "7")]
+    pub merchant: ::prost::alloc::string::String,
+    /// "payment" or "refund".
+    #[prost(string, tag = "8")]
+    pub what: ::prost::alloc::string::String,
+    /// What both sides know it by, 1 to 64 characters of printable ASCII: the order number at the channel, or the refund number.
+    #[prost(string, tag = "9")]
+    pub number: ::prost::alloc::string::String,
+    /// The refund, "rfd_" and 32 hexadecimal digits; empty for payments and where there is none.
+    #[prost(string, tag = "10")]
+    pub refund_id: ::prost::alloc::string::String,
+    /// What the channel's bill tells; unset where it tells nothing.
+    #[prost(message, optional, tag = "11")]
+    pub theirs: ::core::option::Option<Told>,
+    /// What the ledger tells; unset where it tells nothing.
+    #[prost(message, optional, tag = "12")]
+    pub ours: ::core::option::Option<Told>,
+    /// The day on which it was first seen, "YYYY-MM-DD", Beijing time.
+    #[prost(string, tag = "13")]
+    pub day: ::prost::alloc::string::String,
+    /// Days from then until today, or until it was closed, 0 or more.
+    #[prost(int32, tag = "14")]
+    pub age_days: i32,
+    /// What was found; set once RESOLVED.
+    #[prost(enumeration = "BreakResolution", tag = "15")]
+    pub resolution: i32,
+    /// What a first person found, that a second has to agree with; unset otherwise.
+    #[prost(enumeration = "BreakResolution", tag = "16")]
+    pub proposed_resolution: i32,
+    /// What was found, in a person's words, at most 200 characters; empty where nobody looked yet.
+    #[prost(string, tag = "17")]
+    pub note: ::prost::alloc::string::String,
+    /// Staff id of who resolved or proposed last, at most 64 characters; empty where nobody looked yet.
+    #[prost(string, tag = "18")]
+    pub resolved_by: ::prost::alloc::string::String,
+    /// When it was closed, UTC; set once RESOLVED or REPAIRED.
+    #[prost(message, optional, tag = "19")]
+    pub close_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Asks for breaks.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -425,17 +520,26 @@ pub struct ListBreaksRequest {
     /// Day, "YYYY-MM-DD"; empty for all.
     #[prost(string, tag = "1")]
     pub day: ::prost::alloc::string::String,
-    /// Most breaks wanted, 1 to 100; 0 means 20.
+    /// Most breaks wanted, 1 to 100; 0 means 20, more means 100.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
     /// Opaque token of the next page, at most 1,024 characters; empty for the first.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
+    /// Kind; unspecified for all.
+    #[prost(enumeration = "BreakKind", tag = "4")]
+    pub kind: i32,
+    /// State; unspecified for all.
+    #[prost(enumeration = "BreakState", tag = "5")]
+    pub state: i32,
+    /// Channel, at most 64 characters of \[A-Za-z0-9._-\]; empty for all.
+    #[prost(string, tag = "6")]
+    pub channel: ::prost::alloc::string::String,
 }
 /// Breaks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListBreaksResponse {
-    /// Breaks by age, at most page_size.
+    /// Breaks by the day on which they were first seen, at most page_size.
     #[prost(message, repeated, tag = "1")]
     pub breaks: ::prost::alloc::vec::Vec<Break>,
     /// Token of the next page, at most 1,024 characters; empty on the last.
@@ -451,9 +555,12 @@ pub struct ResolveBreakRequest {
     /// Id of the break, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
     #[prost(string, tag = "2")]
     pub break_id: ::prost::alloc::string::String,
-    /// What was found, 1 to 200 characters. Required.
+    /// What was found, 1 to 200 characters without control characters, no identifiers. Required.
     #[prost(string, tag = "3")]
     pub note: ::prost::alloc::string::String,
+    /// What was found. Required. It never carries an amount.
+    #[prost(enumeration = "BreakResolution", tag = "4")]
+    pub resolution: i32,
 }
 /// A resolved break.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -461,6 +568,9 @@ pub struct ResolveBreakResponse {
     /// The break.
     #[prost(message, optional, tag = "1")]
     pub r#break: ::core::option::Option<Break>,
+    /// True when the resolution waits for a second person.
+    #[prost(bool, tag = "2")]
+    pub needs_second_person: bool,
 }
 /// State of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -654,6 +764,167 @@ impl EventKind {
         }
     }
 }
+/// How a reconciliation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RunState {
+    /// Not set; never sent.
+    Unspecified = 0,
+    /// Not done yet, or to be tried again: the bill is not there, or the channel does not answer.
+    Waiting = 1,
+    /// Done.
+    Done = 2,
+    /// The bill cannot be used; a person has to look.
+    Failed = 3,
+}
+impl RunState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RUN_STATE_UNSPECIFIED",
+            Self::Waiting => "RUN_STATE_WAITING",
+            Self::Done => "RUN_STATE_DONE",
+            Self::Failed => "RUN_STATE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RUN_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "RUN_STATE_WAITING" => Some(Self::Waiting),
+            "RUN_STATE_DONE" => Some(Self::Done),
+            "RUN_STATE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+/// What is wrong with a movement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BreakKind {
+    /// Not set; never sent. In a filter: all.
+    Unspecified = 0,
+    /// The channel has it and the ledger does not.
+    Long = 1,
+    /// The ledger has it and the channel does not.
+    Short = 2,
+    /// Both have it, with different amounts or currencies.
+    Amount = 3,
+    /// Both have it, and it stands differently, or on another day.
+    State = 4,
+}
+impl BreakKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BREAK_KIND_UNSPECIFIED",
+            Self::Long => "BREAK_KIND_LONG",
+            Self::Short => "BREAK_KIND_SHORT",
+            Self::Amount => "BREAK_KIND_AMOUNT",
+            Self::State => "BREAK_KIND_STATE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BREAK_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "BREAK_KIND_LONG" => Some(Self::Long),
+            "BREAK_KIND_SHORT" => Some(Self::Short),
+            "BREAK_KIND_AMOUNT" => Some(Self::Amount),
+            "BREAK_KIND_STATE" => Some(Self::State),
+            _ => None,
+        }
+    }
+}
+/// Where a break stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BreakState {
+    /// Not set; never sent. In a filter: all.
+    Unspecified = 0,
+    /// A person has to look.
+    Open = 1,
+    /// At the edge of the day: the next day's bill may have it.
+    RolledOver = 2,
+    /// A person has resolved it.
+    Resolved = 3,
+    /// It closed by itself: the next day's bill had it, a later match found nothing, or the channel, asked again, said what was
+    /// missing.
+    Repaired = 4,
+}
+impl BreakState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BREAK_STATE_UNSPECIFIED",
+            Self::Open => "BREAK_STATE_OPEN",
+            Self::RolledOver => "BREAK_STATE_ROLLED_OVER",
+            Self::Resolved => "BREAK_STATE_RESOLVED",
+            Self::Repaired => "BREAK_STATE_REPAIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BREAK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BREAK_STATE_OPEN" => Some(Self::Open),
+            "BREAK_STATE_ROLLED_OVER" => Some(Self::RolledOver),
+            "BREAK_STATE_RESOLVED" => Some(Self::Resolved),
+            "BREAK_STATE_REPAIRED" => Some(Self::Repaired),
+            _ => None,
+        }
+    }
+}
+/// What a person found of a break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BreakResolution {
+    /// Not set; none yet.
+    Unspecified = 0,
+    /// Explained: no money is missing, such as a payment of another system on the same merchant account.
+    Explained = 1,
+    /// The channel has corrected its own books.
+    CorrectedByChannel = 2,
+    /// The money was given back outside of lastmile. Needs two persons.
+    Returned = 3,
+    /// The difference is borne by us. Needs two persons.
+    WrittenOff = 4,
+}
+impl BreakResolution {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BREAK_RESOLUTION_UNSPECIFIED",
+            Self::Explained => "BREAK_RESOLUTION_EXPLAINED",
+            Self::CorrectedByChannel => "BREAK_RESOLUTION_CORRECTED_BY_CHANNEL",
+            Self::Returned => "BREAK_RESOLUTION_RETURNED",
+            Self::WrittenOff => "BREAK_RESOLUTION_WRITTEN_OFF",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BREAK_RESOLUTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "BREAK_RESOLUTION_EXPLAINED" => Some(Self::Explained),
+            "BREAK_RESOLUTION_CORRECTED_BY_CHANNEL" => Some(Self::CorrectedByChannel),
+            "BREAK_RESOLUTION_RETURNED" => Some(Self::Returned),
+            "BREAK_RESOLUTION_WRITTEN_OFF" => Some(Self::WrittenOff),
+            _ => None,
+        }
+    }
+}
 /// Reasons of the domain "payments.lastmile".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -686,6 +957,12 @@ pub enum ErrorReason {
     AccountNotFound = 12,
     /// The money has not gone to the payee: an ordinary refund brings it back.
     OrderNotPosted = 13,
+    /// No such break.
+    BreakNotFound = 14,
+    /// The break is closed, or waits for the next day's bill.
+    BreakNotOpen = 15,
+    /// The same person cannot agree with his own proposal.
+    SamePerson = 16,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -708,6 +985,9 @@ impl ErrorReason {
             Self::OrderPosted => "ERROR_REASON_ORDER_POSTED",
             Self::AccountNotFound => "ERROR_REASON_ACCOUNT_NOT_FOUND",
             Self::OrderNotPosted => "ERROR_REASON_ORDER_NOT_POSTED",
+            Self::BreakNotFound => "ERROR_REASON_BREAK_NOT_FOUND",
+            Self::BreakNotOpen => "ERROR_REASON_BREAK_NOT_OPEN",
+            Self::SamePerson => "ERROR_REASON_SAME_PERSON",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -727,6 +1007,9 @@ impl ErrorReason {
             "ERROR_REASON_ORDER_POSTED" => Some(Self::OrderPosted),
             "ERROR_REASON_ACCOUNT_NOT_FOUND" => Some(Self::AccountNotFound),
             "ERROR_REASON_ORDER_NOT_POSTED" => Some(Self::OrderNotPosted),
+            "ERROR_REASON_BREAK_NOT_FOUND" => Some(Self::BreakNotFound),
+            "ERROR_REASON_BREAK_NOT_OPEN" => Some(Self::BreakNotOpen),
+            "ERROR_REASON_SAME_PERSON" => Some(Self::SamePerson),
             _ => None,
         }
     }
@@ -1112,7 +1395,10 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Matches channel bill, ledger and department file of a day. Idempotent by request_id. Not yet served.
+        /// Holds the bills of a channel against the ledger for one day; waits for the outcome as long as the caller does. Bills are
+        /// fetched by themselves each day: this is for a day that failed, or a bill that was mended. Idempotent by the day: matched
+        /// again, a day has the same breaks. Under one request_id it is started once.
+        /// Errors: CHANNEL_NOT_OFFERED, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn reconcile(
             &mut self,
             request: impl tonic::IntoRequest<super::ReconcileRequest>,
@@ -1139,7 +1425,8 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Lists what did not match. No effect. Not yet served.
+        /// Lists what did not match, oldest first. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         pub async fn list_breaks(
             &mut self,
             request: impl tonic::IntoRequest<super::ListBreaksRequest>,
@@ -1166,7 +1453,9 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Resolves a break. Idempotent by request_id. Not yet served.
+        /// Records what a person found of a break; the ledger is not touched. A resolution that stands for moved money takes effect
+        /// with the same word of a second, different person. Idempotent by request_id per person for ever.
+        /// Errors: BREAK_NOT_FOUND, BREAK_NOT_OPEN, SAME_PERSON, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn resolve_break(
             &mut self,
             request: impl tonic::IntoRequest<super::ResolveBreakRequest>,
@@ -1304,7 +1593,10 @@ pub mod payment_service_server {
             tonic::Response<super::GetAccountResponse>,
             tonic::Status,
         >;
-        /// Matches channel bill, ledger and department file of a day. Idempotent by request_id. Not yet served.
+        /// Holds the bills of a channel against the ledger for one day; waits for the outcome as long as the caller does. Bills are
+        /// fetched by themselves each day: this is for a day that failed, or a bill that was mended. Idempotent by the day: matched
+        /// again, a day has the same breaks. Under one request_id it is started once.
+        /// Errors: CHANNEL_NOT_OFFERED, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn reconcile(
             &self,
             request: tonic::Request<super::ReconcileRequest>,
@@ -1312,7 +1604,8 @@ pub mod payment_service_server {
             tonic::Response<super::ReconcileResponse>,
             tonic::Status,
         >;
-        /// Lists what did not match. No effect. Not yet served.
+        /// Lists what did not match, oldest first. No effect.
+        /// Errors: STORE_UNAVAILABLE.
         async fn list_breaks(
             &self,
             request: tonic::Request<super::ListBreaksRequest>,
@@ -1320,7 +1613,9 @@ pub mod payment_service_server {
             tonic::Response<super::ListBreaksResponse>,
             tonic::Status,
         >;
-        /// Resolves a break. Idempotent by request_id. Not yet served.
+        /// Records what a person found of a break; the ledger is not touched. A resolution that stands for moved money takes effect
+        /// with the same word of a second, different person. Idempotent by request_id per person for ever.
+        /// Errors: BREAK_NOT_FOUND, BREAK_NOT_OPEN, SAME_PERSON, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn resolve_break(
             &self,
             request: tonic::Request<super::ResolveBreakRequest>,

@@ -44,6 +44,8 @@ pub(crate) enum Method {
     CloseOrder,
     PostOrder,
     Refund,
+    Reconcile,
+    ResolveBreak,
 }
 
 impl Method {
@@ -53,6 +55,8 @@ impl Method {
             Self::CloseOrder => "CloseOrder",
             Self::PostOrder => "PostOrder",
             Self::Refund => "Refund",
+            Self::Reconcile => "Reconcile",
+            Self::ResolveBreak => "ResolveBreak",
         }
     }
 }
@@ -159,6 +163,17 @@ pub(crate) async fn claim_all(tx: &mut Tx, claims: &[Claim], now: Timestamp) -> 
         params![key.caller, key.method.as_str(), key.request_id, key.digest, subject, answer, now].to_vec()
     };
     tx.execute_many(&INSERT_ALL, &claims.iter().map(row).collect::<Vec<_>>()).await
+}
+
+/// Claims a key; false when it is known already.
+pub(crate) async fn claim(
+    tx: &mut Tx,
+    key: &Key,
+    subject: String,
+    answer: Option<Vec<u8>>,
+    now: Timestamp,
+) -> Result<bool, store::Error> {
+    Ok(claim_all(tx, &[Claim { key: key.clone(), subject, answer }], now).await? == 1)
 }
 
 /// Keeps answers where there is none yet.

@@ -1,4 +1,4 @@
-//! Open work: orders and refunds that a channel has to be asked about.
+//! Open work: orders and refunds that a channel has to be asked about, and days that are to be reconciled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,8 @@ static INSERT_ALL: Many = Many::new(
     "INSERT INTO work (subject, due_at, lease_owner, lease_until, fence)
     SELECT subject, due_at, lease_owner, lease_until, fence FROM {rows}",
 );
+const DUE: &str = "INSERT INTO work (subject, due_at) VALUES ($1, $2)
+    ON CONFLICT (subject) DO UPDATE SET due_at = excluded.due_at";
 const WAKE: &str = "UPDATE work SET due_at = $2 WHERE subject = $1 AND due_at > $2";
 static DONE_ALL: Many =
     Many::new(&[("subject", Kind::Text)], "DELETE FROM work WHERE subject IN (SELECT subject FROM {rows})");
@@ -51,6 +53,11 @@ impl New {
     pub(crate) fn due(subject: String, due_at: Timestamp) -> Self {
         Self { subject, due_at: Some(due_at), owner: None, until: Timestamp::default(), fence: 0 }
     }
+}
+
+/// Notes work that is due, or makes it due if it is there.
+pub(crate) async fn due(tx: &mut Tx, subject: &str, due_at: Timestamp) -> Result<(), store::Error> {
+    tx.execute(DUE, params![subject, due_at]).await.map(|_| ())
 }
 
 /// Notes new work.

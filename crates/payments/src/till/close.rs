@@ -89,16 +89,21 @@ impl Till {
     /// Asks the channel how an order stands, and books it. A closed one is asked about too: that is how late money is found.
     pub(crate) async fn refresh(self: &Arc<Self>, id: OrderId) -> Result<Order, Error> {
         let order = self.order_now(id).await?;
-        let worth_asking = match order.state {
-            State::Creating | State::Waiting => true,
-            State::Closed | State::Refused => order.is_sent && !order.is_late,
-            State::Paid | State::Posted | State::Refunding | State::Refunded => false,
-        };
-        if !worth_asking {
+        if !is_worth_asking(&order) {
             return Ok(order);
         }
         let till = Arc::clone(self);
-        let asked = self.to_end("payments.refresh", async move { till.ask_order(&order).await }.boxed()).await?;
+        self.to_end("payments.refresh", async move { till.ask_now(&order).await }.boxed()).await
+    }
+
+    /// The same in the caller's own task: for work that nobody waits for.
+    pub(super) async fn refresh_now(&self, id: OrderId) -> Result<Order, Error> {
+        let order = self.order_now(id).await?;
+        if is_worth_asking(&order) { self.ask_now(&order).await } else { Ok(order) }
+    }
+
+    async fn ask_now(&self, order: &Order) -> Result<Order, Error> {
+        let asked = self.ask_order(order).await?;
         // Asking has no effect at the channel that anybody has to fear.
         asked.map_err(|error| Error::ChannelUnavailable { effect: Effect::None, source: Some(error) })
     }
@@ -110,6 +115,15 @@ impl Till {
         let known = requests::get(&mut reader, caller, requests::Method::CreateOrder, request_id).await?;
         let id = super::subject(&known.ok_or_else(missing)?.subject)?;
         orders::get(&mut reader, id).await?.ok_or_else(missing)
+    }
+}
+
+/// Whether the channel may know more of it than we do.
+fn is_worth_asking(order: &Order) -> bool {
+    match order.state {
+        State::Creating | State::Waiting => true,
+        State::Closed | State::Refused => order.is_sent && !order.is_late,
+        State::Paid | State::Posted | State::Refunding | State::Refunded => false,
     }
 }
 

@@ -128,7 +128,7 @@ async fn money_goes_back_in_parts(engine: Engine) {
 }
 
 async fn an_order_that_nobody_opened_is_closed_after_its_end(engine: Engine) {
-    let rig = Rig::with(engine, |config| config.worker.quiet = Span::from_secs(1)).await;
+    let rig = Rig::with(engine, |config, _| config.worker.quiet = Span::from_secs(1)).await;
     let soon = runtime::Clock::system().now().plus(Duration::from_secs(3)).seconds_nanos();
     let soon = prost_types::Timestamp { seconds: soon.0, nanos: soon.1 };
     let ask = pb::CreateOrderRequest { expire_time: Some(soon), ..ask("r1", PAYEES[0], TradeType::Native) };

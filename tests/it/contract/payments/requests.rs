@@ -151,11 +151,6 @@ async fn what_is_wrong_is_refused_with_its_reason(engine: Engine) {
     rig.in_state(&order.order_id, OrderState::Paid).await;
     rig.post("p", &order.order_id).await.expect("the same key, now that it is paid");
     assert_eq!(rig.refund(refund("f", &order, 1)).await.expect_err("refused").reason(), "ORDER_POSTED");
-
-    let request =
-        pb::ReconcileRequest { request_id: "x".into(), day: "2026-11-01".into(), channel: "wechatpay".into() };
-    let status = rig.client.clone().reconcile(request).await.expect_err("not served");
-    assert_eq!(status.code(), Code::Unimplemented);
 }
 
 /// A transaction that did not begin had no effect; one whose commit was not answered may have had it, and asking again tells.

@@ -1,7 +1,7 @@
 //! Payments as it is mounted, with its callbacks served and the sandbox's WeChat Pay behind it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use contracts::common::v1::Money;
@@ -12,7 +12,10 @@ use lastmile_tests::servers::Postgres;
 use payments::channel::alipay;
 use payments::channel::wechatpay::{self, WechatPay};
 use payments::config::{Channels, Credentials, KeyFiles, Merchant, Payee, Worker};
-use rpc::{ClientOptions, Contract, Door, Effect, Mesh, RemoteFault, RemoteOptions, Role, ServerOptions, Wire};
+use rpc::stack::{Authenticate, Refused};
+use rpc::{
+    ClientOptions, Contract, Door, Effect, Mesh, Peer, Principal, RemoteFault, RemoteOptions, Role, ServerOptions, Wire,
+};
 use runtime::Context;
 use runtime::config::Duration as Span;
 use sandbox::{Fault, Operation, SignedBy, Staged};
@@ -40,8 +43,20 @@ pub(crate) enum Engine {
     Postgres,
 }
 
+/// A door that believes a header which member of staff calls: only so that persons can be played.
+struct Played;
+
+impl Authenticate for Played {
+    fn authenticate(&self, headers: &http::HeaderMap, _: Option<&Peer>) -> Result<Principal, Refused> {
+        let subject = headers.get("played").and_then(|value| value.to_str().ok());
+        subject.map(|id| Principal::Staff { subject: id.into(), operator: true }).ok_or(Refused { check: "missing" })
+    }
+}
+
 pub(crate) struct Rig {
     pub(crate) client: PaymentServiceClient<Wire>,
+    /// For calls with the header `played`.
+    pub(crate) operators: PaymentServiceClient<Wire>,
     pub(crate) db: Db,
     /// What the service's store suffers.
     pub(crate) faults: Faults,
@@ -66,11 +81,11 @@ impl Drop for Rig {
 
 impl Rig {
     pub(crate) async fn new(engine: Engine) -> Self {
-        Self::with(engine, |_| {}).await
+        Self::with(engine, |_, _| {}).await
     }
 
-    /// One with other settings.
-    pub(crate) async fn with(engine: Engine, change: impl FnOnce(&mut payments::Config)) -> Self {
+    /// The same with settings of its own, which may lie in the rig's directory.
+    pub(crate) async fn with(engine: Engine, set: impl FnOnce(&mut payments::Config, &Path)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (service, outside) = (Context::system(), Context::system());
         let sandbox = sandbox::start(sandbox_config(dir.path()), outside.clone()).await.expect("the sandbox starts");
@@ -81,12 +96,24 @@ impl Rig {
         let callbacks = format!("http://{}", listener.local_addr());
         let channels = [sandbox.addresses.wechatpay, sandbox.addresses.alipay].map(|at| format!("http://{at}"));
         let mut config = payments_config(dir.path(), channels, &callbacks);
-        change(&mut config);
+        set(&mut config, dir.path());
         let mut problems = Vec::new();
         config.validate("payments", &mut problems);
         assert_eq!(problems, []);
-        let client = mount(&config, &db, &service, listener).await;
-        Self { client, db, faults, sandbox, callbacks, config, calls: Mutex::default(), service, outside, dir }
+        let (client, operators) = mount(&config, &db, &service, listener).await;
+        Self {
+            client,
+            operators,
+            db,
+            faults,
+            sandbox,
+            callbacks,
+            config,
+            calls: Mutex::default(),
+            service,
+            outside,
+            dir,
+        }
     }
 
     /// Stops the service in its tracks and starts it again on the same store.
@@ -98,7 +125,7 @@ impl Rig {
         let address = self.callbacks.trim_start_matches("http://").to_owned();
         let service = self.service.clone();
         let listener = until("the port of the callbacks", async || service.net.bind(&address).await.ok()).await;
-        self.client = mount(&self.config, &self.db, &self.service, listener).await;
+        (self.client, self.operators) = mount(&self.config, &self.db, &self.service, listener).await;
     }
 
     pub(crate) fn stage(&self, operation: Operation, fault: Fault, delay: Option<Span>) {
@@ -246,6 +273,11 @@ impl Rig {
         self.in_state(&order.order_id, pb::OrderState::Paid).await
     }
 
+    /// Where the rig keeps its files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// How often the channel's own journal has an event, such as `order_created`.
     pub(crate) fn journalled(&self, event: &str) -> usize {
         let journal = std::fs::read_to_string(self.dir.path().join("sandbox/wechatpay.journal")).expect("a journal");
@@ -371,7 +403,7 @@ async fn mount(
     db: &Db,
     context: &Context,
     listener: runtime::Listener,
-) -> PaymentServiceClient<Wire> {
+) -> (PaymentServiceClient<Wire>, PaymentServiceClient<Wire>) {
     let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default());
     let deps = payments::Deps { context: context.clone(), db: db.clone(), mesh };
     let mounted = payments::mount(config.clone(), deps).await.expect("mounts");
@@ -380,8 +412,13 @@ async fn mount(
     let serving = runtime::http::serve(listener, app, limits, context.tasks.clone(), context.clock.clone());
     context.tasks.spawn("callbacks", async move { serving.await.expect("serves") });
     let contract = Contract::lastmile().expect("the contract is sound");
-    let server = rpc::stack::server(mounted.routes, Door::Mesh, contract, context, &ServerOptions::default());
-    PaymentServiceClient::new(Wire::local("payments", server, None, Role::Cases, context, &ClientOptions::default()))
+    let doors = [Door::Mesh, Door::Custom(Arc::new(Played))];
+    let [client, operators] = doors.map(|door| {
+        let server = rpc::stack::server(mounted.routes.clone(), door, contract, context, &ServerOptions::default());
+        let wire = Wire::local("payments", server, None, Role::Cases, context, &ClientOptions::default());
+        PaymentServiceClient::new(wire)
+    });
+    (client, operators)
 }
 
 fn sandbox_config(data_dir: &Path) -> sandbox::Config {
@@ -489,6 +526,7 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
             longest_pause: Span::from_secs(1),
             ..Worker::default()
         },
+        reconcile: payments::reconcile::source::Settings::default(),
         answer_timeout: Span::from_secs(5),
     }
 }

@@ -1,0 +1,85 @@
+//! Where the bills come from.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jiff::civil::Date;
+use runtime::config::{Duration, Problem};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::channel::ChannelError;
+
+/// How days are reconciled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where somebody puts the channels' bills, as CHANNEL/MERCHANT/YYYY-MM-DD.csv or .zip; below the data directory unless
+    /// absolute. Empty: days are reconciled of channels alone that give their bills themselves.
+    pub bills_dir: PathBuf,
+    /// How long after the end of a day, in Beijing's time, its bill is there.
+    pub ready_after: Duration,
+    /// How long before the end of a day a movement may stand in the next day's bill.
+    pub edge: Duration,
+    /// How many days back a day is still reconciled by itself.
+    pub days_back: u32,
+    /// From an attempt that found no bill to the next.
+    pub retry: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            bills_dir: PathBuf::new(),
+            ready_after: Duration::from_secs(10 * 3_600 + 1_800),
+            edge: Duration::from_secs(600),
+            days_back: 3,
+            retry: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Settings {
+    /// Notes everything that is wrong, each under its dotted path below `path`.
+    pub fn validate(&self, path: &str, problems: &mut Vec<Problem>) {
+        let mut note = |key: &str, message: &str| problems.push(Problem::new(format!("{path}.{key}"), message));
+        if self.edge.get() > std::time::Duration::from_secs(12 * 3_600) {
+            note("edge", "must be at most 12 hours");
+        }
+        if self.retry.get().is_zero() {
+            note("retry", "must be more than zero");
+        }
+        if !(1..=90).contains(&self.days_back) {
+            note("days_back", "must be from 1 to 90");
+        }
+    }
+}
+
+/// Gives the bills of a channel.
+pub trait BillSource: Send + Sync {
+    /// Fetches the bill of a day, in Beijing's time, of a merchant account into `file`, with the channel's own hash checked.
+    ///
+    /// Errors: NotKnown where there is none because nothing happened on that day; NotNow while it is not made yet.
+    fn bill<'a>(&'a self, merchant: &'a str, day: Date, file: &'a Path) -> BoxFuture<'a, Result<u64, ChannelError>>;
+}
+
+/// Bills that somebody puts into a directory.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl BillSource for Folder {
+    fn bill<'a>(&'a self, merchant: &'a str, day: Date, file: &'a Path) -> BoxFuture<'a, Result<u64, ChannelError>> {
+        let copied = ["csv", "zip"]
+            .into_iter()
+            .map(|ending| fs::copy(self.0.join(merchant).join(format!("{day}.{ending}")), file))
+            .find(|copied| !copied.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        let answer = match copied {
+            None => Err(ChannelError::NotNow { code: "BILL_MISSING".to_owned() }),
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(error)) => Err(ChannelError::NotNow { code: format!("BILL_{:?}", error.kind()) }),
+        };
+        std::future::ready(answer).boxed()
+    }
+}
