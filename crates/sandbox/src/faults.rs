@@ -192,9 +192,6 @@ fn check(staged: &Staged) -> Result<(), NotStaged> {
         "alipay" => return if for_alipay(staged) { Ok(()) } else { Err(NotStaged::Combination) },
         _ => return Err(NotStaged::System),
     };
-    if matches!(staged.operation, O::Bill | O::Download) || staged.fault == Fault::Stuck {
-        return Err(NotStaged::Combination);
-    }
     let of_police =
         matches!(staged.operation, O::List | O::Detail | O::Lock | O::Release | O::Pay | O::Inquire | O::Points);
     let fits = match staged.operation {
@@ -291,7 +288,6 @@ mod tests {
         assert_eq!(refused("wechatpay", Operation::Order, Fault::Closed, 1), NotStaged::Combination);
         assert_eq!(refused("police-430100", Operation::Bill, Fault::Busy, 1), NotStaged::Combination);
         assert_eq!(refused("wechatpay", Operation::Notify, Fault::Lost, 0), NotStaged::Count);
-        assert_eq!(refused("wechatpay", Operation::Refund, Fault::Stuck, 1), NotStaged::Combination);
         assert_eq!(refused("alipay", Operation::Pay, Fault::Busy, 1), NotStaged::Combination);
         assert_eq!(refused("alipay", Operation::Notify, Fault::Probe, 1), NotStaged::Combination);
         assert_eq!(refused("alipay", Operation::Download, Fault::BadSignature, 1), NotStaged::Combination);
