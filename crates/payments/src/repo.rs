@@ -36,10 +36,10 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/postgres/0001_payments.sql"),
     },
     Migration {
-        version: 2,
+        version: 3,
         name: "reconciliation",
-        sqlite: include_str!("../migrations/sqlite/0002_reconciliation.sql"),
-        postgres: include_str!("../migrations/postgres/0002_reconciliation.sql"),
+        sqlite: include_str!("../migrations/sqlite/0003_reconciliation.sql"),
+        postgres: include_str!("../migrations/postgres/0003_reconciliation.sql"),
     },
 ];
 

@@ -20,7 +20,7 @@ use crate::domain::ledger::Merchant;
 use crate::error::{Error, Thing};
 use crate::reconcile::ledger::Scope;
 use crate::reconcile::{self, Bill, Break, BreakKind, Day, Entry, Matcher, Side, Told, What, ledger};
-use crate::repo::requests::{self, Key};
+use crate::repo::requests::{self, Claim, Key};
 use crate::repo::runs::{self, Name, Run};
 use crate::repo::{breaks, orders, refunds, work};
 use crate::{beijing, domain};
@@ -67,7 +67,7 @@ impl Till {
                 .transact(async |mut tx: Tx| {
                     for name in &missing {
                         if runs::plan(&mut tx, name).await? {
-                            work::insert(&mut tx, &subject(name), now).await?;
+                            work::due(&mut tx, &subject(name), now).await?;
                         }
                     }
                     Ok::<_, Error>(())
@@ -198,7 +198,7 @@ impl Till {
                     keep_found(&mut tx, name, found, now).await?;
                 }
                 runs::finish(&mut tx, &run).await?;
-                work::done(&mut tx, &lease.key).await?;
+                work::done_all(&mut tx, &BTreeSet::from([lease.key.clone()])).await?;
                 Ok::<_, Error>(())
             })
             .await
@@ -259,11 +259,9 @@ impl Till {
             .transact(async |mut tx: Tx| {
                 let now = tx.now()?;
                 if self.known(&mut tx, key).await?.is_some() {
-                    return Ok(());
+                    return Ok::<_, Error>(());
                 }
-                if !requests::claim(&mut tx, key, &format!("{channel}/{day}"), None, now).await? {
-                    return Err(Error::Raced);
-                }
+                claim(&mut tx, key, format!("{channel}/{day}"), None, now).await?;
                 for name in &names {
                     runs::plan(&mut tx, name).await?;
                     runs::again(&mut tx, name).await?;
@@ -308,15 +306,19 @@ impl Till {
                     r#break: Some(convert::kept_break(&kept, today)?),
                 }
                 .encode_to_vec();
-                if !requests::claim(&mut tx, &ask.key, &ask.id, Some(&answer), now).await? {
-                    return Err(Error::Raced);
-                }
-                Ok(answer)
+                claim(&mut tx, &ask.key, ask.id.clone(), Some(answer.clone()), now).await?;
+                Ok::<_, Error>(answer)
             })
             .await?;
         self.count_breaks().await?;
         Ok(answer)
     }
+}
+
+/// Claims a key for this call alone.
+async fn claim(tx: &mut Tx, key: &Key, subject: String, answer: Option<Vec<u8>>, now: Timestamp) -> Result<(), Error> {
+    let claim = Claim { key: key.clone(), subject, answer };
+    if requests::claim_all(tx, &[claim], now).await? == 1 { Ok(()) } else { Err(Error::Raced) }
 }
 
 /// Why a day has no outcome.
