@@ -118,6 +118,7 @@ impl Till {
         };
         self.keep_day(lease, &name, found.as_ref(), problem).await?;
         self.repair(&name.merchant).await?;
+        self.finish_day(lease, &name, found.is_some()).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         self.count_breaks().await
     }
@@ -174,7 +175,7 @@ impl Till {
         Ok(kept.into_iter().filter(|kept| kept.seen_day < day).map(|kept| entry(&kept, day)).collect())
     }
 
-    /// Keeps a run and everything that it found in one transaction.
+    /// Keeps a run and everything that it found in one transaction. It is over when what can be repaired is.
     async fn keep_day(&self, lease: &Lease, name: &Name, found: Option<&Found>, problem: String) -> Result<(), Error> {
         let problem: String = problem.chars().take(PROBLEM_CHARS_MAX).collect();
         self.db
@@ -183,21 +184,35 @@ impl Till {
                 let now = tx.now()?;
                 let mut run = Run {
                     name: name.clone(),
-                    state: runs::State::Failed,
+                    state: runs::State::Waiting,
                     matched: 0,
                     breaks: 0,
                     rolled_over: 0,
                     problem: problem.clone(),
-                    finished_at: Some(now),
+                    finished_at: None,
                 };
                 if let Some(found) = found {
-                    run.state = runs::State::Done;
                     run.matched = i64::try_from(found.agreed).unwrap_or(i64::MAX);
                     run.breaks = i64::try_from(found.breaks.len()).unwrap_or(i64::MAX);
                     run.rolled_over = i64::try_from(found.carried.len()).unwrap_or(i64::MAX);
                     keep_found(&mut tx, name, found, now).await?;
                 }
-                runs::finish(&mut tx, &run).await?;
+                runs::keep(&mut tx, &run).await?;
+                Ok::<_, Error>(())
+            })
+            .await
+    }
+
+    /// Ends a run that is kept.
+    async fn finish_day(&self, lease: &Lease, name: &Name, is_done: bool) -> Result<(), Error> {
+        let state = if is_done { runs::State::Done } else { runs::State::Failed };
+        self.db
+            .transact(async |mut tx: Tx| {
+                self.leases.hold(&mut tx, lease).await?;
+                let now = tx.now()?;
+                if let Some(run) = runs::get(&mut tx, name).await? {
+                    runs::keep(&mut tx, &Run { state, finished_at: Some(now), ..run }).await?;
+                }
                 work::done_all(&mut tx, &BTreeSet::from([lease.key.clone()])).await?;
                 Ok::<_, Error>(())
             })
@@ -411,6 +426,9 @@ async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> 
         match known {
             // A person's word stands.
             Some(known) if known.state == State::Resolved => {}
+            // A later day had it already: to look at this one again is no reason to wait anew.
+            Some(known)
+                if (known.state, state) == (State::Repaired, State::RolledOver) && known.seen_day > name.day => {}
             Some(known) => {
                 let seen_day = known.seen_day.max(name.day);
                 let kept = Kept { seen_day, kind, state, ours, theirs, order, refund, closed_at: None, ..known };
@@ -447,7 +465,8 @@ async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> 
         _ => kept.seen_day == name.day,
     };
     for kept in rolled.iter().chain(&open).filter(|kept| was_asked(kept) && !seen.contains(&kept.id)) {
-        breaks::update(tx, &kept.repaired(now)).await?;
+        let seen_day = kept.seen_day.max(name.day);
+        breaks::update(tx, &Kept { seen_day, ..kept.repaired(now) }).await?;
     }
     Ok(())
 }
