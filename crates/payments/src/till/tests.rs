@@ -5,7 +5,6 @@ mod audit;
 mod channel;
 mod crashes;
 mod history;
-mod model;
 mod opened;
 mod steps;
 mod teller;
