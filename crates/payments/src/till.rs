@@ -58,7 +58,7 @@ pub(crate) struct Till {
     /// Wakes the worker.
     pub(crate) nudge: Notify,
     channels: BTreeMap<&'static str, Arc<dyn Channel>>,
-    /// Channels that give their bills themselves.
+    /// Where the bills of channels come from.
     bills: BTreeMap<String, Arc<dyn BillSource>>,
     vault: Option<Vault>,
     teller: Teller,
@@ -112,7 +112,7 @@ impl Till {
         })
     }
 
-    /// The same with channels that give their bills themselves.
+    /// The same with where the bills of channels come from.
     #[must_use]
     pub(crate) fn with_bills(self, bills: BTreeMap<String, Arc<dyn BillSource>>) -> Self {
         Self { bills, ..self }

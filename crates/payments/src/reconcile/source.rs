@@ -18,7 +18,7 @@ use crate::channel::ChannelError;
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where somebody puts the channels' bills, as CHANNEL/MERCHANT/YYYY-MM-DD.csv or .zip; below the data directory unless
-    /// absolute. Empty: days are reconciled of channels alone that give their bills themselves.
+    /// absolute. Empty: no day is reconciled by itself.
     pub bills_dir: PathBuf,
     /// How long after the end of a day, in Beijing's time, its bill is there.
     pub ready_after: Duration,
