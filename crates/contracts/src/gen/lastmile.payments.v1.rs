@@ -449,7 +449,7 @@ pub struct Told {
     /// One of "done", "pending", "undone" and "asked" (asked for, and the bill never tells what came of it).
     #[prost(string, tag = "2")]
     pub state: ::prost::alloc::string::String,
-    /// When it happened, Beijing time, "YYYY-MM-DDThh:mm:ss".
+    /// When it happened, Beijing time, "YYYY-MM-DDThh:mm:ss", 19 characters.
     #[prost(string, tag = "3")]
     pub local_time: ::prost::alloc::string::String,
 }
@@ -477,7 +477,7 @@ pub struct Break {
     /// The channel's number of the merchant, 1 to 64 characters of \[A-Za-z0-9._-\].
     #[prost(string, tag = "7")]
     pub merchant: ::prost::alloc::string::String,
-    /// "payment" or "refund".
+    /// One of "payment" and "refund".
     #[prost(string, tag = "8")]
     pub what: ::prost::alloc::string::String,
     /// What both sides know it by, 1 to 64 characters of printable ASCII: the order number at the channel, or the refund number.

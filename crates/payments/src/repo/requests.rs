@@ -165,17 +165,6 @@ pub(crate) async fn claim_all(tx: &mut Tx, claims: &[Claim], now: Timestamp) -> 
     tx.execute_many(&INSERT_ALL, &claims.iter().map(row).collect::<Vec<_>>()).await
 }
 
-/// Claims a key; false when it is known already.
-pub(crate) async fn claim(
-    tx: &mut Tx,
-    key: &Key,
-    subject: String,
-    answer: Option<Vec<u8>>,
-    now: Timestamp,
-) -> Result<bool, store::Error> {
-    Ok(claim_all(tx, &[Claim { key: key.clone(), subject, answer }], now).await? == 1)
-}
-
 /// Keeps answers where there is none yet.
 pub(crate) async fn answer_all(tx: &mut Tx, answers: &[(Name, Vec<u8>)]) -> Result<(), store::Error> {
     let row =

@@ -14,7 +14,7 @@ const PLAN: &str =
 
 const AGAIN: &str = "UPDATE runs SET state = 'waiting' WHERE channel = $1 AND merchant = $2 AND day = $3";
 
-const FINISH: &str =
+const KEEP: &str =
     "UPDATE runs SET state = $4, matched = $5, breaks = $6, rolled_over = $7, problem = $8, finished_at = $9
     WHERE channel = $1 AND merchant = $2 AND day = $3";
 
@@ -78,7 +78,7 @@ pub(crate) async fn again(tx: &mut Tx, name: &Name) -> Result<(), store::Error> 
 }
 
 /// Keeps what came of a run.
-pub(crate) async fn finish(tx: &mut Tx, run: &Run) -> Result<(), store::Error> {
+pub(crate) async fn keep(tx: &mut Tx, run: &Run) -> Result<(), store::Error> {
     let Name { merchant, day } = &run.name;
     let values = params![
         merchant.channel,
@@ -91,7 +91,7 @@ pub(crate) async fn finish(tx: &mut Tx, run: &Run) -> Result<(), store::Error> {
         run.problem,
         run.finished_at,
     ];
-    tx.execute(FINISH, values).await.map(|_| ())
+    tx.execute(KEEP, values).await.map(|_| ())
 }
 
 /// Finds a run.

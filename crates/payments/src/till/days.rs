@@ -20,7 +20,7 @@ use crate::domain::ledger::Merchant;
 use crate::error::{Error, Thing};
 use crate::reconcile::ledger::Scope;
 use crate::reconcile::{self, Bill, Break, BreakKind, Day, Entry, Matcher, Side, Told, What, ledger};
-use crate::repo::requests::{self, Key};
+use crate::repo::requests::{self, Claim, Key};
 use crate::repo::runs::{self, Name, Run};
 use crate::repo::{breaks, orders, refunds, work};
 use crate::{beijing, domain};
@@ -67,7 +67,7 @@ impl Till {
                 .transact(async |mut tx: Tx| {
                     for name in &missing {
                         if runs::plan(&mut tx, name).await? {
-                            work::insert_all(&mut tx, &[work::New::due(subject(name), now)]).await?;
+                            work::due(&mut tx, &subject(name), now).await?;
                         }
                     }
                     Ok::<_, Error>(())
@@ -118,6 +118,7 @@ impl Till {
         };
         self.keep_day(lease, &name, found.as_ref(), problem).await?;
         self.repair(&name.merchant).await?;
+        self.finish_day(lease, &name, found.is_some()).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         self.count_breaks().await
     }
@@ -174,7 +175,7 @@ impl Till {
         Ok(kept.into_iter().filter(|kept| kept.seen_day < day).map(|kept| entry(&kept, day)).collect())
     }
 
-    /// Keeps a run and everything that it found in one transaction.
+    /// Keeps a run and everything that it found in one transaction. It is over when what can be repaired is.
     async fn keep_day(&self, lease: &Lease, name: &Name, found: Option<&Found>, problem: String) -> Result<(), Error> {
         let problem: String = problem.chars().take(PROBLEM_CHARS_MAX).collect();
         self.db
@@ -183,22 +184,36 @@ impl Till {
                 let now = tx.now()?;
                 let mut run = Run {
                     name: name.clone(),
-                    state: runs::State::Failed,
+                    state: runs::State::Waiting,
                     matched: 0,
                     breaks: 0,
                     rolled_over: 0,
                     problem: problem.clone(),
-                    finished_at: Some(now),
+                    finished_at: None,
                 };
                 if let Some(found) = found {
-                    run.state = runs::State::Done;
                     run.matched = i64::try_from(found.agreed).unwrap_or(i64::MAX);
                     run.breaks = i64::try_from(found.breaks.len()).unwrap_or(i64::MAX);
                     run.rolled_over = i64::try_from(found.carried.len()).unwrap_or(i64::MAX);
                     keep_found(&mut tx, name, found, now).await?;
                 }
-                runs::finish(&mut tx, &run).await?;
-                work::done_all(&mut tx, &[lease.key.clone()].into()).await?;
+                runs::keep(&mut tx, &run).await?;
+                Ok::<_, Error>(())
+            })
+            .await
+    }
+
+    /// Ends a run that is kept.
+    async fn finish_day(&self, lease: &Lease, name: &Name, is_done: bool) -> Result<(), Error> {
+        let state = if is_done { runs::State::Done } else { runs::State::Failed };
+        self.db
+            .transact(async |mut tx: Tx| {
+                self.leases.hold(&mut tx, lease).await?;
+                let now = tx.now()?;
+                if let Some(run) = runs::get(&mut tx, name).await? {
+                    runs::keep(&mut tx, &Run { state, finished_at: Some(now), ..run }).await?;
+                }
+                work::done_all(&mut tx, &BTreeSet::from([lease.key.clone()])).await?;
                 Ok::<_, Error>(())
             })
             .await
@@ -259,11 +274,9 @@ impl Till {
             .transact(async |mut tx: Tx| {
                 let now = tx.now()?;
                 if self.known(&mut tx, key).await?.is_some() {
-                    return Ok(());
+                    return Ok::<_, Error>(());
                 }
-                if !requests::claim(&mut tx, key, format!("{channel}/{day}"), None, now).await? {
-                    return Err(Error::Raced);
-                }
+                claim(&mut tx, key, format!("{channel}/{day}"), None, now).await?;
                 for name in &names {
                     runs::plan(&mut tx, name).await?;
                     runs::again(&mut tx, name).await?;
@@ -308,15 +321,19 @@ impl Till {
                     r#break: Some(convert::kept_break(&kept, today)?),
                 }
                 .encode_to_vec();
-                if !requests::claim(&mut tx, &ask.key, ask.id.clone(), Some(answer.clone()), now).await? {
-                    return Err(Error::Raced);
-                }
-                Ok(answer)
+                claim(&mut tx, &ask.key, ask.id.clone(), Some(answer.clone()), now).await?;
+                Ok::<_, Error>(answer)
             })
             .await?;
         self.count_breaks().await?;
         Ok(answer)
     }
+}
+
+/// Claims a key for this call alone.
+async fn claim(tx: &mut Tx, key: &Key, subject: String, answer: Option<Vec<u8>>, now: Timestamp) -> Result<(), Error> {
+    let claim = Claim { key: key.clone(), subject, answer };
+    if requests::claim_all(tx, &[claim], now).await? == 1 { Ok(()) } else { Err(Error::Raced) }
 }
 
 /// Why a day has no outcome.
@@ -409,6 +426,9 @@ async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> 
         match known {
             // A person's word stands.
             Some(known) if known.state == State::Resolved => {}
+            // A later day had it already: to look at this one again is no reason to wait anew.
+            Some(known)
+                if (known.state, state) == (State::Repaired, State::RolledOver) && known.seen_day > name.day => {}
             Some(known) => {
                 let seen_day = known.seen_day.max(name.day);
                 let kept = Kept { seen_day, kind, state, ours, theirs, order, refund, closed_at: None, ..known };
@@ -445,7 +465,8 @@ async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> 
         _ => kept.seen_day == name.day,
     };
     for kept in rolled.iter().chain(&open).filter(|kept| was_asked(kept) && !seen.contains(&kept.id)) {
-        breaks::update(tx, &kept.repaired(now)).await?;
+        let seen_day = kept.seen_day.max(name.day);
+        breaks::update(tx, &Kept { seen_day, ..kept.repaired(now) }).await?;
     }
     Ok(())
 }
