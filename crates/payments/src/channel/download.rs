@@ -86,7 +86,7 @@ fn write(
 ) -> io::Result<(usize, String)> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let sink = Sink { file: BufWriter::new(file), hash: digest::Context::new(SHA1), size: 0, size_max };
-    let mut inlet = if packed { Inlet::Packed(GzDecoder::new(sink)) } else { Inlet::Plain(sink) };
+    let mut inlet = if packed { Inlet::Packed(Box::new(GzDecoder::new(sink))) } else { Inlet::Plain(sink) };
     while let Some(piece) = pieces.blocking_recv() {
         let piece = piece.map_err(|Cut| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         match &mut inlet {
@@ -103,7 +103,7 @@ fn write(
 }
 
 enum Inlet {
-    Packed(GzDecoder<Sink>),
+    Packed(Box<GzDecoder<Sink>>),
     Plain(Sink),
 }
 
