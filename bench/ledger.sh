@@ -2,7 +2,7 @@
 # Orders and captures of payments per second, durable, beside pgbench's TPC-B-like on the same PostgreSQL in one interleaved run.
 #
 #   cargo build --release -p lastmile-tests --bin ledger-bench
-#   bench/ledger.sh                    ROUNDS=3 SECS=5 CLIENTS=16 ORDERS=40000; a quiet machine with 2 cores; some 3 minutes
+#   bench/ledger.sh                    ROUNDS=3 SECS=5 CLIENTS=128 ORDERS=40000; a quiet machine with 2 cores; some 3 minutes
 #
 # PostgreSQL is made here, of Debian's packages, with everything synced (fsync, synchronous_commit and full_page_writes on) and 1 GiB of
 # shared buffers; SQLite is as lastmile opens it (WAL, synchronous=FULL). The same number of clients everywhere. What is counted for
@@ -10,7 +10,7 @@
 # the order, the transfer, two balances, the work list and the event in one transaction. At the end of each round all books are checked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ROUNDS=${ROUNDS:-3} SECS=${SECS:-5} CLIENTS=${CLIENTS:-16} ORDERS=${ORDERS:-40000}
+ROUNDS=${ROUNDS:-3} SECS=${SECS:-5} CLIENTS=${CLIENTS:-128} ORDERS=${ORDERS:-40000}
 binary=${CARGO_TARGET_DIR:-target}/release/ledger-bench
 [ -x "$binary" ] || { echo "no $binary: cargo build --release -p lastmile-tests --bin ledger-bench" >&2; exit 64; }
 bin=$(dirname "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -n 1)")
@@ -28,7 +28,7 @@ mkdir "$work/pg"
 if [ "$(id -u)" = 0 ]; then chown postgres "$work/pg"; fi
 as_postgres "$bin/initdb" -D "$work/pg" -U bench -A trust -E UTF8 --no-locale >/dev/null
 as_postgres "$bin/pg_ctl" -D "$work/pg" -l "$work/pg/log" -s -w -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' \
-    -c shared_buffers=1GB -c max_wal_size=8GB -c fsync=on -c synchronous_commit=on -c full_page_writes=on" start
+    -c shared_buffers=1GB -c max_wal_size=8GB -c max_connections=$((CLIENTS + 50)) -c fsync=on -c synchronous_commit=on -c full_page_writes=on" start
 export PGHOST=127.0.0.1 PGPORT=$port PGUSER=bench
 createdb bench
 "$bin/pgbench" -i -q -s 40 bench >/dev/null 2>&1
