@@ -1,87 +1,96 @@
-// A sandbox of its own for each file of tests, and a merchant's endpoint for its callbacks. Everything on free ports.
+// A sandbox of its own, on free ports, in a directory of its own; and a merchant's endpoint that takes what it is sent.
 
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import http from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import path from 'node:path';
+import readline from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+const BINARY = path.join(process.env.CARGO_TARGET_DIR ?? path.join(ROOT, 'target'), 'debug', 'examples', 'serve');
 
-/** The sandbox from the example binary that `cargo build --all-targets` makes. */
 export class Sandbox {
-  static async start(wechatpay = {}) {
+  static async start(settings = {}) {
     const sandbox = new Sandbox();
-    sandbox.directory = mkdtempSync(join(tmpdir(), 'judge-'));
+    sandbox.directory = await mkdtemp(path.join(tmpdir(), 'lastmile-judge-'));
     const free = { listen: '127.0.0.1:0' };
-    const config = {
-      data_dir: sandbox.directory,
-      control: free,
-      wechatpay: { ...free, notify_second: '20ms', refund_after: '50ms', ...wechatpay },
-      alipay: free,
-      police_430100: free,
-      police_140100: free,
-    };
-    const file = join(sandbox.directory, 'sandbox.json');
-    writeFileSync(file, JSON.stringify(config));
-    const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
-    sandbox.process = spawn(join(target, 'debug/examples/serve'), [file], { stdio: ['ignore', 'pipe', 'inherit'] });
-    const [line] = await once(createInterface(sandbox.process.stdout), 'line');
+    const systems = { control: free, police_430100: free, police_140100: free };
+    for (const name of ['wechatpay', 'alipay']) systems[name] = { ...free, ...settings[name] };
+    const file = path.join(sandbox.directory, 'sandbox.json');
+    await writeFile(file, JSON.stringify({ data_dir: sandbox.directory, ...systems }));
+    sandbox.process = spawn(BINARY, [file], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const [line] = await once(readline.createInterface({ input: sandbox.process.stdout }), 'line');
     sandbox.addresses = JSON.parse(line);
     return sandbox;
   }
 
   async stop() {
+    const gone = once(this.process, 'exit');
     this.process.kill('SIGINT');
-    await once(this.process, 'exit');
-    rmSync(this.directory, { recursive: true });
+    await gone;
+    await rm(this.directory, { recursive: true });
   }
 
-  key(...path) {
-    return readFileSync(join(this.addresses.keys_dir, ...path), 'utf8');
+  url(system) {
+    return `http://${this.addresses[system]}`;
   }
 
-  async control(path, body) {
-    const answer = await fetch(`http://${this.addresses.control}${path}`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-    });
+  key(channel, ...name) {
+    const directory = { wechatpay: this.addresses.keys_dir, alipay: this.addresses.alipay_keys_dir }[channel];
+    return readFileSync(path.join(directory, ...name), 'utf8');
+  }
+
+  async control(method, target, body, expected = 200) {
+    const headers = { 'content-type': 'application/json' };
+    const answer = await fetch(this.url('control') + target, { method, headers, body: JSON.stringify(body) });
     const text = await answer.text();
-    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${text}`);
-    return text ? JSON.parse(text) : undefined;
+    assert.equal(answer.status, expected, text);
+    return JSON.parse(text);
+  }
+
+  stage(system, operation, fault) {
+    return this.control('POST', '/faults', { system, operation, fault }, 201);
   }
 }
 
-/** Keeps what the channel reports, and takes all of it. */
-export class Callbacks {
-  static async start() {
-    const callbacks = new Callbacks();
-    callbacks.waiting = [];
-    callbacks.received = [];
-    callbacks.server = createServer(async (request, response) => {
+export class Endpoint {
+  #received = [];
+  #waiting = [];
+
+  /** Answers with the status, and with the word where it has one. */
+  static async start(status, word) {
+    const endpoint = new Endpoint();
+    endpoint.server = http.createServer(async (request, response) => {
       const chunks = [];
       for await (const chunk of request) chunks.push(chunk);
-      response.writeHead(204).end();
-      const callback = { headers: request.headers, body: Buffer.concat(chunks).toString('utf8') };
-      const waiter = callbacks.waiting.shift();
-      if (waiter) waiter(callback);
-      else callbacks.received.push(callback);
+      const sent = { headers: request.headers, body: Buffer.concat(chunks).toString() };
+      const waits = endpoint.#waiting.shift();
+      if (waits) waits(sent); else endpoint.#received.push(sent);
+      response.writeHead(status).end(word);
     });
-    callbacks.server.listen(0, '127.0.0.1');
-    await once(callbacks.server, 'listening');
-    callbacks.url = `http://127.0.0.1:${callbacks.server.address().port}/notify`;
-    return callbacks;
+    endpoint.server.listen(0, '127.0.0.1');
+    await once(endpoint.server, 'listening');
+    endpoint.url = `http://127.0.0.1:${endpoint.server.address().port}/notify`;
+    return endpoint;
   }
 
+  /** What is sent next: headers and body. */
   async next() {
-    return this.received.shift() ?? new Promise((resolve) => this.waiting.push(resolve));
+    return this.#received.shift() ?? new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** The parameters of the next form that comes. */
+  async nextForm() {
+    return Object.fromEntries(new URLSearchParams((await this.next()).body));
   }
 
   stop() {
+    this.server.closeAllConnections();
     this.server.close();
   }
 }

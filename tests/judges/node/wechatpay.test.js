@@ -8,7 +8,7 @@ import { gunzipSync } from 'node:zlib';
 import { Aes, Formatter, Rsa, Wechatpay } from 'wechatpay-axios-plugin';
 import node from 'wechatpay-node-v3';
 
-import { Callbacks, Sandbox } from './sandbox.js';
+import { Endpoint, Sandbox } from './sandbox.js';
 
 const MCHID = '1900430100';
 const OTHER_MCHID = '1900140100';
@@ -21,8 +21,8 @@ let callbacks;
 let made = 0;
 
 before(async () => {
-  sandbox = await Sandbox.start();
-  callbacks = await Callbacks.start();
+  sandbox = await Sandbox.start({ wechatpay: { notify_second: '20ms', refund_after: '50ms' } });
+  callbacks = await Endpoint.start(204);
 });
 
 after(async () => {
@@ -32,7 +32,7 @@ after(async () => {
 
 const number = () => `NODE${String((made += 1)).padStart(8, '0')}`;
 const today = () => new Date(Date.now() + 8 * 3_600_000).toISOString().slice(0, 10);
-const pay = (what) => sandbox.control('/wechatpay/pay', what);
+const pay = (what) => sandbox.control('POST', '/wechatpay/pay', what);
 const parts = (whole) =>
   [[MCHID, 20_000], [OTHER_MCHID, 5_000]].map(([mchid, total], part) => ({
     mchid,
@@ -47,7 +47,7 @@ function opened({ headers, body }, publicKey) {
   const signed = Formatter.joinedByLineFeed(headers['wechatpay-timestamp'], headers['wechatpay-nonce'], body);
   assert.ok(Rsa.verify(signed, headers['wechatpay-signature'], publicKey), 'the signature verifies');
   const { event_type: event, resource } = JSON.parse(body);
-  const plain = Aes.AesGcm.decrypt(resource.ciphertext, sandbox.key(MCHID, 'apiv3_key.txt').trim(), resource.nonce, resource.associated_data);
+  const plain = Aes.AesGcm.decrypt(resource.ciphertext, sandbox.key('wechatpay', MCHID, 'apiv3_key.txt').trim(), resource.nonce, resource.associated_data);
   return { event, resource: JSON.parse(plain) };
 }
 
@@ -70,16 +70,16 @@ for (const mode of ['public key', 'certificate']) {
     let platform;
 
     before(() => {
-      const certificate = sandbox.key('platform', 'certificate.pem');
+      const certificate = sandbox.key('wechatpay', 'platform', 'certificate.pem');
       const [serial, key] = mode === 'certificate'
         ? [new X509Certificate(certificate).serialNumber, certificate]
-        : [sandbox.key('platform', 'public_key_id.txt').trim(), sandbox.key('platform', 'public_key.pem')];
-      platform = sandbox.key('platform', 'public_key.pem');
+        : [sandbox.key('wechatpay', 'platform', 'public_key_id.txt').trim(), sandbox.key('wechatpay', 'platform', 'public_key.pem')];
+      platform = sandbox.key('wechatpay', 'platform', 'public_key.pem');
       client = new Wechatpay({
         baseURL: `http://${sandbox.addresses.wechatpay}/`,
         mchid: MCHID,
-        serial: sandbox.key(MCHID, 'serial_no.txt').trim(),
-        privateKey: sandbox.key(MCHID, 'private_key.pem'),
+        serial: sandbox.key('wechatpay', MCHID, 'serial_no.txt').trim(),
+        privateKey: sandbox.key('wechatpay', MCHID, 'private_key.pem'),
         certs: { [serial]: key },
         headers: { 'Wechatpay-Serial': serial },
       });
@@ -122,12 +122,12 @@ for (const mode of ['public key', 'certificate']) {
 
     test('what is not signed by WeChat is refused', PATIENCE, async () => {
       for (const fault of ['bad_signature', 'unsigned']) {
-        await sandbox.control('/faults', { system: 'wechatpay', operation: 'order', fault });
+        await sandbox.stage('wechatpay', 'order', fault);
         const order = { appid: APPID, mchid: MCHID, description: '罚款', out_trade_no: number(), notify_url: callbacks.url, amount: { total: 100 } };
         await assert.rejects(client.v3.pay.transactions.native.post(order), /EV3_RES_HEADER|EV3_RES_HEADERS|Verify|incomplete/i, fault);
       }
       for (const fault of ['forged', 'wrong_serial', 'probe']) {
-        await sandbox.control('/faults', { system: 'wechatpay', operation: 'notify', fault });
+        await sandbox.stage('wechatpay', 'notify', fault);
         const out = number();
         const order = { appid: APPID, mchid: MCHID, description: '罚款', out_trade_no: out, notify_url: callbacks.url, amount: { total: 100 } };
         const { data: { code_url } } = await client.v3.pay.transactions.native.post(order);
@@ -148,10 +148,10 @@ describe('wechatpay-node-v3', () => {
     client = new Pay({
       appid: APPID,
       mchid: MCHID,
-      serial_no: sandbox.key(MCHID, 'serial_no.txt').trim(),
-      publicKey: Buffer.from(sandbox.key(MCHID, 'certificate.pem')),
-      privateKey: Buffer.from(sandbox.key(MCHID, 'private_key.pem')),
-      key: sandbox.key(MCHID, 'apiv3_key.txt').trim(),
+      serial_no: sandbox.key('wechatpay', MCHID, 'serial_no.txt').trim(),
+      publicKey: Buffer.from(sandbox.key('wechatpay', MCHID, 'certificate.pem')),
+      privateKey: Buffer.from(sandbox.key('wechatpay', MCHID, 'private_key.pem')),
+      key: sandbox.key('wechatpay', MCHID, 'apiv3_key.txt').trim(),
     });
     const send = async (url, init) => {
       const answer = await fetch(url.replace(HOST, `http://${sandbox.addresses.wechatpay}`), init);
@@ -194,7 +194,7 @@ describe('wechatpay-node-v3', () => {
     const { status, data } = await client.transactions_app({ description: '罚款', out_trade_no: number(), notify_url: callbacks.url, amount: { total: 100 } });
     assert.equal(status, 200);
     const signed = [data.appid, data.timestamp, data.noncestr, data.prepayid, ''].join('\n');
-    assert.ok(Rsa.verify(signed, data.sign, new X509Certificate(sandbox.key(MCHID, 'certificate.pem')).publicKey));
+    assert.ok(Rsa.verify(signed, data.sign, new X509Certificate(sandbox.key('wechatpay', MCHID, 'certificate.pem')).publicKey));
   });
 
   test('a combined order is made, asked for and closed', PATIENCE, async () => {

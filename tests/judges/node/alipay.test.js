@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test';
 
 import { AlipaySdk } from 'alipay-sdk';
 
-import { Endpoint, Sandbox } from './sandbox.mjs';
+import { Endpoint, Sandbox } from './sandbox.js';
 
 const APP = '2021000000430100';
 const SUBJECT = '交通违法罚款 / 100%';
@@ -19,15 +19,15 @@ const act = (what, who, expected) => sandbox.control('POST', `/alipay/${what}`, 
 
 async function sdk(app, alipayPublicKey) {
   return new AlipaySdk({
-    appId: app, keyType: 'PKCS8', privateKey: await sandbox.key(app, 'app_private_key.pem'), alipayPublicKey,
+    appId: app, keyType: 'PKCS8', privateKey: await sandbox.key('alipay', app, 'app_private_key.pem'), alipayPublicKey,
     gateway: `${sandbox.url('alipay')}/gateway.do`, endpoint: sandbox.url('alipay'),
   });
 }
 
 before(async () => {
   sandbox = await Sandbox.start({ alipay: { notify_second: '1ms' } });
-  endpoint = await Endpoint.start();
-  alipay = await sdk(APP, await sandbox.key('alipay_public_key.pem'));
+  endpoint = await Endpoint.start(200, 'success');
+  alipay = await sdk(APP, await sandbox.key('alipay', 'alipay_public_key.pem'));
 });
 
 after(async () => {
@@ -49,7 +49,7 @@ test('the gateway takes what the SDK signs, and the SDK verifies what it answers
   assert.equal(made.code, '10000');
   assert.equal((await exec('alipay.trade.query', { outTradeNo: no })).subCode, 'ACQ.TRADE_NOT_EXIST');
   const { trade_no: tradeNo } = await act('pay', { qr_code: made.qrCode });
-  const told = await endpoint.next();
+  const told = await endpoint.nextForm();
   assert.ok(verified(told));
   assert.deepEqual([told.out_trade_no, told.trade_no, told.trade_status, told.subject], [no, tradeNo, 'TRADE_SUCCESS', SUBJECT]);
   assert.ok(!verified({ ...told, total_amount: '0.01' }));
@@ -60,12 +60,12 @@ test('the gateway takes what the SDK signs, and the SDK verifies what it answers
   assert.equal((await exec('alipay.trade.refund', refund)).fundChange, 'N');
   const found = await exec('alipay.trade.fastpay.refund.query', { outTradeNo: no, outRequestNo: `R${no}` });
   assert.deepEqual([found.refundStatus, found.refundAmount], ['REFUND_SUCCESS', '12.50']);
-  assert.equal((await endpoint.next()).refund_fee, '12.50');
+  assert.equal((await endpoint.nextForm()).refund_fee, '12.50');
   assert.equal((await exec('alipay.trade.close', { outTradeNo: no })).subCode, 'ACQ.TRADE_STATUS_ERROR');
 
   await sandbox.stage('alipay', 'query', 'bad_signature');
   await assert.rejects(exec('alipay.trade.query', { outTradeNo: no }), /验签失败/);
-  const stranger = await sdk('2021000000140100', await sandbox.key('alipay_public_key.pem'));
+  const stranger = await sdk('2021000000140100', await sandbox.key('alipay', 'alipay_public_key.pem'));
   stranger.config.appId = APP;
   assert.equal((await stranger.exec('alipay.trade.query', { bizContent: { outTradeNo: no } })).subCode, 'isv.invalid-signature');
 });
@@ -80,7 +80,7 @@ test('pages and strings for the app are paid with', LIMIT, async () => {
     const shown = await fetch(url);
     assert.ok(shown.status === 200 && (await shown.text()).includes('¥0.01'));
     await act('pay', { page_url: url });
-    assert.ok(verified(await endpoint.next()));
+    assert.ok(verified(await endpoint.nextForm()));
 
     const form = alipay.pageExecute(method, 'POST', order(code));
     const action = form.match(/action="([^"]+)"/)[1];
@@ -92,7 +92,7 @@ test('pages and strings for the app are paid with', LIMIT, async () => {
   const refused = await act('pay', { order_string: string.replace('0.01', '0.02') }, 409);
   assert.match(refused.error, /^isv\.invalid-signature/);
   await act('pay', { order_string: string });
-  assert.ok(verified(await endpoint.next()));
+  assert.ok(verified(await endpoint.nextForm()));
 });
 
 test('the REST form takes what the SDK signs, and the SDK verifies what it answers', LIMIT, async () => {
@@ -103,14 +103,14 @@ test('the REST form takes what the SDK signs, and the SDK verifies what it answe
   const { qr_code: code } = await post('precreate', { out_trade_no: no, total_amount: '9.90', subject: SUBJECT, notify_url: endpoint.url });
   await refusedBy('query', { out_trade_no: no }, 'ACQ.TRADE_NOT_EXIST', 400);
   await act('open', { qr_code: code });
-  assert.equal((await endpoint.next()).trade_status, 'WAIT_BUYER_PAY');
+  assert.equal((await endpoint.nextForm()).trade_status, 'WAIT_BUYER_PAY');
   assert.equal((await post('query', { out_trade_no: no })).trade_status, 'WAIT_BUYER_PAY');
   const { trade_no: tradeNo } = await act('pay', { qr_code: code });
-  assert.ok(verified(await endpoint.next()));
+  assert.ok(verified(await endpoint.nextForm()));
   assert.deepEqual(await alipay.exec('alipay.trade.query', { bizContent: { tradeNo } }, { validateSign: true }).then((told) => told.totalAmount), '9.90', 'one book');
   const refund = { trade_no: tradeNo, refund_amount: '9.90', out_request_no: 'R1', refund_reason: '多收' };
   assert.equal((await post('refund', refund)).fund_change, 'Y');
-  assert.equal((await endpoint.next()).trade_status, 'TRADE_CLOSED');
+  assert.equal((await endpoint.nextForm()).trade_status, 'TRADE_CLOSED');
   const found = await post('fastpay/refund/query', { trade_no: tradeNo, out_request_no: 'R1' });
   assert.deepEqual([found.refund_status, found.refund_reason], ['REFUND_SUCCESS', '多收']);
   await refusedBy('close', { trade_no: tradeNo }, 'ACQ.TRADE_STATUS_ERROR', 400);
@@ -126,7 +126,7 @@ test('the REST form takes what the SDK signs, and the SDK verifies what it answe
     await sandbox.stage('alipay', 'query', fault);
     await assert.rejects(post('query', { out_trade_no: no }), (thrown) => thrown.code === error, fault);
   }
-  const stranger = await sdk('2021000000140100', await sandbox.key('alipay_public_key.pem'));
+  const stranger = await sdk('2021000000140100', await sandbox.key('alipay', 'alipay_public_key.pem'));
   stranger.config.appId = APP;
   await assert.rejects(stranger.curl('POST', '/v3/alipay/trade/query', { body: { out_trade_no: no } }),
     (error) => error.code === 'isv.invalid-signature' && error.responseHttpStatus === 401);
@@ -137,7 +137,7 @@ test('a forged notice is refused', LIMIT, async () => {
   const bizContent = { outTradeNo: number(), totalAmount: '5.00', subject: SUBJECT };
   const { qrCode } = await alipay.exec('alipay.trade.precreate', { bizContent, notifyUrl: endpoint.url });
   await act('pay', { qr_code: qrCode });
-  const [forged, genuine] = [await endpoint.next(), await endpoint.next()];
+  const [forged, genuine] = [await endpoint.nextForm(), await endpoint.nextForm()];
   assert.deepEqual([verified(forged), verified(genuine)], [false, true]);
   assert.deepEqual([forged.total_amount, genuine.total_amount], ['0.01', '5.00']);
 });
