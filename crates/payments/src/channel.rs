@@ -5,6 +5,7 @@
 //! may have acted.
 
 pub mod alipay;
+mod download;
 pub mod wechatpay;
 
 mod keyfiles;

@@ -46,8 +46,8 @@ pub use service::Service;
 
 use channel::alipay::Alipay;
 use channel::wechatpay::{PlatformCertificate, WechatPay};
-use channel::{Channel, ChannelError, KeyError};
-use reconcile::source::{BillSource, Folder};
+use channel::{BillKind, Channel, ChannelError, KeyError};
+use reconcile::source::{BillSource, Folder, OfChannel};
 use till::Till;
 use vault::{Vault, VaultError};
 
@@ -165,10 +165,13 @@ fn wechatpay(config: &Config, context: &Context) -> Result<WechatPay, KeyError> 
     WechatPay::new(config.channels.wechatpay.clone(), &config.merchants, config.key_files, context.clone())
 }
 
-/// Where each channel's bills come from.
-fn bills(config: &Config) -> BTreeMap<String, Arc<dyn BillSource>> {
+/// Where each channel's bills come from: the channel itself, unless somebody puts them into a directory.
+fn bills(config: &Config, channels: &[Arc<dyn Channel>]) -> BTreeMap<String, Arc<dyn BillSource>> {
     let folder = &config.reconcile.bills_dir;
     let mut bills: BTreeMap<String, Arc<dyn BillSource>> = BTreeMap::new();
+    for channel in channels.iter().filter(|channel| channel.capabilities().bills.contains(&BillKind::Trades)) {
+        bills.insert(channel.capabilities().channel.to_owned(), Arc::new(OfChannel(Arc::clone(channel))));
+    }
     for merchant in config.merchants.iter().filter(|_| !folder.as_os_str().is_empty()) {
         bills.insert(merchant.channel().to_owned(), Arc::new(Folder(folder.join(merchant.channel()))));
     }
@@ -183,7 +186,7 @@ async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), Build
         [] => None,
         _ => Some(Vault::open(&config.payer_key_file, context.ids.clone())?),
     };
-    let bills = bills(&config);
+    let bills = bills(&config, &channels);
     let till = Arc::new(Till::new(config, context, db, channels, vault)?.with_bills(bills));
     Ok((Service::new(Arc::clone(&till)), till))
 }

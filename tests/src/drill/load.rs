@@ -25,6 +25,8 @@ use crate::Topology;
 const SETTINGS: &str = r#"
 [payments.worker]
 lease = "8s"
+[payments.reconcile]
+days_back = 0
 [payments.channels.wechatpay]
 call_timeout = "2s"
 [cases.times]

@@ -17,7 +17,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use runtime::config::{Duration, Problem};
+use runtime::config::{ByteSize, Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,13 @@ pub struct Config {
     pub call_timeout: Duration,
     /// Unused connections are closed after this; keep it below the peer's own limit.
     pub pool_idle: Duration,
+    /// `https://` and the host that bills are downloaded from; of the address that Alipay names, the path alone is taken. Empty: the host
+    /// of `base_url`.
+    pub bill_base_url: String,
+    /// For the file of a bill, from connecting to the last byte.
+    pub bill_timeout: Duration,
+    /// The largest bill, as it comes.
+    pub bill_max: ByteSize,
 }
 
 /// What a merchant account at Alipay signs and verifies with.
@@ -82,6 +89,9 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(5),
             pool_idle: Duration::from_secs(20),
+            bill_base_url: String::new(),
+            bill_timeout: Duration::from_secs(15 * 60),
+            bill_max: ByteSize::from_mib(2 * 1_024),
         }
     }
 }
@@ -106,6 +116,18 @@ impl Config {
             if !is_base_url(url) {
                 let problem = Problem::new(format!("{path}.{key}"), "is not an http or https address without a query");
                 problems.push(problem.hint("write it as https://host or https://host:port/path"));
+            }
+        }
+        if !self.bill_base_url.is_empty() && !is_base_url(&self.bill_base_url) {
+            let problem =
+                Problem::new(format!("{path}.bill_base_url"), "is not an http or https address without a query");
+            problems.push(problem.hint("write it as https://host"));
+        }
+        for (key, is_nothing) in
+            [("bill_timeout", self.bill_timeout.get().is_zero()), ("bill_max", self.bill_max.bytes() == 0)]
+        {
+            if is_nothing {
+                problems.push(Problem::new(format!("{path}.{key}"), "must be more than zero"));
             }
         }
         // The longest merchant number that is taken has 32 digits.

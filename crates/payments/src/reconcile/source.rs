@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -11,7 +12,7 @@ use runtime::config::{Duration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::ChannelError;
+use crate::channel::{BillKind, Channel, ChannelError};
 
 /// How days are reconciled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,7 +25,7 @@ pub struct Settings {
     pub ready_after: Duration,
     /// How long before the end of a day a movement may stand in the next day's bill.
     pub edge: Duration,
-    /// How many days back a day is still reconciled by itself.
+    /// How many days back a day is still reconciled by itself; 0: only when it is asked for.
     pub days_back: u32,
     /// From an attempt that found no bill to the next.
     pub retry: Duration,
@@ -52,8 +53,8 @@ impl Settings {
         if self.retry.get().is_zero() {
             note("retry", "must be more than zero");
         }
-        if !(1..=90).contains(&self.days_back) {
-            note("days_back", "must be from 1 to 90");
+        if self.days_back > 90 {
+            note("days_back", "must be from 0 to 90");
         }
     }
 }
@@ -64,6 +65,15 @@ pub trait BillSource: Send + Sync {
     ///
     /// Errors: NotKnown where there is none because nothing happened on that day; NotNow while it is not made yet.
     fn bill<'a>(&'a self, merchant: &'a str, day: Date, file: &'a Path) -> BoxFuture<'a, Result<u64, ChannelError>>;
+}
+
+/// Bills that a channel gives.
+pub(crate) struct OfChannel(pub(crate) Arc<dyn Channel>);
+
+impl BillSource for OfChannel {
+    fn bill<'a>(&'a self, merchant: &'a str, day: Date, file: &'a Path) -> BoxFuture<'a, Result<u64, ChannelError>> {
+        self.0.bill(merchant, day, BillKind::Trades, file)
+    }
 }
 
 /// Bills that somebody puts into a directory.

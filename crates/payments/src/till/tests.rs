@@ -5,6 +5,7 @@ mod audit;
 mod channel;
 mod crashes;
 mod history;
+mod model;
 mod opened;
 mod steps;
 mod teller;

@@ -22,7 +22,7 @@ on_each_engine!(
 /// Through the gateway, and through REST.
 const PAYEES: [&str; 2] = ["traffic-430100", "traffic-140100"];
 
-fn ask(request_id: &str, payee: &str, trade_type: TradeType) -> pb::CreateOrderRequest {
+pub(super) fn ask(request_id: &str, payee: &str, trade_type: TradeType) -> pb::CreateOrderRequest {
     pb::CreateOrderRequest {
         payee_id: payee.into(),
         entry_point: "alipay".into(),
@@ -38,7 +38,7 @@ fn stage(rig: &Rig, operation: Operation, fault: Fault) {
 }
 
 /// The citizen pays with what the sheet holds.
-async fn pay(rig: &Rig, order: &pb::Order) -> String {
+pub(super) async fn pay(rig: &Rig, order: &pb::Order) -> String {
     let sheet = order.pay_sheet.clone().expect("a sheet");
     let given = |text: String| (!text.is_empty()).then_some(text);
     let pay = AlipayPay {

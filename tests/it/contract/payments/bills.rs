@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use contracts::payments::v1 as pb;
 use jiff::civil::Date;
 use payments::channel::{BillKind, Channel as _, ChannelError};
+use payments::reconcile;
 use pb::RefundState;
 use sandbox::{Fault, Operation};
 
-use super::rig::{AMOUNT, CHANGSHA, Engine, OTHERS, Rig, jsapi, refund};
+use super::alipay;
+use super::rig::{AMOUNT, APPS, CHANGSHA, Engine, OTHERS, Rig, jsapi, refund};
 
 /// The day in Beijing.
 fn day(at: Option<prost_types::Timestamp>) -> Date {
@@ -81,4 +83,43 @@ async fn a_bill_that_is_not_wechats_is_not_kept() {
     let error = rig.driver_with(small).bill(CHANGSHA, day, BillKind::Trades, &rig.file("bill2.csv")).await;
     error.expect_err("larger than it may be when unpacked");
     assert!(!rig.file("bill2.csv").exists() && !rig.file("bill2.csv.part").exists());
+}
+
+/// What each channel says of today, in the form of its own bill, is what the ledger says of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_channels_own_bills_agree_with_the_ledger() {
+    let rig = Rig::new(Engine::Sqlite).await;
+    let by_wechat = rig.paid(jsapi("w")).await;
+    let by_alipay = rig.create(alipay::ask("a", "traffic-430100", pb::TradeType::Native)).await.expect("creates");
+    alipay::pay(&rig, &by_alipay).await;
+    let by_alipay = rig.in_state(&by_alipay.order_id, pb::OrderState::Paid).await;
+    for (name, order) in [("fw", &by_wechat), ("fa", &by_alipay)] {
+        let back = rig.refund(refund(name, order, AMOUNT / 4)).await.expect("accepts");
+        rig.refund_in_state(&back.refund_id, RefundState::Succeeded).await;
+    }
+    let day = day(by_wechat.paid_time);
+    let [ledger, wechat, ali] = ["ledger.csv", "wechat.csv", "alipay.zip"].map(|name| rig.file(name));
+    reconcile::ledger::export(&rig.db, day, &reconcile::ledger::Scope::default(), &ledger, |_| {})
+        .await
+        .expect("exports");
+    rig.driver().bill(CHANGSHA, day, BillKind::Trades, &wechat).await.expect("fetches");
+    rig.alipay().bill(APPS[0].1, day, BillKind::Trades, &ali).await.expect("fetches");
+    let funds = rig.alipay().bill(APPS[0].1, day, BillKind::Funds, &rig.file("funds")).await;
+    assert!(matches!(funds, Err(ChannelError::Refused { .. })), "what is not declared is not asked for: {funds:?}");
+    let options = reconcile::Options {
+        day: Some(day),
+        cut_off: reconcile::CUT_OFF,
+        files: vec![ledger, wechat, ali],
+        carry_to: None,
+        scratch: None,
+    };
+    let mut breaks = Vec::new();
+    let found = |one: &reconcile::Break| {
+        breaks.push(format!("{one:?}"));
+        Ok(())
+    };
+    let (_, totals) = reconcile::run(&options, found, |_| {}).expect("reconciles");
+    assert_eq!(breaks, Vec::<String>::new());
+    // Two payments and two refunds, each on two sides.
+    assert_eq!(totals.agreed + totals.carried, 4);
 }

@@ -30,6 +30,7 @@ const TOTAL: &str = "总交易单数,应结订单总金额,退款总金额,充�
 /// Nothing is found by asking of itself, and bills lie in a directory.
 fn settings(config: &mut payments::Config, dir: &std::path::Path) {
     config.reconcile.bills_dir = dir.join("bills");
+    config.reconcile.days_back = 3;
     config.worker.first_look = Span::from_secs(600);
     config.worker.longest_pause = Span::from_secs(600);
 }

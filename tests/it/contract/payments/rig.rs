@@ -9,7 +9,7 @@ use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_client::PaymentServiceClient;
 use invariants::{Call, Deed, Journals, World, check_all, inquire};
 use lastmile_tests::servers::Postgres;
-use payments::channel::alipay;
+use payments::channel::alipay::{self, Alipay};
 use payments::channel::wechatpay::{self, WechatPay};
 use payments::config::{Channels, Credentials, KeyFiles, Merchant, Payee, Worker};
 use rpc::stack::{Authenticate, Refused};
@@ -289,6 +289,12 @@ impl Rig {
         self.driver_with(self.settings())
     }
 
+    /// The driver of Alipay alone.
+    pub(crate) fn alipay(&self) -> Alipay {
+        let (settings, merchants) = (self.config.channels.alipay.clone(), &self.config.merchants);
+        Alipay::new(settings, self.config.key_files, merchants, self.service.clone()).expect("reads the keys")
+    }
+
     /// The driver alone, with other settings.
     pub(crate) fn driver_with(&self, settings: wechatpay::Config) -> WechatPay {
         let (merchants, files) = (&self.config.merchants, self.config.key_files);
@@ -526,7 +532,8 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
             longest_pause: Span::from_secs(1),
             ..Worker::default()
         },
-        reconcile: payments::reconcile::source::Settings::default(),
+        // A day is reconciled when a test asks for it: what the sandbox is asked else, a staged fault would meet.
+        reconcile: payments::reconcile::source::Settings { days_back: 0, ..Default::default() },
         answer_timeout: Span::from_secs(5),
     }
 }
