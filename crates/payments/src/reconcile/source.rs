@@ -19,7 +19,7 @@ use crate::channel::{BillKind, Channel, ChannelError};
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where somebody puts the channels' bills, as CHANNEL/MERCHANT/YYYY-MM-DD.csv or .zip; below the data directory unless
-    /// absolute. Empty: no day is reconciled by itself.
+    /// absolute. Empty: they are fetched from the channels.
     pub bills_dir: PathBuf,
     /// How long after the end of a day, in Beijing's time, its bill is there.
     pub ready_after: Duration,
