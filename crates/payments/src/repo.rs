@@ -53,6 +53,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0004_reconciliation.sql"),
         postgres: include_str!("../migrations/postgres/0004_reconciliation.sql"),
     },
+    Migration {
+        version: 9,
+        name: "accounts",
+        sqlite: include_str!("../migrations/sqlite/0009_accounts.sql"),
+        postgres: include_str!("../migrations/postgres/0009_accounts.sql"),
+    },
 ];
 
 /// Reads a column that holds one of our own words or ids.

@@ -96,6 +96,11 @@ impl Db {
         Self { faults: Some(faults.clone()), ..self.clone() }
     }
 
+    /// Whether only one transaction can be open at a time, so that others wait for it before they begin.
+    pub fn has_one_writer(&self) -> bool {
+        self.core.is_sqlite()
+    }
+
     /// Returns the counters of this database.
     pub fn meter(&self) -> &Meter {
         &self.core.meter

@@ -144,12 +144,16 @@ fn element(array: &mut String, value: &Value) {
         }
         Value::Text(Some(text)) => {
             array.push('"');
-            for letter in text.chars() {
-                if matches!(letter, '"' | '\\') {
-                    array.push('\\');
-                }
-                array.push(letter);
+            let mut rest = text.as_str();
+            while let Some(at) = rest.find(['"', '\\']) {
+                let (plain, special) = rest.split_at(at);
+                let (letter, after) = special.split_at(1);
+                array.push_str(plain);
+                array.push('\\');
+                array.push_str(letter);
+                rest = after;
             }
+            array.push_str(rest);
             array.push('"');
         }
         Value::Int(None) | Value::Float(None) | Value::Bool(None) | Value::Bytes(None) | Value::Text(None) => {

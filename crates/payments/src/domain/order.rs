@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use contracts::ids::OrderId;
 use contracts::money::Money;
@@ -106,7 +107,7 @@ impl FromStr for TradeType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     /// What was asked; never changes.
-    pub terms: Terms,
+    pub terms: Arc<Terms>,
     /// Counts the changes; the store refuses a change that was decided on another version.
     pub version: i64,
     /// Where it stands.
@@ -266,7 +267,7 @@ impl Order {
     /// Makes an order that is about to be created at the channel.
     pub fn new(terms: Terms, payer_sealed: Option<Vec<u8>>) -> Self {
         Self {
-            terms,
+            terms: Arc::new(terms),
             version: 1,
             state: State::Creating,
             is_sent: false,

@@ -101,12 +101,15 @@ const OF_ORDER: &str =
     WHERE t.order_id = $1 AND ($2 = '' OR t.debit_account = $2 OR t.credit_account = $2)
     AND (t.booked_at, t.transfer_id) > ($3, $4) ORDER BY t.booked_at, t.transfer_id LIMIT $5";
 
-/// Each side by its own index, at most a page of either.
+/// Of an account that orders share. Each side by its own index, at most a page of either; the indexes leave suspense out, and an engine
+/// takes them only where the query says so too.
 const OF_ACCOUNT: &str = "SELECT t.*, d.verdict FROM (
-    SELECT * FROM (SELECT * FROM transfers WHERE debit_account = $1 AND (booked_at, transfer_id) > ($2, $3)
+    SELECT * FROM (SELECT * FROM transfers WHERE debit_account = $1 AND debit_account NOT LIKE 'suspense/%'
+        AND (booked_at, transfer_id) > ($2, $3)
         ORDER BY booked_at, transfer_id LIMIT $4) AS debits
     UNION ALL
-    SELECT * FROM (SELECT * FROM transfers WHERE credit_account = $1 AND (booked_at, transfer_id) > ($2, $3)
+    SELECT * FROM (SELECT * FROM transfers WHERE credit_account = $1 AND credit_account NOT LIKE 'suspense/%'
+        AND (booked_at, transfer_id) > ($2, $3)
         ORDER BY booked_at, transfer_id LIMIT $4) AS credits
     ) t LEFT JOIN transfer_decisions d ON d.transfer_id = t.transfer_id ORDER BY t.booked_at, t.transfer_id LIMIT $4";
 
@@ -142,23 +145,32 @@ pub(crate) struct Shard {
     pub(crate) balance: Balance,
 }
 
-/// Books entries: transfers, decisions and the balances they change, each kind in one statement.
+/// Enters entries: transfers and decisions, each kind in one statement. Their balances are to be changed in the same transaction.
 ///
-/// Errors: Exists, NotReserved, Currency, Floor and what [`deltas`] refuses; the transaction must then end without effect. Of many entries
-/// it does not say which one was refused.
-pub(crate) async fn book(tx: &mut Tx, entries: &[Entry], now: Timestamp) -> Result<(), BookError> {
+/// Errors: Exists and NotReserved; the transaction must then end without effect. Of many entries it does not say which one was refused.
+pub(crate) async fn enter(tx: &mut Tx, entries: &[Entry], now: Timestamp) -> Result<(), BookError> {
     let (decided, moved): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| matches!(entry, Entry::Decide(..)));
     let moved: Vec<_> = moved.into_iter().map(|entry| transfer(entry, now)).collect();
     all(tx.execute_many(&INSERT, &moved).await?, &moved, LedgerError::Exists)?;
     let decided: Vec<_> = decided.into_iter().filter_map(|entry| decision(entry, now)).collect();
-    all(tx.execute_many(&DECIDE, &decided).await?, &decided, LedgerError::NotReserved)?;
-    runtime::crash::point("payments.book.after_transfers");
-    let (hard, plain): (Vec<_>, Vec<_>) = deltas(entries)?.into_iter().partition(is_hard);
-    let plain: Vec<_> = plain.iter().map(change).collect();
-    all(balanced(tx.execute_many(&ADD, &plain).await)?, &plain, LedgerError::Currency)?;
-    let hard: Vec<_> = hard.iter().map(change).collect();
-    tx.execute_many(&BEGIN, &hard).await?;
-    all(balanced(tx.execute_many(&CHANGE, &hard).await)?, &hard, LedgerError::Currency)
+    all(tx.execute_many(&DECIDE, &decided).await?, &decided, LedgerError::NotReserved)
+}
+
+/// Changes the balances that entries change: first those of single orders, then those that all orders share.
+///
+/// Errors: Currency, Floor and what [`deltas`] refuses, as [`enter`].
+pub(crate) async fn balance(tx: &mut Tx, entries: &[Entry]) -> Result<(), BookError> {
+    let (own, shared): (Vec<_>, Vec<_>) =
+        deltas(entries)?.into_iter().partition(|delta| matches!(delta.account, Account::Suspense(_)));
+    for deltas in [own, shared] {
+        let (hard, plain): (Vec<_>, Vec<_>) = deltas.iter().partition(|delta| is_hard(delta));
+        let plain: Vec<_> = plain.into_iter().map(change).collect();
+        all(balanced(tx.execute_many(&ADD, &plain).await)?, &plain, LedgerError::Currency)?;
+        let hard: Vec<_> = hard.into_iter().map(change).collect();
+        tx.execute_many(&BEGIN, &hard).await?;
+        all(balanced(tx.execute_many(&CHANGE, &hard).await)?, &hard, LedgerError::Currency)?;
+    }
+    Ok(())
 }
 
 fn transfer(entry: &Entry, now: Timestamp) -> Vec<Value> {
@@ -230,7 +242,7 @@ pub(crate) async fn sum(
     account: &Account,
 ) -> Result<Option<(Currency, Balance)>, store::Error> {
     let row = reader.fetch_opt(SUM, params![account.to_string()]).await?;
-    row.map(|row| Ok((word(&row, "currency")?, balance(&row)?))).transpose()
+    row.map(|row| Ok((word(&row, "currency")?, sums(&row)?))).transpose()
 }
 
 /// Reads at most `max` balance rows after (account, shard).
@@ -252,7 +264,7 @@ fn shard(row: &Row) -> Result<Shard, store::Error> {
         account: word(row, "account")?,
         shard: row.get("shard")?,
         currency: word(row, "currency")?,
-        balance: balance(row)?,
+        balance: sums(row)?,
     })
 }
 
@@ -279,6 +291,9 @@ pub(crate) async fn of_account(
     after: &After,
     max: u32,
 ) -> Result<Vec<Booked>, store::Error> {
+    if let Account::Suspense(order) = account {
+        return of_order(reader, *order, Some(account), after, max).await;
+    }
     let values = params![account.to_string(), after.0, after.1, max];
     reader.fetch_all(OF_ACCOUNT, values).await?.iter().map(read).collect()
 }
@@ -312,7 +327,7 @@ fn read(row: &Row) -> Result<Booked, store::Error> {
     Ok(Booked { transfer, standing, expires_at: row.get("expires_at")?, at: row.get("booked_at")? })
 }
 
-fn balance(row: &Row) -> Result<Balance, store::Error> {
+fn sums(row: &Row) -> Result<Balance, store::Error> {
     Ok(Balance {
         debit_posted: row.get("debit_posted")?,
         credit_posted: row.get("credit_posted")?,

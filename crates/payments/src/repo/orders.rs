@@ -1,6 +1,7 @@
 //! Orders.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use contracts::ids::OrderId;
 use store::{Kind, Many, Read, Row, Tx, params};
@@ -82,8 +83,8 @@ static UPDATE_ALL: Many = Many::new(
 /// Keeps new orders.
 pub(crate) async fn insert_all(tx: &mut Tx, orders: &[Order]) -> Result<(), store::Error> {
     let row = |order: &Order| {
-        let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &order.terms;
-        let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &order.terms;
+        let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &*order.terms;
+        let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &*order.terms;
         params![
             id.to_string(),
             caller,
@@ -162,7 +163,7 @@ pub(crate) async fn page(reader: &mut impl Read, after: &str, max: u32) -> Resul
 
 fn read(row: &Row) -> Result<Order, store::Error> {
     Ok(Order {
-        terms: Terms {
+        terms: Arc::new(Terms {
             id: word(row, "order_id")?,
             caller: row.get("caller")?,
             request_id: row.get("request_id")?,
@@ -177,7 +178,7 @@ fn read(row: &Row) -> Result<Order, store::Error> {
             description: row.get("description")?,
             created_at: row.get("created_at")?,
             expire_at: row.get("expire_at")?,
-        },
+        }),
         version: row.get("version")?,
         state: word(row, "state")?,
         is_sent: row.get("is_sent")?,

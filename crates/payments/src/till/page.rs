@@ -133,12 +133,17 @@ impl Page {
         let followed: Vec<_> = self.refunds.values().map(|(seen, refund)| (*seen, refund)).collect();
         all(refunds::update_all(tx, &followed).await?, followed.len())?;
         if !self.entries.is_empty() {
-            ledger::book(tx, &self.entries, self.now).await?;
-            crash::point("payments.book.after_balances");
+            ledger::enter(tx, &self.entries, self.now).await?;
+            crash::point("payments.book.after_transfers");
         }
         requests::answer_all(tx, &self.answers).await?;
         work::done_all(tx, &self.done).await?;
         work::follow_all(tx, &self.due).await?;
+        // Last, what every batch changes: others wait for it until this transaction has ended.
+        if !self.entries.is_empty() {
+            ledger::balance(tx, &self.entries).await?;
+            crash::point("payments.book.after_balances");
+        }
         outbox::append_all(tx, STREAM, &self.events).await?;
         if !self.events.is_empty() {
             crash::point("payments.book.after_event");

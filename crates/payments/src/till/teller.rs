@@ -1,10 +1,11 @@
-//! The teller: what concurrent calls change is kept in one transaction.
+//! The tellers: what concurrent calls change is kept in one transaction.
 //!
 //! Calls put their deals on the counter. While one batch is being written the next gathers, so that a batch is as large as the load and a
 //! lone call waits for nobody. In a batch every deal keeps its own verdict: the rules refuse a deal alone, and where the store refuses the
 //! batch, its halves are tried until the one deal is found that it refuses. Nobody is told of anything before it is durable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use contracts::ids::{OrderId, RefundId};
 use contracts::payments::v1 as pb;
@@ -13,7 +14,7 @@ use futures::future::BoxFuture;
 use prost::Message;
 use store::lease::Lease;
 use store::{Db, Tx};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::page::Page;
 use crate::convert;
@@ -24,6 +25,8 @@ use crate::error::{Error, Thing};
 use crate::repo::requests::{Claim, Key, Known, Name};
 use crate::repo::{orders, refunds, requests};
 
+/// Batches that are under way at once at most: while one waits for the disk, the next is entered. More would only be smaller.
+const TELLERS: usize = 2;
 /// Deals written together at most.
 const BATCH_MAX: usize = 256;
 /// Deals that wait at most; further callers wait for a place.
@@ -88,7 +91,10 @@ impl Teller {
     /// Opens the counter.
     pub(super) fn new(db: &Db, tasks: &runtime::Tasks, pace: Pace) -> Self {
         let (queue, deals) = mpsc::channel(QUEUE_MAX);
-        tasks.attend("payments.teller", serve(Counter { db: db.clone(), pace }, deals));
+        let counter = Arc::new(Counter { db: db.clone(), pace, deals: Mutex::new(deals) });
+        for _ in 0..if db.has_one_writer() { 1 } else { TELLERS } {
+            tasks.attend("payments.teller", serve(Arc::clone(&counter)));
+        }
         Self(queue)
     }
 
@@ -153,11 +159,12 @@ const MIXED_UP: Error = Error::Internal("the teller answered another deal");
 struct Counter {
     db: Db,
     pace: Pace,
+    deals: Mutex<mpsc::Receiver<Deal>>,
 }
 
-async fn serve(counter: Counter, mut queue: mpsc::Receiver<Deal>) {
+async fn serve(counter: Arc<Counter>) {
     let mut deals = Vec::new();
-    while queue.recv_many(&mut deals, BATCH_MAX).await > 0 {
+    while counter.gather(&mut deals).await {
         let told = counter.keep(&deals).await;
         for (deal, told) in deals.drain(..).zip(told) {
             // A caller that has gone finds its answer under its key.
@@ -167,6 +174,24 @@ async fn serve(counter: Counter, mut queue: mpsc::Receiver<Deal>) {
 }
 
 impl Counter {
+    /// Takes the next batch; false when no deal will ever come.
+    async fn gather(&self, deals: &mut Vec<Deal>) -> bool {
+        let mut queue = self.deals.lock().await;
+        queue.recv_many(deals, BATCH_MAX).await;
+        let mut before = 0;
+        // Whoever is ready to come, such as those who were served just now, comes into this batch.
+        while before < deals.len() && deals.len() < BATCH_MAX {
+            before = deals.len();
+            tokio::task::yield_now().await;
+            while deals.len() < BATCH_MAX
+                && let Ok(deal) = queue.try_recv()
+            {
+                deals.push(deal);
+            }
+        }
+        !deals.is_empty()
+    }
+
     /// Keeps deals, all in one transaction where nothing stands against it; a verdict for each, in their order.
     fn keep<'a>(&'a self, deals: &'a [Deal]) -> BoxFuture<'a, Vec<Result<Told, Error>>> {
         async move {

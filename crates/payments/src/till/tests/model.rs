@@ -196,7 +196,7 @@ impl World {
         let name = format!("order-{}", self.made);
         let expire_at = self.stage.till.now().plus(Duration::from_secs(60 + self.roll(600)));
         let id = self.ask_creation(&name, expire_at).await;
-        let number = self.order(id).await.terms.channel_order_no;
+        let number = self.order(id).await.terms.channel_order_no.clone();
         self.orders.push(Played { name, expire_at, id, number, model: Model::default(), steps: 0 });
     }
 

@@ -407,7 +407,7 @@ async fn a_told_end_of_a_refund_is_booked_once_when_it_fits_and_never_when_it_do
     stage.till.refund(&refund_ask("f1", id, AMOUNT / 4)).await.expect("accepts");
     stage.pass(Duration::from_secs(1)).await;
     assert_eq!(stage.refund_state("f1").await, RefundState::Processing);
-    let order_no = stage.order(&id.to_string()).await.terms.channel_order_no;
+    let order_no = stage.order(&id.to_string()).await.terms.channel_order_no.clone();
     let refund_no = stage.till.refund_by_request("cases", "f1").await.expect("is there").channel_refund_no();
     let asked = stage.played.count(Call::QueryRefund);
     let succeeded = Decision::Succeeded { channel_refund: "wx-1".into(), at: stage.till.now() };
