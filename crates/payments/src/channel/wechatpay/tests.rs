@@ -444,14 +444,16 @@ async fn a_combined_orders_callback_tells_of_every_part() {
         let body = envelope("transaction", &plain);
         open(&driver, merchant, &signed_headers(&body), &body).await
     };
-    let Ok(Notice::PaidTogether { app_id, parts }) = told(combined("attach", "a".into()), MERCHANT).await else {
+    let Ok(Notice::PaidTogether { channel_order_no, app_id, parts }) =
+        told(combined("attach", "a".into()), MERCHANT).await
+    else {
         panic!("a good callback opens")
     };
     let parts: Vec<_> = parts
         .iter()
         .map(|part| (part.merchant.as_str(), part.channel_order_no.as_str(), part.capture.amount.amount_minor()))
         .collect();
-    assert_eq!(app_id, "wx2421b1c4370ec43b");
+    assert_eq!((channel_order_no.as_str(), app_id.as_str()), ("w", "wx2421b1c4370ec43b"));
     assert_eq!(parts, [(MERCHANT, "p1", 20_000), ("1900000002", "p2", 5_000)]);
     assert!(matches!(told(combined("trade_state", "NOTPAY".into()), MERCHANT).await, Ok(Notice::Other)));
     for (field, value, named) in [
