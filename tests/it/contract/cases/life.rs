@@ -143,6 +143,7 @@ fn a_fine_is_paid_with_alipay_and_every_book_agrees() {
         }
         let opened = alipay.cases().open_case(with_token(asked, &debtor.token)?).await?.into_inner();
         let case_id = opened.case.context("a case")?.case_id;
+        run.opened(&debtor, &case_id, "fine")?;
         let case = run.until(&debtor, &case_id, CaseState::WaitingPayment).await?;
         let sheet = case.pay_sheet.context("a pay sheet")?;
         ensure!(sheet.jsapi.is_empty() && !sheet.code_url.is_empty(), "{sheet:?}");
