@@ -405,3 +405,31 @@ async fn a_part_that_the_channel_has_otherwise_holds_up_no_money() {
     assert_eq!(stage.part_states("w").await, [State::Paid; 3]);
     assert_eq!(stage.assert_sound().await.open, 0);
 }
+
+/// A part is told the payment of another order, which the store's index refuses: of its whole nothing is kept, and of its neighbours in
+/// the batch everything.
+#[tokio::test(start_paused = true)]
+async fn a_whole_that_the_store_refuses_fails_alone_and_entirely() {
+    let stage = Stage::new().await;
+    let wholes = join_all((0..12).map(async |number| stage.combined(&format!("w{number}")).await)).await;
+    for whole in &wholes {
+        assert!(stage.played.pay_together(&whole.channel_order_no, stage.till.now()));
+    }
+    let taken = format!("tx-{}", wholes[3].parts[1].channel_order_no);
+    let told = wholes.iter().enumerate().map(|(at, whole)| {
+        let taken = taken.clone();
+        stage.heed_combined(&whole.channel_order_no, move |parts| {
+            if at == 7 {
+                parts[1].capture.transaction = taken;
+            }
+        })
+    });
+    let told = join_all(told).await;
+    let refused: Vec<_> = told.iter().enumerate().filter(|(_, told)| told.is_err()).map(|(at, _)| at).collect();
+    assert_eq!(refused, [7]);
+    for at in 0..12 {
+        let state = if at == 7 { State::Waiting } else { State::Paid };
+        assert_eq!(stage.part_states(&format!("w{at}")).await, [state; 3], "w{at}");
+    }
+    stage.assert_sound().await;
+}
