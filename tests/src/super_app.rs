@@ -215,6 +215,11 @@ impl Outside {
         self.call("POST", "/wechatpay/pay", Some(json!({ "prepay_id": prepay_id }))).await.map(drop)
     }
 
+    /// The citizen scans a code with Alipay and pays.
+    pub async fn pay_alipay(&self, qr_code: &str) -> anyhow::Result<()> {
+        self.call("POST", "/alipay/pay", Some(json!({ "qr_code": qr_code }))).await.map(drop)
+    }
+
     /// Stages a fault for the next call of an operation.
     pub async fn stage(&self, system: &str, operation: &str, fault: &str) -> anyhow::Result<()> {
         let staged = json!({ "system": system, "operation": operation, "fault": fault });

@@ -417,8 +417,11 @@ mod tests {
         assert_eq!(real.entries[&key("430100", "wechat")].depth, Depth::Pay);
         assert_eq!(real.entries[&key("140100", "alipay")].depth, Depth::Query);
         assert!(!real.entries.contains_key(&key("140100", "wechat")));
-        let added = &sandbox.entries[&key("140100", "wechat")];
-        assert!(added.sandbox_only && added.depth == Depth::Pay);
+        assert!(!real.entries.contains_key(&key("430100", "alipay")));
+        for added in [key("140100", "wechat"), key("430100", "alipay")] {
+            let added = &sandbox.entries[&added];
+            assert!(added.sandbox_only && added.depth == Depth::Pay);
+        }
         assert_ne!(real.version, sandbox.version);
     }
 

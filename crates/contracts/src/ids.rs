@@ -73,6 +73,11 @@ id!(
     "case_"
 );
 id!(
+    /// A combined order at payments.
+    CombinedOrderId,
+    "cmb_"
+);
+id!(
     /// An order at payments.
     OrderId,
     "ord_"

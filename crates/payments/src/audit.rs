@@ -109,6 +109,7 @@ pub async fn verify(db: &Db, mut told: impl FnMut(&Report) -> ControlFlow<()>) -
         let strays = kept.abs_diff(audit.report.transfers);
         audit.report.note("transfers", format!("{strays} belong to no order"));
     }
+    audit.combined(&mut reader).await?;
     audit.balances(&mut reader, suspense_rows).await?;
     audit.events(&mut reader).await?;
     Ok(audit.report)
@@ -213,6 +214,19 @@ impl Audit {
         want(EventKind::OrderPosted, usize::from(order.is_posted()));
         want(EventKind::RefundSucceeded, refunds_in(RefundState::Succeeded));
         want(EventKind::RefundFailed, refunds_in(RefundState::Failed));
+    }
+
+    /// Checks that combined orders have the parts that they were made of.
+    async fn combined(&mut self, reader: &mut Reader) -> Result<(), store::Error> {
+        let mut after = String::new();
+        loop {
+            let page = orders::shapes(reader, &after, ORDERS_PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after.clone_from(last);
+            for (id, what) in page.iter().filter_map(|(id, shape)| Some((id, shape.contradiction()?))) {
+                self.report.note(id, what);
+            }
+        }
     }
 
     /// Compares the balance rows with the totals, and debits with credits.

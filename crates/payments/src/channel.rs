@@ -214,6 +214,8 @@ pub enum Notice {
     },
     /// Every part of a combined order was paid; each is to be checked against its own order.
     PaidTogether {
+        /// The number that the channel knows the combined order by.
+        channel_order_no: String,
         /// The channel's id of the super app's account.
         app_id: String,
         /// The parts.
@@ -300,7 +302,8 @@ pub trait Channel: Send + Sync {
     ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>>;
 
     /// Creates a combined order, or repeats its creation unchanged. Its parts are payable by the same app in the same way until the same
-    /// time, and report to the same address; there are two at least, and at most as many as the channel declares.
+    /// time; there are two at least, and at most as many as the channel declares. It is reported to the address of the first, whose
+    /// merchant account asks for it.
     fn create_combined<'a>(
         &'a self,
         _whole: &'a Whole,

@@ -28,6 +28,10 @@ use crate::repo::requests::{Key, Method};
 use crate::repo::runs::{Run, State as RunState};
 use crate::till::days::age;
 
+mod combined;
+
+pub(crate) use combined::{CombineAsk, combined_order, create_combined};
+
 const REASON_CHARS_MAX: usize = 80;
 const EVENTS_DEFAULT: u32 = 100;
 const EVENTS_MAX: u32 = 1_000;
@@ -158,6 +162,19 @@ impl Check {
         let day = text.parse::<Date>().ok().filter(|day| day.to_string() == text);
         self.demand("day", day.is_some(), "must be a day as 2026-11-22");
         day
+    }
+
+    /// Adds what is wrong with a part of the request, each field once.
+    ///
+    /// Errors: another than that.
+    fn add(&mut self, error: Error) -> Result<(), Error> {
+        let Error::Invalid(violations) = error else { return Err(error) };
+        for violation in violations {
+            if self.0.iter().all(|known| known.field != violation.field) {
+                self.0.push(violation);
+            }
+        }
+        Ok(())
     }
 
     fn done<T>(self, value: Option<T>) -> Result<T, Error> {
@@ -504,6 +521,8 @@ pub(crate) fn order(order: &Order) -> Result<pb::Order, Error> {
         pay_sheet: sheet.transpose().map_err(|_| Error::Internal("stored pay sheet"))?,
         refunded: Some(refunded.into()),
         late_money: order.is_late,
+        combined_order_id: order.part.as_ref().map(|part| part.of.to_string()).unwrap_or_default(),
+        part_number: order.part.as_ref().and_then(|part| i32::try_from(part.number).ok()).unwrap_or_default(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod books;
 pub mod breaks;
+pub mod combined;
 pub mod ledger;
 pub mod order;
 pub mod plan;

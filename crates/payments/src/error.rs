@@ -30,6 +30,7 @@ pub const REASONS: ReasonTable = ReasonTable {
         ReasonSpec::new("BREAK_NOT_FOUND", Kind::NotFound),
         ReasonSpec::new("BREAK_NOT_OPEN", Kind::RuleBroken),
         ReasonSpec::new("SAME_PERSON", Kind::RuleBroken),
+        ReasonSpec::new("PARTS_APART", Kind::RuleBroken),
     ],
 };
 
@@ -53,6 +54,17 @@ pub enum Error {
     /// No merchant account collects for (entry point, channel, payee).
     #[error("no merchant account for this entry point, channel and payee")]
     MerchantUnknown,
+    /// The merchant accounts of the parts of a combined order are not of one app.
+    #[error("the merchant accounts of the parts are not of one app")]
+    PartsApart,
+    /// Something is wrong with one part of a combined order.
+    #[error("parts[{number}]: {error}")]
+    Part {
+        /// Which one, from 0.
+        number: usize,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
     /// The channel does not offer it.
     #[error("the channel does not offer it")]
     ChannelNotOffered,
@@ -136,6 +148,24 @@ impl Error {
         }
     }
 
+    /// The same, said of one part of a combined order, from 0; what is wrong with all of it stays as it is.
+    #[must_use]
+    pub(crate) fn of_part(self, number: usize) -> Self {
+        match self {
+            Self::Invalid(violations) => {
+                let of_part = |violation: Violation| match violation.field.as_str() {
+                    "channel" | "trade_type" | "entry_point" | "payer_reference" | "expire_time" => violation,
+                    field => Violation::new(format!("parts[{number}].{field}"), violation.description),
+                };
+                Self::Invalid(violations.into_iter().map(of_part).collect())
+            }
+            Self::PayeeUnknown | Self::MerchantUnknown | Self::PartsApart | Self::RequestIdReused | Self::Rule(_) => {
+                Self::Part { number, error: Box::new(self) }
+            }
+            other => other,
+        }
+    }
+
     /// One field that breaks the contract.
     pub(crate) fn field(field: &str, description: &str) -> Self {
         Self::Invalid(vec![Violation::new(field, description)])
@@ -166,10 +196,12 @@ fn is_outage(error: &store::Error) -> bool {
 impl Fault for Error {
     fn kind(&self) -> Kind {
         match self {
+            Self::Part { error, .. } => error.kind(),
             Self::Invalid(_) => Kind::InvalidInput,
             Self::NotFound { .. } => Kind::NotFound,
             Self::PayeeUnknown
             | Self::MerchantUnknown
+            | Self::PartsApart
             | Self::ChannelNotOffered
             | Self::ChannelRefused { .. }
             | Self::Resolution(_)
@@ -186,6 +218,8 @@ impl Fault for Error {
 
     fn reason(&self) -> &'static str {
         match self {
+            Self::Part { error, .. } => error.reason(),
+            Self::PartsApart => "PARTS_APART",
             Self::Invalid(_) => "INVALID_REQUEST",
             Self::NotFound { what: Thing::Order, .. } => "ORDER_NOT_FOUND",
             Self::NotFound { what: Thing::Refund, .. } => "REFUND_NOT_FOUND",
@@ -214,6 +248,7 @@ impl Fault for Error {
 
     fn domain(&self) -> &'static str {
         match self {
+            Self::Part { error, .. } => error.domain(),
             Self::Invalid(_)
             | Self::RequestIdReused
             | Self::Raced
@@ -224,6 +259,7 @@ impl Fault for Error {
             Self::NotFound { .. }
             | Self::PayeeUnknown
             | Self::MerchantUnknown
+            | Self::PartsApart
             | Self::ChannelNotOffered
             | Self::ChannelUnavailable { .. }
             | Self::ChannelRefused { .. }
@@ -234,10 +270,12 @@ impl Fault for Error {
 
     fn effect(&self) -> Effect {
         match self {
+            Self::Part { error, .. } => error.effect(),
             Self::Invalid(_)
             | Self::NotFound { .. }
             | Self::PayeeUnknown
             | Self::MerchantUnknown
+            | Self::PartsApart
             | Self::ChannelNotOffered
             | Self::ChannelRefused { .. }
             | Self::Resolution(_)
@@ -257,6 +295,7 @@ impl Fault for Error {
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
+            Self::Part { error, .. } => error.metadata(),
             Self::ChannelRefused { code } => vec![("channelCode", code.clone())],
             Self::Rule(Rule::ExceedsCapture { captured, refunded }) => {
                 vec![("capturedMinor", captured.to_string()), ("refundedMinor", refunded.to_string())]
@@ -265,6 +304,7 @@ impl Fault for Error {
             | Self::NotFound { .. }
             | Self::PayeeUnknown
             | Self::MerchantUnknown
+            | Self::PartsApart
             | Self::ChannelNotOffered
             | Self::ChannelUnavailable { .. }
             | Self::Rule(_)
@@ -290,7 +330,11 @@ impl Fault for Error {
             Self::NotFound { what, name } => {
                 Details { resource: Some((what.word(), name.clone())), ..Details::default() }
             }
-            Self::PayeeUnknown | Self::MerchantUnknown => {
+            Self::Part { number, error } => {
+                let field = if matches!(**error, Self::RequestIdReused) { "request_id" } else { "payee_id" };
+                Details { subject: Some(format!("parts[{number}].{field}")), ..error.details() }
+            }
+            Self::PayeeUnknown | Self::MerchantUnknown | Self::PartsApart => {
                 Details { subject: Some("payee".to_owned()), ..Details::default() }
             }
             Self::ChannelNotOffered | Self::ChannelRefused { .. } => {
@@ -324,6 +368,8 @@ mod tests {
             Error::Resolution(Refused::SamePerson),
             Error::PayeeUnknown,
             Error::MerchantUnknown,
+            Error::PartsApart.of_part(1),
+            Error::RequestIdReused.of_part(0),
             Error::ChannelNotOffered,
             Error::ChannelUnavailable { effect: Effect::Possible, source: None },
             Error::ChannelRefused { code: "PARAM_ERROR".into() },

@@ -1,13 +1,15 @@
 //! What is kept, as statements.
 //!
 //! ```text
-//! orders             order_id                        one order; every change names the version it was decided on
+//! orders             order_id                        one order; every change names the version it was decided on; the parts
+//!                                                    of a combined order name it
 //! refunds            refund_id                       one refund; likewise
 //! transfers          transfer_id                     immutable; the id is made by the step that books
 //! transfer_decisions transfer_id                     what became of a reserved transfer; immutable
 //! balances           account, shard                  sums of transfers
 //! requests           request_id, method, caller      what was asked under a key and what was answered, for ever
-//! work               subject (order, refund or run)  what is open at a channel, when it is due, who holds it
+//! work               subject (order, combined order, refund or run)
+//!                                                    what is open at a channel, when it is due, who holds it
 //! runs               channel, merchant, day          a reconciliation and what came of it
 //! breaks             break_id                        what did not match, and what was found of it
 //! outbox             stream `payments`               events, see `store::outbox`
@@ -54,10 +56,16 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/postgres/0004_reconciliation.sql"),
     },
     Migration {
-        version: 9,
+        version: 5,
+        name: "combined",
+        sqlite: include_str!("../migrations/sqlite/0005_combined.sql"),
+        postgres: include_str!("../migrations/postgres/0005_combined.sql"),
+    },
+    Migration {
+        version: 6,
         name: "accounts",
-        sqlite: include_str!("../migrations/sqlite/0009_accounts.sql"),
-        postgres: include_str!("../migrations/postgres/0009_accounts.sql"),
+        sqlite: include_str!("../migrations/sqlite/0006_accounts.sql"),
+        postgres: include_str!("../migrations/postgres/0006_accounts.sql"),
     },
 ];
 

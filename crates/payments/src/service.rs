@@ -123,6 +123,18 @@ impl PaymentService for Service {
         answered(outcome.await)
     }
 
+    async fn create_combined_order(
+        &self,
+        request: Request<pb::CreateCombinedOrderRequest>,
+    ) -> Result<Response<pb::CreateCombinedOrderResponse>, Status> {
+        let caller = caller(&request);
+        let outcome = async {
+            let ask = convert::create_combined(caller, request.into_inner())?;
+            convert::answer(&self.till.create_combined(ask).await?)
+        };
+        answered(outcome.await)
+    }
+
     async fn get_order(&self, request: Request<pb::GetOrderRequest>) -> Result<Response<pb::GetOrderResponse>, Status> {
         let caller = caller(&request);
         let outcome = async {

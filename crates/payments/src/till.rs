@@ -5,6 +5,7 @@
 //! it is done, then it is kept what came of it. Whatever a crash leaves between them stands in the table `work` and is taken up again.
 
 mod close;
+mod combined;
 mod create;
 pub(crate) mod days;
 mod look;

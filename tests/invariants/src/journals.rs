@@ -9,14 +9,14 @@ use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const BYTES_MAX: usize = 512 * 1024 * 1024;
-const CHANNEL: &str = "wechatpay";
+const CHANNELS: [&str; 2] = ["wechatpay", "alipay"];
 /// The departments' systems, with their profiles.
 const DEPARTMENTS: [(&str, &str); 2] = [("police-430100", "traffic/430100"), ("police-140100", "traffic/140100")];
 
 /// What the simulated systems wrote down before they answered.
 #[derive(Clone, Debug, Default)]
 pub struct Journals {
-    /// The channel's lines.
+    /// The lines of the channels; no two have an order of the same number.
     pub channel: Vec<Value>,
     /// The lines of each department, by its profile.
     pub departments: BTreeMap<String, Vec<Value>>,
@@ -46,7 +46,10 @@ impl Journals {
 
     /// Reads the text of each system's journal.
     pub fn of(mut text: impl FnMut(&str) -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Self> {
-        let channel = lines(&text(CHANNEL)?)?;
+        let mut channel = Vec::new();
+        for system in CHANNELS {
+            channel.extend(lines(&text(system)?)?);
+        }
         let mut departments = BTreeMap::new();
         for (system, profile) in DEPARTMENTS {
             departments.insert(profile.to_owned(), lines(&text(system)?)?);
@@ -56,7 +59,7 @@ impl Journals {
 }
 
 fn systems() -> impl Iterator<Item = &'static str> {
-    [CHANNEL].into_iter().chain(DEPARTMENTS.map(|(system, _)| system))
+    CHANNELS.into_iter().chain(DEPARTMENTS.map(|(system, _)| system))
 }
 
 /// Reads NDJSON. A last line without its end was never answered.

@@ -306,7 +306,7 @@ fn settled(finding: &mut Finding, journals: &Journals, calls: &[&Call]) {
     finding.count_over("settlements", posted);
 }
 
-/// The channel's captures and refunds are the ledger's, order by order.
+/// The captures and refunds of WeChat Pay and Alipay, each in its own words, are the ledger's, order by order.
 fn channel(finding: &mut Finding, journals: &Journals, orders: &[OrderFact]) {
     let (mut paid, mut refunds, mut back) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::<&str, i64>::new());
     let known: BTreeSet<_> = orders.iter().map(|order| order.channel_order_no.as_str()).collect();
@@ -314,13 +314,13 @@ fn channel(finding: &mut Finding, journals: &Journals, orders: &[OrderFact]) {
         // Orders that are paid together stand in one line, as its parts.
         let parts = line.get("parts").and_then(Value::as_array).map_or(std::slice::from_ref(line), Vec::as_slice);
         match text(line, "event") {
-            "order_created" | "combine_created" => {
+            "order_created" | "combine_created" | "offered" => {
                 for number in parts.iter().map(|part| text(part, "out_trade_no")) {
                     let stray = || format!("the channel has {number}, which nobody here knows");
                     finding.expect(known.contains(number), stray);
                 }
             }
-            "order_paid" | "combine_paid" => {
+            "order_paid" | "combine_paid" | "paid" => {
                 for part in parts {
                     let twice = paid.insert(text(part, "out_trade_no"), minor(part));
                     finding.expect(twice.is_none(), || format!("{} was paid twice", text(part, "out_trade_no")));
@@ -331,6 +331,7 @@ fn channel(finding: &mut Finding, journals: &Journals, orders: &[OrderFact]) {
                 let order = refunds.get(text(line, "out_refund_no")).copied().unwrap_or_default();
                 *back.entry(order).or_default() += minor(line);
             }
+            "refund_done" => *back.entry(text(line, "out_trade_no")).or_default() += minor(line),
             _ => {}
         }
     }

@@ -71,9 +71,10 @@ fn sound() -> Evidence {
             json!({"event": "refund_ended", "out_refund_no": refund, "amount_minor": 20_000, "status": "SUCCESS"}),
         ]
     };
-    let mut channel = vec![paid(1), paid(2), paid(3)];
+    // The third was paid and given back with Alipay.
+    let alipay = |event: &str| json!({"event": event, "out_trade_no": "n3", "amount_minor": 20_000});
+    let mut channel = vec![paid(1), paid(2), alipay("offered"), alipay("paid"), alipay("refund_done")];
     channel.extend(back(2));
-    channel.extend(back(3));
     let posted = json!({"event": "payment", "order": "case_1-settle", "record": "R1", "serial": "S-1",
         "amount_minor": 20_000, "state": "posted"});
     let refused = json!({"event": "payment", "order": "case_2-settle", "record": "R2", "serial": "S-2",
@@ -194,7 +195,7 @@ fn what_was_required_and_not_judged_has_not_passed() {
 #[test]
 fn every_planted_breach_is_found() {
     type Plant = fn(&mut Evidence);
-    let plants: [(&str, &str, Plant); 40] = [
+    let plants: [(&str, &str, Plant); 42] = [
         ("I1", "a problem of the ledger", |it| {
             it.ledger.problems_total = 1;
             it.ledger.problems.push(payments::audit::Problem { subject: "ord_1".into(), what: "x".into() });
@@ -252,6 +253,14 @@ fn every_planted_breach_is_found() {
         ("I5", "money of a stranger", |it| {
             let journals = it.journals.as_mut().expect("journals");
             journals.channel.push(json!({"event": "order_paid", "out_trade_no": "n9", "amount_minor": 5}));
+        }),
+        ("I5", "an order of a stranger with Alipay", |it| {
+            let journals = it.journals.as_mut().expect("journals");
+            journals.channel.push(json!({"event": "offered", "out_trade_no": "n9", "amount_minor": 5}));
+        }),
+        ("I5", "a refund with Alipay that we do not know", |it| {
+            let journals = it.journals.as_mut().expect("journals");
+            journals.channel.push(json!({"event": "refund_done", "out_trade_no": "n1", "amount_minor": 5}));
         }),
         ("I5", "a combined order of a stranger", |it| {
             let parts = json!([{"out_trade_no": "n8"}, {"out_trade_no": "n9"}]);

@@ -76,6 +76,32 @@ pub struct Order {
     /// Money the channel took after the order was closed; a late_money case sends it back.
     #[prost(bool, tag = "14")]
     pub late_money: bool,
+    /// The combined order that it is a part of, "cmb_" and 32 hexadecimal digits; empty when it is paid by itself. The pay sheet of a
+    /// part is that of the combined order and pays every part.
+    #[prost(string, tag = "15")]
+    pub combined_order_id: ::prost::alloc::string::String,
+    /// Its number among the parts of the combined order, 1 to 50; 0 when it is paid by itself.
+    #[prost(int32, tag = "16")]
+    pub part_number: i32,
+}
+/// A combined order: what the citizen pays at once.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CombinedOrder {
+    /// Id, "cmb_" and 32 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub combined_order_id: ::prost::alloc::string::String,
+    /// The request_id that created it, 1 to 64 characters of \[A-Za-z0-9_-\].
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Number that the channel knows it by (combine_out_trade_no), 32 hexadecimal digits.
+    #[prost(string, tag = "3")]
+    pub channel_order_no: ::prost::alloc::string::String,
+    /// Its parts by their numbers, 2 to 50, without their pay sheets.
+    #[prost(message, repeated, tag = "4")]
+    pub parts: ::prost::alloc::vec::Vec<Order>,
+    /// What the client needs to pay all of it.
+    #[prost(message, optional, tag = "5")]
+    pub pay_sheet: ::core::option::Option<PaySheet>,
 }
 /// A refund.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -150,6 +176,58 @@ pub struct CreateOrderResponse {
     /// The order.
     #[prost(message, optional, tag = "1")]
     pub order: ::core::option::Option<Order>,
+}
+/// Creates a combined order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateCombinedOrderRequest {
+    /// Idempotency key, 1 to 64 characters of \[A-Za-z0-9_-\]. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// Channel, 1 to 64 characters of \[A-Za-z0-9._-\], for example "wechatpay"; must combine orders. Required.
+    #[prost(string, tag = "2")]
+    pub channel: ::prost::alloc::string::String,
+    /// How the citizen pays. Required.
+    #[prost(enumeration = "TradeType", tag = "3")]
+    pub trade_type: i32,
+    /// Entry point, 1 to 64 characters of \[A-Za-z0-9._-\]; chooses the merchant account of each part with channel and payee. Required.
+    #[prost(string, tag = "4")]
+    pub entry_point: ::prost::alloc::string::String,
+    /// The payer at the channel, as CreateOrder takes it, 1 to 128 bytes without control characters or empty. Kept encrypted until the
+    /// channel has it, then erased.
+    #[prost(string, tag = "5")]
+    pub payer_reference: ::prost::alloc::string::String,
+    /// When all of it stops being payable, UTC, at most 7 days ahead. Required.
+    #[prost(message, optional, tag = "6")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What is paid at once, 2 to 50 and no more than the channel combines. The first one's merchant account asks the channel. Required.
+    #[prost(message, repeated, tag = "7")]
+    pub parts: ::prost::alloc::vec::Vec<CombinedPart>,
+}
+/// A part of a combined order that is asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CombinedPart {
+    /// What the part is found by, 1 to 64 characters of \[A-Za-z0-9_-\]; no other order has it. Required.
+    #[prost(string, tag = "1")]
+    pub request_id: ::prost::alloc::string::String,
+    /// The case, "case_" and 32 hexadecimal digits. Required.
+    #[prost(string, tag = "2")]
+    pub case_id: ::prost::alloc::string::String,
+    /// Who receives the money, 1 to 64 characters of \[A-Za-z0-9._-\]; must be on payments' own list. Required.
+    #[prost(string, tag = "3")]
+    pub payee_id: ::prost::alloc::string::String,
+    /// What is asked; above 0. Required.
+    #[prost(message, optional, tag = "4")]
+    pub amount: ::core::option::Option<super::super::common::v1::Money>,
+    /// What the citizen reads on the pay sheet, 1 to 127 bytes without control characters, no identifiers. Required.
+    #[prost(string, tag = "5")]
+    pub description: ::prost::alloc::string::String,
+}
+/// A created combined order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateCombinedOrderResponse {
+    /// The combined order.
+    #[prost(message, optional, tag = "1")]
+    pub combined_order: ::core::option::Option<CombinedOrder>,
 }
 /// Asks for an order; exactly one of the two.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -963,6 +1041,8 @@ pub enum ErrorReason {
     BreakNotOpen = 15,
     /// The same person cannot agree with his own proposal.
     SamePerson = 16,
+    /// The merchant accounts of the parts are not of one app at the channel: they cannot be paid at once.
+    PartsApart = 17,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -988,6 +1068,7 @@ impl ErrorReason {
             Self::BreakNotFound => "ERROR_REASON_BREAK_NOT_FOUND",
             Self::BreakNotOpen => "ERROR_REASON_BREAK_NOT_OPEN",
             Self::SamePerson => "ERROR_REASON_SAME_PERSON",
+            Self::PartsApart => "ERROR_REASON_PARTS_APART",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1010,6 +1091,7 @@ impl ErrorReason {
             "ERROR_REASON_BREAK_NOT_FOUND" => Some(Self::BreakNotFound),
             "ERROR_REASON_BREAK_NOT_OPEN" => Some(Self::BreakNotOpen),
             "ERROR_REASON_SAME_PERSON" => Some(Self::SamePerson),
+            "ERROR_REASON_PARTS_APART" => Some(Self::PartsApart),
             _ => None,
         }
     }
@@ -1136,7 +1218,42 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Gets an order by id or by the request_id that created it. No effect.
+        /// Creates a combined order (合单): orders of several payees that the citizen pays at once, each by itself in everything else. All
+        /// of its parts are created, or none. Idempotent by request_id for ever; a part whose request_id stands for another order is refused.
+        /// After CHANNEL_UNAVAILABLE with effect POSSIBLE the channel may have taken it: ask again with the same request_id. What is wrong
+        /// with a part is named with its place, from 0: parts[2].payee_id.
+        /// Errors: PAYEE_UNKNOWN, MERCHANT_UNKNOWN, PARTS_APART, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, CHANNEL_REFUSED,
+        /// REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        pub async fn create_combined_order(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateCombinedOrderRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateCombinedOrderResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/lastmile.payments.v1.PaymentService/CreateCombinedOrder",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "lastmile.payments.v1.PaymentService",
+                        "CreateCombinedOrder",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gets an order by id or by the request_id that created it; a part of a combined order by the part's. No effect.
         /// Errors: ORDER_NOT_FOUND, STORE_UNAVAILABLE.
         pub async fn get_order(
             &mut self,
@@ -1164,7 +1281,8 @@ pub mod payment_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Asks the channel for the state of an order now, and records what it says. An unknown channel status changes nothing.
+        /// Asks the channel for the state of an order now, and records what it says: of a part of a combined order, what it says of every
+        /// part. An unknown channel status changes nothing.
         /// Idempotent by the order, which needs no request_id: asking twice records the same once.
         /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, STORE_UNAVAILABLE.
         pub async fn refresh_order(
@@ -1197,7 +1315,8 @@ pub mod payment_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Closes an order that is not paid. Done only when the channel has confirmed; answers PAID when the money came first, and
-        /// WAITING when the channel has not confirmed yet: ask again. Idempotent by request_id; the final answer is kept for ever.
+        /// WAITING when the channel has not confirmed yet: ask again. A part of a combined order is closed with all of its other parts, and
+        /// the answer is about the part. Idempotent by request_id; the final answer is kept for ever.
         /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         pub async fn close_order(
             &mut self,
@@ -1511,7 +1630,20 @@ pub mod payment_service_server {
             tonic::Response<super::CreateOrderResponse>,
             tonic::Status,
         >;
-        /// Gets an order by id or by the request_id that created it. No effect.
+        /// Creates a combined order (合单): orders of several payees that the citizen pays at once, each by itself in everything else. All
+        /// of its parts are created, or none. Idempotent by request_id for ever; a part whose request_id stands for another order is refused.
+        /// After CHANNEL_UNAVAILABLE with effect POSSIBLE the channel may have taken it: ask again with the same request_id. What is wrong
+        /// with a part is named with its place, from 0: parts[2].payee_id.
+        /// Errors: PAYEE_UNKNOWN, MERCHANT_UNKNOWN, PARTS_APART, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, CHANNEL_REFUSED,
+        /// REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        async fn create_combined_order(
+            &self,
+            request: tonic::Request<super::CreateCombinedOrderRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateCombinedOrderResponse>,
+            tonic::Status,
+        >;
+        /// Gets an order by id or by the request_id that created it; a part of a combined order by the part's. No effect.
         /// Errors: ORDER_NOT_FOUND, STORE_UNAVAILABLE.
         async fn get_order(
             &self,
@@ -1520,7 +1652,8 @@ pub mod payment_service_server {
             tonic::Response<super::GetOrderResponse>,
             tonic::Status,
         >;
-        /// Asks the channel for the state of an order now, and records what it says. An unknown channel status changes nothing.
+        /// Asks the channel for the state of an order now, and records what it says: of a part of a combined order, what it says of every
+        /// part. An unknown channel status changes nothing.
         /// Idempotent by the order, which needs no request_id: asking twice records the same once.
         /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, STORE_UNAVAILABLE.
         async fn refresh_order(
@@ -1531,7 +1664,8 @@ pub mod payment_service_server {
             tonic::Status,
         >;
         /// Closes an order that is not paid. Done only when the channel has confirmed; answers PAID when the money came first, and
-        /// WAITING when the channel has not confirmed yet: ask again. Idempotent by request_id; the final answer is kept for ever.
+        /// WAITING when the channel has not confirmed yet: ask again. A part of a combined order is closed with all of its other parts, and
+        /// the answer is about the part. Idempotent by request_id; the final answer is kept for ever.
         /// Errors: ORDER_NOT_FOUND, CHANNEL_NOT_OFFERED, CHANNEL_UNAVAILABLE, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         async fn close_order(
             &self,
@@ -1731,6 +1865,55 @@ pub mod payment_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateOrderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/lastmile.payments.v1.PaymentService/CreateCombinedOrder" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateCombinedOrderSvc<T: PaymentService>(pub Arc<T>);
+                    impl<
+                        T: PaymentService,
+                    > tonic::server::UnaryService<super::CreateCombinedOrderRequest>
+                    for CreateCombinedOrderSvc<T> {
+                        type Response = super::CreateCombinedOrderResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateCombinedOrderRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PaymentService>::create_combined_order(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateCombinedOrderSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -11,6 +11,7 @@ use contracts::ids::OrderId;
 use contracts::money::Money;
 use runtime::Timestamp;
 
+use super::combined::Part;
 use super::ledger::{Account, Entry, Merchant, Transfer, TransferId};
 
 /// Where an order stands.
@@ -108,6 +109,8 @@ impl FromStr for TradeType {
 pub struct Order {
     /// What was asked; never changes.
     pub terms: Arc<Terms>,
+    /// What makes it a part of a combined order; never changes.
+    pub part: Option<Part>,
     /// Counts the changes; the store refuses a change that was decided on another version.
     pub version: i64,
     /// Where it stands.
@@ -268,6 +271,7 @@ impl Order {
     pub fn new(terms: Terms, payer_sealed: Option<Vec<u8>>) -> Self {
         Self {
             terms: Arc::new(terms),
+            part: None,
             version: 1,
             state: State::Creating,
             is_sent: false,
@@ -368,8 +372,21 @@ impl Order {
 
     /// The channel reports, to one of our merchant accounts, that it took the money.
     ///
-    /// Errors: Differs, also when the report was meant for another account than the order's.
+    /// Errors: Differs, also when the report was meant for another account than the order's, or for a part of a combined order alone.
     pub fn told_paid(&self, merchant: &Merchant, app_id: &str, capture: &Capture) -> Result<Option<Change>, Rule> {
+        if self.part.is_some() {
+            return Err(Rule::Differs("combine_out_trade_no"));
+        }
+        self.told_paid_as_its_own(merchant, app_id, capture)
+    }
+
+    /// The same, whether it is paid by itself or with others.
+    pub(super) fn told_paid_as_its_own(
+        &self,
+        merchant: &Merchant,
+        app_id: &str,
+        capture: &Capture,
+    ) -> Result<Option<Change>, Rule> {
         if self.terms.merchant != *merchant {
             return Err(Rule::Differs("merchant"));
         }

@@ -1,5 +1,7 @@
 //! The state machines against the ledger, step by step and in every order that proptest thinks of.
 
+mod combined;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use contracts::ids::OrderId;
+use contracts::ids::{CombinedOrderId, OrderId};
 use store::{Kind, Many, Read, Row, Tx, params};
 
 use super::{money, word};
+use crate::domain::combined::{Part, Shape};
 use crate::domain::ledger::Merchant;
 use crate::domain::order::{Order, Tally, Terms};
 
@@ -35,18 +36,31 @@ static INSERT_ALL: Many = Many::new(
         ("is_closing", Kind::Bool),
         ("is_late", Kind::Bool),
         ("payer_sealed", Kind::Bytes),
+        ("combined_id", Kind::Text),
+        ("part_number", Kind::Int),
+        ("part_count", Kind::Int),
+        ("combined_request_id", Kind::Text),
     ],
     "INSERT INTO orders (order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id,
     trade_type, channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing,
-    is_late, payer_sealed, captured_minor, refunding_minor, refunded_minor, posted_minor)
+    is_late, payer_sealed, combined_id, part_number, part_count, combined_request_id, captured_minor, refunding_minor, refunded_minor,
+    posted_minor)
     SELECT order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id, trade_type,
     channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing, is_late,
-    payer_sealed, 0, 0, 0, 0 FROM {rows}",
+    payer_sealed, combined_id, part_number, part_count, combined_request_id, 0, 0, 0, 0 FROM {rows}",
 );
 
 const GET: &str = "SELECT * FROM orders WHERE order_id = $1";
 
 const PAGE: &str = "SELECT * FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2";
+
+const PARTS: &str = "SELECT * FROM orders WHERE combined_id = $1 ORDER BY part_number";
+
+const SHAPES: &str =
+    "SELECT combined_id, COUNT(*) AS parts, MIN(part_number) AS first_number, MAX(part_number) AS last_number,
+    MAX(part_count) AS made, COUNT(DISTINCT part_count) + COUNT(DISTINCT caller) + COUNT(DISTINCT combined_request_id) + COUNT(DISTINCT channel) + COUNT(DISTINCT app_id)
+    + COUNT(DISTINCT trade_type) + COUNT(DISTINCT expire_at) AS kinds
+    FROM orders WHERE combined_id > $1 GROUP BY combined_id ORDER BY combined_id LIMIT $2";
 
 static LOCK_ALL: Many = Many::new(
     &[("order_id", Kind::Text)],
@@ -108,6 +122,10 @@ pub(crate) async fn insert_all(tx: &mut Tx, orders: &[Order]) -> Result<(), stor
             order.is_closing,
             order.is_late,
             order.payer_sealed,
+            order.part.as_ref().map(|part| part.of.to_string()),
+            order.part.as_ref().map(|part| i64::from(part.number)),
+            order.part.as_ref().map(|part| i64::from(part.count)),
+            order.part.as_ref().map(|part| part.request_id.clone()),
         ]
         .to_vec()
     };
@@ -161,6 +179,36 @@ pub(crate) async fn page(reader: &mut impl Read, after: &str, max: u32) -> Resul
     reader.fetch_all(PAGE, params![after, max]).await?.iter().map(read).collect()
 }
 
+/// Finds the parts of a combined order, by their numbers; none where there is no such order.
+pub(crate) async fn parts(reader: &mut impl Read, of: CombinedOrderId) -> Result<Vec<Order>, store::Error> {
+    reader.fetch_all(PARTS, params![of.to_string()]).await?.iter().map(read).collect()
+}
+
+/// Reads at most `max` combined orders with ids above `after`, by id.
+pub(crate) async fn shapes(
+    reader: &mut impl Read,
+    after: &str,
+    max: u32,
+) -> Result<Vec<(String, Shape)>, store::Error> {
+    let shape = |row: &Row| {
+        let numbers = (row.get("first_number")?, row.get("last_number")?);
+        Ok((
+            row.get("combined_id")?,
+            Shape { parts: row.get("parts")?, made: row.get("made")?, numbers, kinds: row.get("kinds")? },
+        ))
+    };
+    reader.fetch_all(SHAPES, params![after, max]).await?.iter().map(shape).collect()
+}
+
+fn part(row: &Row) -> Result<Option<Part>, store::Error> {
+    if row.get::<Option<String>>("combined_id")?.is_none() {
+        return Ok(None);
+    }
+    let small = |column| u32::try_from(row.get::<i64>(column)?).map_err(|_| super::unreadable(column));
+    let (number, count) = (small("part_number")?, small("part_count")?);
+    Ok(Some(Part { of: word(row, "combined_id")?, number, count, request_id: row.get("combined_request_id")? }))
+}
+
 fn read(row: &Row) -> Result<Order, store::Error> {
     Ok(Order {
         terms: Arc::new(Terms {
@@ -179,6 +227,7 @@ fn read(row: &Row) -> Result<Order, store::Error> {
             created_at: row.get("created_at")?,
             expire_at: row.get("expire_at")?,
         }),
+        part: part(row)?,
         version: row.get("version")?,
         state: word(row, "state")?,
         is_sent: row.get("is_sent")?,

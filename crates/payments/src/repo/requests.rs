@@ -41,6 +41,7 @@ static ANSWER_ALL: Many = Many::new(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Method {
     CreateOrder,
+    CreateCombinedOrder,
     CloseOrder,
     PostOrder,
     Refund,
@@ -52,6 +53,7 @@ impl Method {
     fn as_str(self) -> &'static str {
         match self {
             Self::CreateOrder => "CreateOrder",
+            Self::CreateCombinedOrder => "CreateCombinedOrder",
             Self::CloseOrder => "CloseOrder",
             Self::PostOrder => "PostOrder",
             Self::Refund => "Refund",
@@ -123,6 +125,11 @@ pub(crate) async fn answer(
 pub(crate) type Name = (String, String, String);
 
 impl Key {
+    /// The key under which a part of the combined order of this one is found, as any order is.
+    pub(crate) fn of_part(&self, request_id: &str) -> Self {
+        Self { method: Method::CreateOrder, request_id: request_id.to_owned(), ..self.clone() }
+    }
+
     /// The key without what was asked.
     pub(crate) fn name(&self) -> Name {
         self.method.name(&self.caller, &self.request_id)

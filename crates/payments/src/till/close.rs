@@ -38,7 +38,7 @@ impl Till {
                 .db
                 .transact(async |mut tx: Tx| {
                     let ttl = self.config.worker.lease.get();
-                    self.leases.claim_one(&mut tx, &id.to_string(), &self.owner, now, ttl).await
+                    self.leases.claim_one(&mut tx, &order.followed_as(), &self.owner, now, ttl).await
                 })
                 .await
                 .map_err(|error: store::Error| Error::from(error).possible())?;
@@ -103,7 +103,10 @@ impl Till {
     }
 
     async fn ask_now(&self, order: &Order) -> Result<Order, Error> {
-        let asked = self.ask_order(order).await?;
+        let asked = match &order.part {
+            None => self.ask_order(order).await?,
+            Some(part) => self.ask_part(order.terms.id, part.of).await?,
+        };
         // Asking has no effect at the channel that anybody has to fear.
         asked.map_err(|error| Error::ChannelUnavailable { effect: Effect::None, source: Some(error) })
     }

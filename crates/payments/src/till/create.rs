@@ -11,8 +11,8 @@ use runtime::{Timestamp, crash};
 use store::lease::Lease;
 use tokio::time::Instant;
 
+use super::Till;
 use super::notice::number_of;
-use super::{Till, subject};
 use crate::channel::{Capabilities, ChannelError};
 use crate::convert::{self, CreateAsk};
 use crate::domain::ledger::Merchant;
@@ -21,13 +21,13 @@ use crate::error::Error;
 use crate::repo::requests::Key;
 
 /// What became of an attempt to make an order.
-enum Made {
+pub(super) enum Made {
     /// There was one already under this key.
     Known,
     /// It was made, and the channel called.
     Called {
-        /// As it stands.
-        order: Box<Order>,
+        /// The encoded answer, when it can be paid.
+        answer: Option<Vec<u8>>,
         /// What the channel did not answer.
         failed: Option<ChannelError>,
     },
@@ -47,16 +47,21 @@ impl Till {
             Err(_) if self.known(&mut self.db.read().await?, &key).await?.is_some() => Made::Known,
             Err(error) => return Err(error),
         };
+        self.creation_told(&key, made).await
+    }
+
+    /// The answer to a creation: what the attempt brought, or what was or is being brought by another.
+    pub(super) async fn creation_told(&self, key: &Key, made: Made) -> Result<Vec<u8>, Error> {
         let (deadline, failed) = match made {
             Made::Known => (self.deadline(), None),
-            Made::Called { order, .. } if order.state == State::Waiting => {
+            Made::Called { answer: Some(answer), .. } => {
                 crash::point("payments.create.before_answer");
-                return creation_answer(&order);
+                return Ok(answer);
             }
             // What an attempt did not bring is not waited for: the caller asks again.
             Made::Called { failed, .. } => (Instant::now(), failed),
         };
-        let answer = self.creation(&key, deadline).await.map_err(Error::possible);
+        let answer = self.creation(key, deadline).await.map_err(Error::possible);
         crash::point("payments.create.before_answer");
         match (answer, failed) {
             (Err(Error::ChannelUnavailable { effect, .. }), source @ Some(_)) => {
@@ -67,25 +72,31 @@ impl Till {
     }
 
     async fn make(self: Arc<Self>, key: Key, order: Order) -> Result<Made, Error> {
-        let now = order.terms.created_at;
-        let lease = Lease {
-            key: order.terms.id.to_string(),
-            owner: self.owner.clone(),
-            fence: 1,
-            due_at: Some(now),
-            until: now.plus(self.config.worker.lease.get()),
-        };
+        let lease = self.first_lease(&order);
         let is_new = self.teller.open(key, order.clone(), lease.clone()).await?;
         if !is_new {
             return Ok(Made::Known);
         }
         crash::point("payments.create.after_commit");
         let (order, failed) = self.look_order(&lease, order, true).await.map_err(Error::possible)?;
-        Ok(Made::Called { order: Box::new(order), failed })
+        let answer = (order.state == State::Waiting).then(|| creation_answer(&order)).transpose()?;
+        Ok(Made::Called { answer, failed })
+    }
+
+    /// The lease by which the maker of an order has it in hand.
+    pub(super) fn first_lease(&self, order: &Order) -> Lease {
+        let now = order.terms.created_at;
+        Lease {
+            key: order.followed_as(),
+            owner: self.owner.clone(),
+            fence: 1,
+            due_at: Some(now),
+            until: now.plus(self.config.worker.lease.get()),
+        }
     }
 
     /// Makes an order of what was asked, under the settings of now.
-    fn new_order(&self, ask: &CreateAsk) -> Result<Order, Error> {
+    pub(super) fn new_order(&self, ask: &CreateAsk) -> Result<Order, Error> {
         if !self.config.has_payee(&ask.payee_id) {
             return Err(Error::PayeeUnknown);
         }
@@ -142,8 +153,7 @@ impl Till {
                 if let Some(answer) = known.answer {
                     return Ok(answer);
                 }
-                let order = self.order(&mut reader, subject(&known.subject)?).await?;
-                if let Some(code) = order.refusal {
+                if let Some(code) = self.refusal(&mut reader, &known.subject).await? {
                     return Err(Error::ChannelRefused { code });
                 }
             }

@@ -1,6 +1,7 @@
 //! A look at what is open at a channel: one step further with an order or refund, whoever takes it.
 
-use contracts::ids::{OrderId, RefundId};
+use contracts::ids::{CombinedOrderId, OrderId, RefundId};
+use runtime::secret::Pii;
 use runtime::{Timestamp, crash};
 use store::Tx;
 use store::lease::Lease;
@@ -41,6 +42,9 @@ impl Till {
         if lease.key.starts_with(RefundId::PREFIX) {
             let id = subject(&lease.key)?;
             return self.look_refund(lease, id).await;
+        }
+        if lease.key.starts_with(CombinedOrderId::PREFIX) {
+            return self.look_together(lease, subject(&lease.key)?).await;
         }
         let id: OrderId = subject(&lease.key)?;
         let order = {
@@ -102,13 +106,7 @@ impl Till {
     /// Creates the order at the channel, or repeats it.
     async fn create_there(&self, order: &Order, is_first: bool) -> Result<Moved, Error> {
         let id = order.terms.id;
-        let payer = match &order.payer_sealed {
-            None => None,
-            Some(sealed) => {
-                let opened = self.vault.as_ref().and_then(|vault| vault.open_for(id, sealed));
-                Some(opened.ok_or(Error::Internal("the payer reference cannot be opened: another payer key file"))?)
-            }
-        };
+        let payer = self.payer_of(order)?;
         if !order.is_sent {
             self.amend(id, |order| Ok(order.sending())).await?;
         }
@@ -145,6 +143,13 @@ impl Till {
         }
     }
 
+    /// Opens what is kept of the payer for the channel.
+    pub(super) fn payer_of(&self, order: &Order) -> Result<Option<Pii<String>>, Error> {
+        let Some(sealed) = &order.payer_sealed else { return Ok(None) };
+        let opened = self.vault.as_ref().and_then(|vault| vault.open_for(order.terms.id, sealed));
+        opened.map(Some).ok_or(Error::Internal("the payer reference cannot be opened: another payer key file"))
+    }
+
     /// Asks how an order stands.
     pub(super) async fn ask_order(&self, order: &Order) -> Result<Result<Order, ChannelError>, Error> {
         Ok(match self.ask(order).await? {
@@ -177,7 +182,7 @@ impl Till {
         Ok(Moved::Nothing)
     }
 
-    fn is_over(&self, order: &Order) -> bool {
+    pub(super) fn is_over(&self, order: &Order) -> bool {
         self.now() >= order.terms.expire_at
     }
 
@@ -219,7 +224,7 @@ impl Till {
     }
 
     /// Puts work back, to be looked at again; nothing happens when it is done or another holds it.
-    async fn put_back(
+    pub(super) async fn put_back(
         &self,
         lease: &Lease,
         next: impl Fn(u32, Timestamp) -> Timestamp + Send + Sync,

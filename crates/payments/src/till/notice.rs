@@ -59,14 +59,8 @@ impl Till {
             Notice::Paid { channel_order_no, app_id, capture } => {
                 self.heed_paid(merchant.clone(), &channel_order_no, app_id, capture).await
             }
-            Notice::PaidTogether { app_id, parts } => {
-                // Side by side, so that they come into one batch; what is not kept now is told again with the whole.
-                let heeded = parts.into_iter().map(|part| {
-                    let merchant = Merchant { channel: merchant.channel.clone(), number: part.merchant };
-                    let (app_id, number) = (app_id.clone(), part.channel_order_no);
-                    async move { self.heed_paid(merchant, &number, app_id, part.capture).await }
-                });
-                futures::future::join_all(heeded).await.into_iter().collect()
+            Notice::PaidTogether { channel_order_no, app_id, parts } => {
+                self.heed_together(merchant, &channel_order_no, app_id, parts).await
             }
         }
     }
@@ -78,7 +72,7 @@ impl Till {
         app_id: String,
         capture: Capture,
     ) -> Result<(), NoticeError> {
-        let id = order_of(channel_order_no).ok_or(NoticeError::Unknown)?;
+        let id = bits_of(channel_order_no).map(OrderId::new).ok_or(NoticeError::Unknown)?;
         crash::point("payments.callback.before_commit");
         match self.amend(id, move |order| order.told_paid(&merchant, &app_id, &capture)).await {
             Ok(_) => {
@@ -116,10 +110,10 @@ impl Till {
     }
 }
 
-/// The order that a channel knows by a number of ours.
-fn order_of(channel_order_no: &str) -> Option<OrderId> {
+/// The bits of the id of what a channel knows by a number of ours.
+pub(super) fn bits_of(channel_order_no: &str) -> Option<u128> {
     let bits = u128::from_str_radix(channel_order_no, 16).ok()?;
-    (channel_order_no == number_of(bits)).then(|| OrderId::new(bits))
+    (channel_order_no == number_of(bits)).then_some(bits)
 }
 
 /// The refund that a channel knows by a number of ours.

@@ -8,7 +8,9 @@ use store::lease::Lease;
 use store::{Tx, outbox};
 
 use super::STREAM;
+use super::combined::combined_answer;
 use super::create::creation_answer;
+use super::teller::Dealt;
 use crate::convert;
 use crate::domain::ledger::Entry;
 use crate::domain::order::{Change, Order, State};
@@ -63,11 +65,13 @@ impl Page {
         let after = Order { version: before.version.saturating_add(1), ..change.order.clone() };
         let terms = &after.terms;
         let subject = terms.id.to_string();
-        if before.state == State::Creating && !matches!(after.state, State::Creating | State::Refused) {
+        if after.part.is_none() && is_made(before.state, after.state) {
             let answer = creation_answer(&after)?;
             self.answers.push((Method::CreateOrder.name(&terms.caller, &terms.request_id), answer));
         }
-        if before.is_open() && !after.is_open() {
+        if after.part.is_some() {
+            // It is followed with the whole.
+        } else if before.is_open() && !after.is_open() {
             self.due.remove(&subject);
             self.done.insert(subject.clone());
         } else if before.state != after.state && after.is_open() {
@@ -80,6 +84,39 @@ impl Page {
         Ok(after)
     }
 
+    /// Enters the changes of every part of a combined order, as they were read or as an earlier change on this page left them; hands back
+    /// how they will stand.
+    pub(super) fn change_together(&mut self, changes: &[(Order, Option<Change>)]) -> Result<Vec<Dealt>, Error> {
+        let after: Vec<_> = changes.iter().map(|(was, change)| change.as_ref().map_or(was, |to| &to.order)).collect();
+        // What can fail comes first, so that nothing is half entered.
+        if let Some((was, _)) = changes.iter().zip(&after).find(|((was, _), after)| is_made(was.state, after.state)) {
+            let part = was.0.part.as_ref().ok_or(Error::Internal("an order that is no part was changed as one"))?;
+            let name = Method::CreateCombinedOrder.name(&was.0.terms.caller, &part.request_id);
+            self.answers.push((name, combined_answer(after.iter().copied())?));
+        }
+        let subject = after.first().map(|order| order.followed_as()).unwrap_or_default();
+        let open = after.iter().find(|order| order.is_open());
+        let is_moved = changes.iter().zip(&after).any(|((was, _), after)| was.state != after.state);
+        match open {
+            None if changes.iter().any(|(was, _)| was.is_open()) => {
+                self.due.remove(&subject);
+                self.done.insert(subject);
+            }
+            Some(open) if is_moved => {
+                self.due.insert(subject, plan::next_look(open, 0, self.now, self.pace));
+            }
+            Some(_) | None => {}
+        }
+        let enter = |(was, change): &(Order, Option<Change>)| {
+            let (order, before) = match change {
+                None => (was.clone(), None),
+                Some(change) => (self.change(was, change, None)?, Some(was.state)),
+            };
+            Ok(Dealt { order, before, answer: Vec::new() })
+        };
+        changes.iter().map(enter).collect()
+    }
+
     /// Enters what is claimed under a key; hands back what is known under it from then on.
     pub(super) fn claim(&mut self, claim: Claim) -> Known {
         let known = Known::of(&claim);
@@ -90,6 +127,12 @@ impl Page {
     /// Enters a new order, which its maker has in hand.
     pub(super) fn open(&mut self, order: &Order, lease: &Lease) {
         self.opened.push(order.clone());
+        self.begun.push(work::New::held(lease));
+    }
+
+    /// Enters the parts of a new combined order, which its maker has in hand.
+    pub(super) fn open_together(&mut self, parts: impl Iterator<Item = Order>, lease: &Lease) {
+        self.opened.extend(parts);
         self.begun.push(work::New::held(lease));
     }
 
@@ -156,6 +199,11 @@ impl Page {
         }
         Ok(())
     }
+}
+
+/// Whether an order comes to exist at the channel.
+fn is_made(before: State, after: State) -> bool {
+    before == State::Creating && !matches!(after, State::Creating | State::Refused)
 }
 
 fn all(changed: u64, asked: usize) -> Result<(), Error> {

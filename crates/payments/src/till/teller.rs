@@ -49,6 +49,10 @@ struct Deal {
 enum Ask {
     /// A new order, under the key of the call that asks for it.
     Open { key: Key, order: Box<Order>, lease: Lease },
+    /// The parts of a new combined order, each under a key of its own, and all of it under the key of the call.
+    OpenTogether { key: Key, parts: Vec<(Key, Order)>, lease: Lease },
+    /// One change for every part of a combined order: all of them, or none.
+    Together { parts: Vec<OrderId>, step: Step },
     /// A change of an order; perhaps under a key.
     Change { order: OrderId, step: Step, keyed: Option<Keyed> },
     /// A new refund, under the key of the call that asks for it.
@@ -71,6 +75,7 @@ enum Told {
         is_new: bool,
     },
     Changed(Box<Dealt>),
+    ChangedTogether(Vec<Dealt>),
 }
 
 /// What became of a change.
@@ -104,7 +109,33 @@ impl Teller {
     pub(super) async fn open(&self, key: Key, order: Order, lease: Lease) -> Result<bool, Error> {
         match self.ask(Ask::Open { key, order: Box::new(order), lease }).await? {
             Told::Opened { is_new } => Ok(is_new),
-            Told::Changed(_) => Err(MIXED_UP),
+            Told::Changed(_) | Told::ChangedTogether(_) => Err(MIXED_UP),
+        }
+    }
+
+    /// Keeps the parts of a new combined order, which its maker has in hand; false when its key is known.
+    ///
+    /// Errors: as [`Teller::open`]; RequestIdReused of a part.
+    pub(super) async fn open_together(&self, key: Key, parts: Vec<Order>, lease: Lease) -> Result<bool, Error> {
+        let keyed = |order: Order| (key.of_part(&order.terms.request_id), order);
+        let parts = parts.into_iter().map(keyed).collect();
+        match self.ask(Ask::OpenTogether { key, parts, lease }).await? {
+            Told::Opened { is_new } => Ok(is_new),
+            Told::Changed(_) | Told::ChangedTogether(_) => Err(MIXED_UP),
+        }
+    }
+
+    /// Changes every part of a combined order by the rules, or none; returns when that is kept, or refused.
+    ///
+    /// Errors: as [`Teller::change`], of the first part to which they apply.
+    pub(super) async fn change_together(
+        &self,
+        parts: Vec<OrderId>,
+        step: impl Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync + 'static,
+    ) -> Result<Vec<Dealt>, Error> {
+        match self.ask(Ask::Together { parts, step: Box::new(step) }).await? {
+            Told::ChangedTogether(dealt) => Ok(dealt),
+            Told::Opened { .. } | Told::Changed(_) => Err(MIXED_UP),
         }
     }
 
@@ -141,7 +172,7 @@ impl Teller {
     async fn dealt(&self, ask: Ask) -> Result<Dealt, Error> {
         match self.ask(ask).await? {
             Told::Changed(dealt) => Ok(*dealt),
-            Told::Opened { .. } => Err(MIXED_UP),
+            Told::Opened { .. } | Told::ChangedTogether(_) => Err(MIXED_UP),
         }
     }
 
@@ -224,8 +255,8 @@ impl Counter {
     }
 
     async fn write(&self, tx: &mut Tx, deals: &[Deal]) -> Result<Vec<Result<Told, Error>>, Error> {
-        let known = requests::get_all(tx, deals.iter().filter_map(Deal::key)).await?;
-        let orders = orders::lock_all(tx, deals.iter().filter_map(Deal::order)).await?;
+        let known = requests::get_all(tx, deals.iter().flat_map(Deal::keys)).await?;
+        let orders = orders::lock_all(tx, deals.iter().flat_map(Deal::orders)).await?;
         let refunds = refunds::lock_all(tx, deals.iter().filter_map(Deal::refund)).await?;
         let mut batch = Batch { page: Page::new(tx.now()?, self.pace), orders, refunds, known };
         let told = deals.iter().map(|deal| batch.enter(&deal.ask)).collect();
@@ -235,25 +266,35 @@ impl Counter {
 }
 
 impl Deal {
-    fn key(&self) -> Option<&Key> {
-        match &self.ask {
-            Ask::Open { key, .. } | Ask::Refund { key, .. } | Ask::Change { keyed: Some((key, _)), .. } => Some(key),
-            Ask::Change { keyed: None, .. } | Ask::Follow { .. } => None,
-        }
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        let (own, parts) = match &self.ask {
+            Ask::Open { key, .. } | Ask::Refund { key, .. } | Ask::Change { keyed: Some((key, _)), .. } => {
+                (Some(key), None)
+            }
+            Ask::OpenTogether { key, parts, .. } => (Some(key), Some(parts.iter().map(|(key, _)| key))),
+            Ask::Change { keyed: None, .. } | Ask::Together { .. } | Ask::Follow { .. } => (None, None),
+        };
+        own.into_iter().chain(parts.into_iter().flatten())
     }
 
-    fn order(&self) -> Option<OrderId> {
-        match &self.ask {
-            Ask::Open { .. } => None,
-            Ask::Refund { refund, .. } => Some(refund.order),
-            Ask::Change { order, .. } | Ask::Follow { order, .. } => Some(*order),
-        }
+    fn orders(&self) -> impl Iterator<Item = OrderId> {
+        let (own, parts) = match &self.ask {
+            Ask::Open { .. } | Ask::OpenTogether { .. } => (None, None),
+            Ask::Refund { refund, .. } => (Some(refund.order), None),
+            Ask::Change { order, .. } | Ask::Follow { order, .. } => (Some(*order), None),
+            Ask::Together { parts, .. } => (None, Some(parts.iter().copied())),
+        };
+        own.into_iter().chain(parts.into_iter().flatten())
     }
 
     fn refund(&self) -> Option<RefundId> {
         match &self.ask {
             Ask::Follow { refund, .. } => Some(*refund),
-            Ask::Open { .. } | Ask::Refund { .. } | Ask::Change { .. } => None,
+            Ask::Open { .. }
+            | Ask::OpenTogether { .. }
+            | Ask::Together { .. }
+            | Ask::Refund { .. }
+            | Ask::Change { .. } => None,
         }
     }
 }
@@ -278,6 +319,8 @@ impl Batch {
                 self.orders.insert(order.terms.id, (**order).clone());
                 Ok(Told::Opened { is_new: true })
             }
+            Ask::OpenTogether { key, parts, lease } => self.open_together(key, parts, lease),
+            Ask::Together { parts, step } => self.together(parts, step).map(Told::ChangedTogether),
             Ask::Change { order, step, keyed } => {
                 self.change(*order, step, keyed.as_ref()).map(|dealt| Told::Changed(Box::new(dealt)))
             }
@@ -286,6 +329,41 @@ impl Batch {
                 self.follow(*order, *refund, step).map(|dealt| Told::Changed(Box::new(dealt)))
             }
         }
+    }
+
+    fn open_together(&mut self, key: &Key, parts: &[(Key, Order)], lease: &Lease) -> Result<Told, Error> {
+        if self.known(key)?.is_some() {
+            return Ok(Told::Opened { is_new: false });
+        }
+        for (number, (key, _)) in parts.iter().enumerate() {
+            match self.known(key) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Err(Error::RequestIdReused.of_part(number)),
+                Err(error) => return Err(error.of_part(number)),
+            }
+        }
+        self.claim(key, lease.key.clone(), None);
+        for (key, order) in parts {
+            self.claim(key, order.terms.id.to_string(), None);
+            self.orders.insert(order.terms.id, order.clone());
+        }
+        self.page.open_together(parts.iter().map(|(_, order)| order.clone()), lease);
+        Ok(Told::Opened { is_new: true })
+    }
+
+    /// Nothing is entered before every part has its verdict.
+    fn together(&mut self, parts: &[OrderId], step: &Step) -> Result<Vec<Dealt>, Error> {
+        let mut changes = Vec::new();
+        for (number, id) in parts.iter().enumerate() {
+            let order = self.order(*id)?;
+            let change = step(&order).map_err(|rule| Error::from(rule).of_part(number))?;
+            changes.push((order, change));
+        }
+        let dealt = self.page.change_together(&changes)?;
+        for Dealt { order, .. } in &dealt {
+            self.orders.insert(order.terms.id, order.clone());
+        }
+        Ok(dealt)
     }
 
     fn change(&mut self, id: OrderId, step: &Step, keyed: Option<&Keyed>) -> Result<Dealt, Error> {

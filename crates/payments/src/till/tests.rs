@@ -3,6 +3,7 @@
 mod asked;
 mod audit;
 mod channel;
+mod combined;
 mod crashes;
 mod history;
 mod model;
@@ -47,9 +48,21 @@ fn config() -> Config {
             verification: wechatpay::Verification::PlatformCertificates,
         }),
     };
+    // Of the same app, and of another.
+    let own = |payee_id: &str, mch_id: &str, app_id: &str| Merchant {
+        payee_id: payee_id.into(),
+        mch_id: mch_id.into(),
+        app_id: app_id.into(),
+        ..merchant.clone()
+    };
+    let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };
     let mut config = Config {
-        payees: vec![Payee { payee_id: "traffic-430100".into(), name: "Changsha traffic police".into() }],
-        merchants: vec![merchant],
+        payees: ["traffic-430100", "traffic-140100", "traffic-110000"].map(payee).into(),
+        merchants: vec![
+            own("traffic-140100", "1900000002", "wx0"),
+            own("traffic-110000", "1900000003", "wx1"),
+            merchant,
+        ],
         ..Config::default()
     };
     config.worker.interval = Span::from_millis(50);

@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 use contracts::cases::v1::{self as pb, CaseState};
+use contracts::payments::v1::TradeType;
 use futures::StreamExt;
 use invariants::{Call, Probe};
-use lastmile_tests::catalogue::Catalogue;
 use lastmile_tests::super_app::with_token;
 
-use super::rig::{CHANGSHA, Debtor, TAIYUAN, ended, on_both, on_both_with};
+use super::rig::{CHANGSHA, Debtor, TAIYUAN, ended, on_both};
 
 #[test]
 fn a_fine_is_paid_in_both_cities_and_every_book_agrees() {
@@ -126,17 +126,47 @@ fn a_case_belongs_to_its_citizen_and_a_bill_to_its_case() {
     });
 }
 
-/// Another entry point's client: it has cases of its own, and its stream tells of no other's. No entry point but one pays anywhere by the
-/// articles, so that Changsha is given a second one.
+/// Through another super app, with its channel: the same department, books of another merchant account.
+#[test]
+fn a_fine_is_paid_with_alipay_and_every_book_agrees() {
+    on_both(async |run| {
+        let alipay = run.client("alipay")?;
+        let citizen = run.outside.citizen(34).await?;
+        let token = alipay.citizen_token(&citizen, &[CHANGSHA.1]).await?;
+        let bill = alipay.bill(&token, &citizen, CHANGSHA.0).await?;
+        let debtor = Debtor { citizen, token, region: CHANGSHA.0, bill };
+        let mut asked = run.asks(&debtor, "fine")?;
+        if let Some(pb::open_case_request::Action::Pay(pay)) = &mut asked.action {
+            pay.channel = "alipay".to_owned();
+            pay.trade_type = TradeType::Native.into();
+            pay.payer_reference = String::new();
+        }
+        let opened = alipay.cases().open_case(with_token(asked, &debtor.token)?).await?.into_inner();
+        let case_id = opened.case.context("a case")?.case_id;
+        run.opened(&debtor, &case_id, "fine")?;
+        let case = run.until(&debtor, &case_id, CaseState::WaitingPayment).await?;
+        let sheet = case.pay_sheet.context("a pay sheet")?;
+        ensure!(sheet.jsapi.is_empty() && !sheet.code_url.is_empty(), "{sheet:?}");
+        run.outside.pay_alipay(&sheet.code_url).await?;
+        let history = run.history(&debtor, &case_id).await?;
+        ensure!(history.last().map(pb::CaseEvent::to_state) == Some(CaseState::Done), "{history:?}");
+        let proof = run.get(&debtor, &case_id).await?.proof.context("a proof")?;
+        ensure!(proof.profile == CHANGSHA.1 && !proof.department_serial.is_empty() && !proof.jws.is_empty());
+        run.calls.push(Call {
+            caller: "alipay".to_owned(),
+            request_id: "fine".to_owned(),
+            answers: vec![case_id],
+            ended_as: Some("DONE".to_owned()),
+            ..Call::default()
+        });
+        Ok(())
+    });
+}
+
+/// Another entry point's client: it has cases of its own, and its stream tells of no other's.
 #[test]
 fn an_entry_point_sees_its_own_cases_alone() {
-    let row = "source: sandbox }";
-    let second = r#"{ region: "430100", item: traffic.violation, entry_point: alipay, depth: PAY, display_name: 罚款, source: sandbox }"#;
-    let rows = format!("{row}\n- {second}");
-    let catalogue = Catalogue::with("sandbox/taiyuan_traffic_payment.yaml", row, &rows).expect("a catalogue");
-    let data_dir = catalogue.data_dir();
-    let configure = move |config: &mut lastmile::Config| config.catalog.data_dir.clone_from(&data_dir);
-    on_both_with(configure, async |run| {
+    on_both(async |run| {
         let li = run.debtor(32, CHANGSHA).await?;
         let case = run.open(&li, "of-wechat").await?;
         let alipay = run.client("alipay")?;

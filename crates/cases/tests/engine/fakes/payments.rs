@@ -395,7 +395,8 @@ impl PaymentService for Payments {
     }
 
     not_served! {
-        pb: list_transfers(ListTransfersRequest) -> ListTransfersResponse, get_account(GetAccountRequest) -> GetAccountResponse,
+        pb: create_combined_order(CreateCombinedOrderRequest) -> CreateCombinedOrderResponse,
+            list_transfers(ListTransfersRequest) -> ListTransfersResponse, get_account(GetAccountRequest) -> GetAccountResponse,
             reconcile(ReconcileRequest) -> ReconcileResponse, list_breaks(ListBreaksRequest) -> ListBreaksResponse,
             resolve_break(ResolveBreakRequest) -> ResolveBreakResponse;
     }

@@ -109,7 +109,8 @@ impl Told {
                 OrderStatus::Pending | OrderStatus::Closed => return Ok(Notice::Other),
             }
         }
-        Ok(Notice::PaidTogether { app_id: self.combine_appid, parts })
+        let (channel_order_no, app_id) = (self.combine_out_trade_no, self.combine_appid);
+        Ok(Notice::PaidTogether { channel_order_no, app_id, parts })
     }
 }
 

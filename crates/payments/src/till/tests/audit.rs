@@ -2,11 +2,12 @@
 
 use store::{Tx, params};
 
+use super::combined::combine_ask;
 use super::*;
 use crate::domain::ledger::Merchant as LedgerMerchant;
 
-/// Ways to spoil the books of one paid, one posted and one refunded order.
-const SPOILS: [&str; 20] = [
+/// Ways to spoil the books of one paid, one posted and one refunded order, and of a combined one that waits.
+const SPOILS: [&str; 24] = [
     "UPDATE balances SET credit_posted = credit_posted + 1 WHERE account LIKE 'suspense/%' AND debit_posted = 0",
     "UPDATE balances SET credit_posted = credit_posted + 1 WHERE account LIKE 'payee/%'",
     "UPDATE balances SET debit_pending = 1 WHERE account LIKE 'channel/%'",
@@ -27,6 +28,10 @@ const SPOILS: [&str; 20] = [
     "UPDATE refunds SET state = 'failed'",
     "DELETE FROM refunds",
     "DELETE FROM outbox_event WHERE seq = 3",
+    "DELETE FROM orders WHERE part_number = 3",
+    "DELETE FROM orders WHERE part_number = 1",
+    "UPDATE orders SET combined_id = NULL WHERE part_number > 1",
+    "UPDATE orders SET app_id = 'wx9' WHERE part_number = 2",
 ];
 
 async fn played_out() -> Stage {
@@ -41,6 +46,7 @@ async fn played_out() -> Stage {
         stage.till.heed(&merchant, notice).await.expect("heeds");
         ids.push(order.terms.id);
     }
+    stage.till.create_combined(combine_ask("whole", EPOCH.plus(LIFE))).await.expect("creates");
     stage.till.post(&key(Method::PostOrder, "p"), ids[1], "serial").await.expect("posts");
     stage.till.refund(&refund_ask("f", ids[2], AMOUNT)).await.expect("accepts");
     stage.pass(Duration::from_secs(2)).await;
@@ -52,7 +58,7 @@ async fn played_out() -> Stage {
 #[tokio::test(start_paused = true)]
 async fn nothing_that_was_spoilt_stays_unseen() {
     let report = played_out().await.assert_sound().await;
-    assert_eq!((report.orders, report.refunds, report.transfers, report.open), (3, 1, 6, 0));
+    assert_eq!((report.orders, report.refunds, report.transfers, report.open), (6, 1, 6, 3));
     for spoil in SPOILS {
         let stage = played_out().await;
         let spoilt = async |mut tx: Tx| tx.execute(spoil, params![]).await;

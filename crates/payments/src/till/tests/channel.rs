@@ -15,8 +15,8 @@ use runtime::secret::Pii;
 use serde_json::{Value, json};
 
 use crate::channel::{
-    CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PaySheet, RefundStatus, Refusal,
-    wechatpay,
+    CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PartPaid, PaySheet, RefundStatus,
+    Refusal, Whole, wechatpay,
 };
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund};
@@ -47,6 +47,9 @@ pub(super) enum Call {
     Close,
     Refund,
     QueryRefund,
+    CreateTogether,
+    QueryTogether,
+    CloseTogether,
 }
 
 #[derive(Clone, Default)]
@@ -56,6 +59,8 @@ pub(super) struct Played(Arc<Mutex<Books>>);
 pub(super) struct Books {
     pub(super) orders: BTreeMap<String, There>,
     pub(super) refunds: BTreeMap<String, Back>,
+    /// Combined orders: merchant, and the numbers of their parts.
+    wholes: BTreeMap<String, (String, Vec<String>)>,
     mishaps: VecDeque<(Call, Mishap)>,
     pub(super) calls: BTreeMap<Call, u32>,
     /// Payers as they arrived.
@@ -67,6 +72,8 @@ pub(super) struct Books {
 /// An order as the channel has it.
 pub(super) struct There {
     terms: Terms,
+    /// The number of the combined order that it is a part of.
+    part_of: Option<String>,
     is_known: bool,
     pub(super) is_closed: bool,
     pub(super) paid: Option<Capture>,
@@ -162,6 +169,27 @@ impl Played {
         Some(Notice::Paid { channel_order_no: order_no.to_owned(), app_id, capture })
     }
 
+    /// The citizen pays every part of a combined order; false when there is nothing (more) to pay.
+    pub(super) fn pay_together(&self, whole_no: &str, at: Timestamp) -> bool {
+        let parts = self.books().wholes.get(whole_no).map(|(_, parts)| parts.clone()).unwrap_or_default();
+        !parts.is_empty() && parts.iter().all(|part| self.pay(part, at).is_some())
+    }
+
+    /// What the channel would report of a combined order, and to whom.
+    pub(super) fn notice_together(&self, whole_no: &str) -> Option<(String, Notice)> {
+        let books = self.books();
+        let (merchant, numbers) = books.wholes.get(whole_no)?;
+        let mut parts = Vec::new();
+        let mut app_id = String::new();
+        for number in numbers {
+            let there = books.orders.get(number)?;
+            app_id.clone_from(&there.terms.app_id);
+            let (merchant, capture) = (there.terms.merchant.number.clone(), there.paid.clone()?);
+            parts.push(PartPaid { merchant, channel_order_no: number.clone(), capture });
+        }
+        Some((merchant.clone(), Notice::PaidTogether { channel_order_no: whole_no.to_owned(), app_id, parts }))
+    }
+
     /// Decides every refund that is in process.
     pub(super) fn decide(&self, succeed: bool, at: Timestamp) {
         for (number, back) in self.books().refunds.iter_mut().filter(|(_, back)| back.end.is_none()) {
@@ -201,6 +229,7 @@ impl Books {
         let is_known = !self.is_lazy;
         let there = self.orders.entry(terms.channel_order_no.clone()).or_insert_with(|| There {
             terms: terms.clone(),
+            part_of: None,
             is_known,
             is_closed: false,
             paid: None,
@@ -211,6 +240,41 @@ impl Books {
         let mut sheet = PaySheet::empty(terms.trade_type, terms.expire_at);
         sheet.jsapi.insert("package".to_owned(), format!("prepay_id={}", terms.channel_order_no));
         Ok(sheet)
+    }
+
+    fn create_together(
+        &mut self,
+        whole: &Whole,
+        parts: &[Terms],
+        payer: Option<&Pii<String>>,
+    ) -> Result<PaySheet, ChannelError> {
+        let numbers: Vec<_> = parts.iter().map(|terms| terms.channel_order_no.clone()).collect();
+        let made = (whole.merchant.number.clone(), numbers);
+        let known = self.wholes.entry(whole.channel_order_no.clone()).or_insert_with(|| made.clone());
+        assert_eq!(*known, made, "a repetition is unchanged");
+        let mut sheet = None;
+        for terms in parts {
+            sheet = Some(self.create(terms, payer.filter(|_| sheet.is_none()), terms.created_at)?);
+            let there = self.orders.get_mut(&terms.channel_order_no).expect("it was made");
+            there.part_of = Some(whole.channel_order_no.clone());
+        }
+        let mut sheet = sheet.expect("there are parts");
+        sheet.jsapi.insert("package".to_owned(), format!("prepay_id={}", whole.channel_order_no));
+        Ok(sheet)
+    }
+
+    /// A combined order is known by its own number and parts.
+    fn is_whole(&self, whole: &Whole, parts: &[Terms]) -> Result<(), ChannelError> {
+        let (merchant, numbers) = self.wholes.get(&whole.channel_order_no).ok_or(ChannelError::NotKnown)?;
+        assert_eq!(*merchant, whole.merchant.number);
+        assert!(parts.iter().map(|terms| &terms.channel_order_no).eq(numbers), "every part, by its number");
+        Ok(())
+    }
+
+    /// An order that is a part of a combined one is not asked for by its own number.
+    fn alone(&self, terms: &Terms) -> Result<(), ChannelError> {
+        let there = self.orders.get(&terms.channel_order_no);
+        if there.is_some_and(|there| there.part_of.is_some()) { Err(ChannelError::NotKnown) } else { Ok(()) }
     }
 
     fn status(&self, terms: &Terms) -> Result<OrderStatus, ChannelError> {
@@ -278,7 +342,7 @@ impl Channel for Played {
             sheet_life: Duration::from_secs(3_600),
             known: Known::OnceCreated,
             bills: &[],
-            combine_max: 0,
+            combine_max: 3,
         };
         const LAZY: &Capabilities = &Capabilities { known: Known::OnceOpened, ..*CAPABILITIES };
         if self.books().is_lazy { LAZY } else { CAPABILITIES }
@@ -298,11 +362,40 @@ impl Channel for Played {
     }
 
     fn query<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<OrderStatus, ChannelError>> {
-        self.call(Call::Query, move |books| books.status(terms)).boxed()
+        self.call(Call::Query, move |books| books.alone(terms).and_then(|()| books.status(terms))).boxed()
     }
 
     fn close<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<(), ChannelError>> {
-        self.call(Call::Close, move |books| books.close(terms)).boxed()
+        self.call(Call::Close, move |books| books.alone(terms).and_then(|()| books.close(terms))).boxed()
+    }
+
+    fn create_combined<'a>(
+        &'a self,
+        whole: &'a Whole,
+        parts: &'a [Terms],
+        payer: Option<&'a Pii<String>>,
+    ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
+        self.call(Call::CreateTogether, move |books| books.create_together(whole, parts, payer)).boxed()
+    }
+
+    fn query_combined<'a>(
+        &'a self,
+        whole: &'a Whole,
+        parts: &'a [Terms],
+    ) -> BoxFuture<'a, Result<Vec<OrderStatus>, ChannelError>> {
+        let told = move |books: &mut Books| {
+            books.is_whole(whole, parts)?;
+            parts.iter().map(|terms| books.status(terms)).collect()
+        };
+        self.call(Call::QueryTogether, told).boxed()
+    }
+
+    fn close_combined<'a>(&'a self, whole: &'a Whole, parts: &'a [Terms]) -> BoxFuture<'a, Result<(), ChannelError>> {
+        let closed = move |books: &mut Books| {
+            books.is_whole(whole, parts)?;
+            parts.iter().try_for_each(|terms| books.close(terms))
+        };
+        self.call(Call::CloseTogether, closed).boxed()
     }
 
     fn refund<'a>(&'a self, terms: &'a Terms, refund: &'a Refund) -> BoxFuture<'a, Result<RefundStatus, ChannelError>> {

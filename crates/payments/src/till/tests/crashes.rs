@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asked::Asked;
 use super::channel::{Call, Mishap};
+use super::combined::combine_ask;
 use super::*;
 use crate::domain::ledger::Merchant as LedgerMerchant;
 use crate::domain::order::State;
@@ -33,12 +34,27 @@ struct World {
     dir: tempfile::TempDir,
     asked: Asked,
     now: Mutex<Timestamp>,
+    script: Script,
+}
+
+/// What each case does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Script {
+    /// Has an order paid by itself.
+    Alone,
+    /// Has three orders paid at once.
+    Together,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(script: Script) -> Self {
         let played = Played::default();
         for (call, mishap) in [
+            (Call::CreateTogether, Mishap::LostAfter),
+            (Call::CreateTogether, Mishap::Refused),
+            (Call::CreateTogether, Mishap::LostBefore),
+            (Call::QueryTogether, Mishap::LostBefore),
+            (Call::CloseTogether, Mishap::LostAfter),
             (Call::Create, Mishap::LostAfter),
             (Call::Create, Mishap::Refused),
             (Call::Create, Mishap::LostBefore),
@@ -51,7 +67,7 @@ impl World {
         }
         let dir = tempfile::tempdir().expect("a directory");
         let db = Db::simulated().expect("a store");
-        Self { db, played, dir, asked: Asked::default(), now: Mutex::new(EPOCH) }
+        Self { db, played, dir, asked: Asked::default(), now: Mutex::new(EPOCH), script }
     }
 
     /// One life: until everything is done (true) or the host dies (false).
@@ -85,7 +101,11 @@ impl World {
     }
 
     async fn everything(&self, till: &Arc<Till>) {
-        let scripts = futures::future::join_all((0..SCRIPTS).map(|number| self.script(till, number)));
+        let script = async |number| match self.script {
+            Script::Alone => self.script_alone(till, number).await,
+            Script::Together => self.script_together(till, number).await,
+        };
+        let scripts = futures::future::join_all((0..SCRIPTS).map(script));
         let bank = async {
             loop {
                 till.context.clock.sleep(Duration::from_secs(1)).await;
@@ -99,7 +119,7 @@ impl World {
     }
 
     /// What one case does with its order, from the beginning in every life.
-    async fn script(&self, till: &Arc<Till>, number: usize) {
+    async fn script_alone(&self, till: &Arc<Till>, number: usize) {
         let id = |what: &str| format!("{what}-{number}");
         let expire_at = EPOCH.plus(LIFE);
         let order = Some(Deed::Order);
@@ -127,6 +147,54 @@ impl World {
         }
         let post = key(Method::PostOrder, &id("post"));
         self.told(till, None, &id("post"), || till.post(&post, order_id, "serial")).await;
+    }
+
+    /// The same with orders that are paid at once: one is given back or closed, another posted.
+    async fn script_together(&self, till: &Arc<Till>, number: usize) {
+        let id = |what: &str| format!("{what}-{number}");
+        let whole = id("whole");
+        let ask = || combine_ask(&whole, EPOCH.plus(LIFE));
+        for part in &ask().parts {
+            self.asked.asks(Some(Deed::Order), &part.key.request_id);
+        }
+        let answer = self.told(till, None, &whole, || till.create_combined(ask())).await;
+        let Some(answer) = answer else { return };
+        let whole = pb::CreateCombinedOrderResponse::decode(answer.as_slice()).expect("decodes").combined_order;
+        let whole = whole.expect("a combined order");
+        for part in &whole.parts {
+            let answer = pb::CreateOrderResponse { order: Some(part.clone()) };
+            self.asked.told(&part.request_id, answer.encode_to_vec());
+        }
+        let ids: Vec<OrderId> = whole.parts.iter().map(|part| part.order_id.parse().expect("an id")).collect();
+        if number % 5 == 2 {
+            let close = || till.close(key(Method::CloseOrder, &id("close")), ids[1]);
+            self.finally(till, ids[1], close, |state| state == State::Closed).await;
+            for part in ids {
+                self.finally(till, part, async || Ok(Vec::new()), |state| state == State::Closed).await;
+            }
+            return;
+        }
+        self.played.pay_together(&whole.channel_order_no, till.now());
+        if number % 5 != 1 {
+            self.until(till, || self.heed_together(till, &whole.channel_order_no)).await;
+        }
+        for part in &ids {
+            let is_paid = |state| !matches!(state, State::Waiting | State::Creating);
+            self.finally(till, *part, async || Ok(Vec::new()), is_paid).await;
+        }
+        let refund = refund_ask(&id("refund"), ids[0], AMOUNT);
+        self.told(till, Some(Deed::Refund), &id("refund"), || till.refund(&refund)).await;
+        self.finally(till, ids[0], async || Ok(Vec::new()), |state| state != State::Refunding).await;
+        let post = key(Method::PostOrder, &id("post"));
+        self.told(till, None, &id("post"), || till.post(&post, ids[1], "serial")).await;
+    }
+
+    async fn heed_together(&self, till: &Arc<Till>, whole_no: &str) -> Result<(), ()> {
+        let merchant = LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() };
+        match self.played.notice_together(whole_no) {
+            Some((_, notice)) => till.heed(&merchant, notice).await.map_err(|_| ()),
+            None => Ok(()),
+        }
     }
 
     async fn heed(&self, till: &Arc<Till>, order_no: &str) -> Result<(), ()> {
@@ -157,10 +225,10 @@ impl World {
     ) -> Option<Vec<u8>> {
         for _ in 0..TRIES_MAX {
             self.asked.asks(deed, name);
-            let answer = match ask().await {
-                Ok(answer) => answer,
-                Err(Error::ChannelRefused { code }) => code.into_bytes(),
-                Err(Error::Rule(rule)) => rule.to_string().into_bytes(),
+            let (answer, is_done) = match ask().await {
+                Ok(answer) => (answer, true),
+                Err(Error::ChannelRefused { code }) => (code.into_bytes(), false),
+                Err(Error::Rule(rule)) => (rule.to_string().into_bytes(), false),
                 Err(Error::ChannelUnavailable { .. } | Error::Store { .. }) => {
                     till.context.clock.sleep(Duration::from_millis(500)).await;
                     continue;
@@ -168,7 +236,7 @@ impl World {
                 Err(error) => panic!("{name}: {error:?}"),
             };
             self.asked.told(name, answer.clone());
-            return pb::CreateOrderResponse::decode(answer.as_slice()).is_ok().then_some(answer);
+            return is_done.then_some(answer);
         }
         panic!("{name}: never answered");
     }
@@ -224,28 +292,44 @@ fn plan(point: &str, hit: u32) -> Plan {
     Plan { point: point.to_owned(), hit }
 }
 
-#[test]
-fn every_point_is_passed_by_an_ordinary_run() {
-    let hits = World::new().finish(&[]);
-    let passed: Vec<_> = hits.keys().copied().filter(|point| point.starts_with("payments.")).collect();
-    let mut named = crate::CRASH_POINTS.to_vec();
-    named.sort_unstable();
-    assert_eq!(passed, named, "the list is what the code passes, no more and no less");
+fn passed(script: Script) -> BTreeMap<&'static str, u32> {
+    let hits = World::new(script).finish(&[]);
+    hits.into_iter().filter(|(point, _)| point.starts_with("payments.")).collect()
 }
 
 #[test]
-fn dying_at_any_point_loses_nothing_and_doubles_nothing() {
-    let hits = World::new().finish(&[]);
+fn every_point_is_passed_by_an_ordinary_run() {
+    let mut named = crate::CRASH_POINTS.to_vec();
+    named.sort_unstable();
+    for script in [Script::Alone, Script::Together] {
+        let passed: Vec<_> = passed(script).into_keys().collect();
+        assert_eq!(passed, named, "{script:?}: the list is what the code passes, no more and no less");
+    }
+}
+
+/// A host dies at every point, thrice; the next one at another.
+fn die_everywhere(script: Script) {
+    let hits = passed(script);
     for (index, point) in crate::CRASH_POINTS.iter().enumerate() {
         let most = hits.get(point).copied().unwrap_or(0);
         for hit in [1, most / 2 + 1, most] {
             // The second life dies too, somewhere else, before it has put things right.
             let other = crate::CRASH_POINTS[(index * 7 + 3) % crate::CRASH_POINTS.len()];
-            let world = World::new();
+            let world = World::new(script);
             let (done, _) = world.live(Some(plan(point, hit)));
-            assert!(!done, "{point}:{hit} did not fire");
+            assert!(!done, "{script:?}: {point}:{hit} did not fire");
             let _ = world.live(Some(plan(other, 1)));
             world.finish(&[]);
         }
     }
+}
+
+#[test]
+fn dying_at_any_point_loses_nothing_and_doubles_nothing() {
+    die_everywhere(Script::Alone);
+}
+
+#[test]
+fn dying_at_any_point_of_a_combined_order_halves_nothing_either() {
+    die_everywhere(Script::Together);
 }

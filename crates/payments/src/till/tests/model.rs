@@ -6,6 +6,8 @@
 //!
 //! `bench/model.sh` plays a million operations; an ordinary run plays some thousand. The seed is printed and replays a run.
 
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "it tells its seed, and can be told one")]
+
 use std::collections::BTreeMap;
 
 use contracts::ids::OrderId;

@@ -8,7 +8,7 @@ use store::{At, Fault as StoreFault, Faults};
 
 use super::channel::{Call, Mishap};
 use super::*;
-use crate::channel::{Notice, PartPaid};
+use crate::channel::Notice;
 use crate::domain::ledger::Merchant as LedgerMerchant;
 use crate::domain::order::{Order, State};
 use crate::domain::refund::{Decision, State as RefundState};
@@ -41,27 +41,27 @@ impl Stage {
         self.till.order(&mut reader, id.parse().expect("an id")).await.expect("is there")
     }
 
-    async fn order_of(&self, request_id: &str) -> Order {
+    pub(super) async fn order_of(&self, request_id: &str) -> Order {
         self.till.order_by_request("cases", request_id).await.expect("is there")
     }
 
-    async fn close(&self, request_id: &str, id: OrderId) -> pb::OrderState {
+    pub(super) async fn close(&self, request_id: &str, id: OrderId) -> pb::OrderState {
         let answer = self.till.close(key(Method::CloseOrder, request_id), id).await.expect("answers");
         pb::CloseOrderResponse::decode(answer.as_slice()).expect("decodes").order.expect("an order").state()
     }
 
-    async fn refund_state(&self, request_id: &str) -> RefundState {
+    pub(super) async fn refund_state(&self, request_id: &str) -> RefundState {
         self.till.refund_by_request("cases", request_id).await.expect("is there").state
     }
 
-    async fn events(&self) -> Vec<pb::EventKind> {
+    pub(super) async fn events(&self) -> Vec<pb::EventKind> {
         let mut reader = self.till.db.read().await.expect("reads");
         let kept = store::outbox::read_after(&mut reader, crate::till::STREAM, 0, 100).await.expect("reads");
         kept.iter().map(|kept| crate::convert::kept_event(kept).expect("decodes").kind()).collect()
     }
 }
 
-fn merchant() -> LedgerMerchant {
+pub(super) fn merchant() -> LedgerMerchant {
     LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() }
 }
 
@@ -445,36 +445,6 @@ async fn a_told_end_of_a_refund_is_booked_once_when_it_fits_and_never_when_it_do
     assert!(matches!(opposite, Err(NoticeError::Differs("refund status"))), "never one thing and then the other");
     assert_eq!(stage.events().await, [pb::EventKind::OrderPaid, pb::EventKind::RefundSucceeded]);
     assert_eq!(stage.assert_sound().await.open, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn orders_that_were_paid_together_are_booked_each_by_itself() {
-    let stage = Stage::new().await;
-    let (one, two) = (stage.create("r1").await.expect("creates"), stage.create("r2").await.expect("creates"));
-    let part = |order: &pb::Order| {
-        let capture = stage.played.pay(&order.channel_order_no, stage.till.now()).expect("pays");
-        PartPaid { merchant: merchant().number, channel_order_no: order.channel_order_no.clone(), capture }
-    };
-    let parts = vec![part(&one), part(&two)];
-    let told = |spoil: fn(&mut PartPaid)| {
-        let mut parts = parts.clone();
-        spoil(&mut parts[1]);
-        let till = Arc::clone(&stage.till);
-        async move { till.heed(&merchant(), Notice::PaidTogether { app_id: "wx0".into(), parts }).await }
-    };
-    let unfit = told(|part| part.capture.amount = fen(AMOUNT + 1)).await;
-    assert!(matches!(unfit, Err(NoticeError::Differs("amount"))));
-    let unfit = told(|part| part.merchant = "1900000002".into()).await;
-    assert!(matches!(unfit, Err(NoticeError::Differs("merchant"))));
-    let unknown = told(|part| part.channel_order_no = "f".repeat(32)).await;
-    assert!(matches!(unknown, Err(NoticeError::Unknown)));
-    assert_eq!((stage.order_of("r1").await.state, stage.order_of("r2").await.state), (State::Paid, State::Waiting));
-    for _ in 0..2 {
-        told(|_| {}).await.expect("heeds, and what was booked before is as good");
-    }
-    assert_eq!(stage.order_of("r2").await.state, State::Paid);
-    assert_eq!(stage.events().await, [pb::EventKind::OrderPaid, pb::EventKind::OrderPaid]);
-    stage.assert_sound().await;
 }
 
 #[tokio::test(start_paused = true)]
