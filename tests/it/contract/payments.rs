@@ -10,6 +10,7 @@ mod faults;
 mod life;
 mod requests;
 mod rig;
+mod verify;
 
 /// Makes of each case two tests, one per engine.
 macro_rules! on_each_engine {
