@@ -6,9 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use runtime::Context;
+use runtime::config::Duration;
 use store::Db;
 
 use crate::{Config, Role};
+
+/// A command has more time than a call: a server that is busy is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens the store of payments, where there is one.
 ///
@@ -21,6 +25,7 @@ pub(crate) async fn open(config: &Config, context: &Context) -> anyhow::Result<D
     {
         bail!("there is no ledger at {path}: name the data directory with --data");
     }
+    let store = store::Config { acquire_timeout: PATIENCE, ..store };
     store::open(&store, context.clone()).await.context("store.payments")
 }
 
