@@ -293,3 +293,74 @@ fn count(evidence: &Evidence) -> Value {
 fn word<'a>(line: &'a Value, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use invariants::{OrderFact, RefundFact};
+
+    use super::*;
+
+    fn line(digest: &str) -> Line {
+        Line { deed: "Post".into(), request_id: "s-1".into(), id: "ord_1".into(), digest: digest.into() }
+    }
+
+    #[test]
+    fn two_answers_to_one_request_are_seen() {
+        let mut failures = Vec::new();
+        answers(&[line("a"), Line { id: String::new(), digest: String::new(), ..line("") }, line("a")], &mut failures);
+        assert_eq!(failures, [""; 0]);
+        answers(&[line("a"), line("b")], &mut failures);
+        assert_eq!(failures, ["Post s-1 was answered in two ways"]);
+    }
+
+    /// One order that is paid and of which a part went back, as channel, ledger and callers have it.
+    fn evidence() -> Evidence {
+        let channel = vec![
+            json!({ "event": "order_created", "out_trade_no": "1" }),
+            json!({ "event": "order_paid", "out_trade_no": "1", "amount_minor": 100 }),
+            json!({ "event": "refund_created", "out_refund_no": "r", "out_trade_no": "1" }),
+            json!({ "event": "refund_ended", "out_refund_no": "r", "amount_minor": 40, "status": "SUCCESS" }),
+        ];
+        let order = OrderFact {
+            order_id: "ord_1".into(),
+            channel_order_no: "1".into(),
+            captured_minor: 100,
+            ..OrderFact::default()
+        };
+        let refund = RefundFact { refund_id: "rfd_1".into(), ..RefundFact::default() };
+        let call = Call { answers: vec!["ord_1".into(), "rfd_1".into()], ..Call::default() };
+        Evidence {
+            orders: vec![order],
+            refunds: vec![refund],
+            journals: Some(Journals { channel, ..Journals::default() }),
+            calls: Some(vec![call]),
+            ..Evidence::default()
+        }
+    }
+
+    fn counted(change: impl FnOnce(&mut Evidence)) -> [u64; 2] {
+        let mut evidence = evidence();
+        change(&mut evidence);
+        let counted = count(&evidence);
+        ["lost", "doubled"].map(|what| counted.get(what).and_then(Value::as_u64).expect("is counted"))
+    }
+
+    #[test]
+    fn what_is_lost_or_doubled_is_counted() {
+        fn journal(evidence: &mut Evidence) -> &mut Vec<Value> {
+            &mut evidence.journals.as_mut().expect("is there").channel
+        }
+        assert_eq!(counted(|_| {}), [0, 0]);
+        assert_eq!(counted(|evidence| evidence.orders.clear()), [2, 0], "paid at the channel, and acknowledged");
+        assert_eq!(counted(|evidence| evidence.refunds.clear()), [1, 0]);
+        assert_eq!(counted(|evidence| evidence.orders[0].captured_minor = 0), [1, 0]);
+        assert_eq!(counted(|evidence| drop(journal(evidence).remove(1))), [1, 0], "captured, and not paid");
+        for doubled in 0..3 {
+            let twice = |evidence: &mut Evidence| {
+                let line = journal(evidence)[doubled].clone();
+                journal(evidence).push(line);
+            };
+            assert_eq!(counted(twice), [0, 1]);
+        }
+    }
+}
