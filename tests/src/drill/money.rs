@@ -4,9 +4,11 @@
 //! Nothing here goes through cases: the callers are what cases is to payments, and hear its events. In the end three accounts are held
 //! against each other that know nothing of one another: what callers were answered, what the channel wrote down, and the ledger.
 
+mod book;
 mod judge;
 mod payers;
 mod site;
+mod ways;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};

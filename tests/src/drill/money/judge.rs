@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use store::{Db, params};
 use tokio::time::Instant;
 
-use super::payers::{Line, Payers};
+use super::book::Line;
+use super::payers::Payers;
 use super::site::Site;
 
 /// How long what is open may take to come to its end when nothing is killed any more.

@@ -12,20 +12,18 @@ use anyhow::{Context as _, bail, ensure};
 use contracts::common::v1::Money;
 use contracts::payments::v1 as pb;
 use contracts::payments::v1::payment_service_client::PaymentServiceClient;
-use invariants::Deed;
 use pb::{EventKind, OrderState};
 use prost::Message;
-use rpc::fault::Kind;
 use rpc::{Effect, RemoteFault, Wire};
 use runtime::Context;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::book::{About, Call, Line, is_answer};
 use super::site::Site;
+use super::ways::{AMOUNT, Ends, WAYS};
 use super::{Plot, Progress};
 use crate::super_app::Outside;
 
-const AMOUNT: i64 = 20_000;
 /// Whom the sandbox collects for.
 const PAYEE: &str = "treasury-430100-traffic";
 /// After so many payments that went wrong nothing more is begun.
@@ -42,72 +40,6 @@ const LONG_LIFE_SECS: i64 = 3_600;
 const SHORT_LIFE_SECS: i64 = 10;
 /// One call in so many is made again after its answer.
 const AGAIN_EVERY: u32 = 4;
-
-/// How a payment goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ends {
-    /// Paid, and given to the payee.
-    Posted,
-    /// The same, and then a part of it goes back, and another.
-    PartsReturned,
-    /// Paid, and all of it goes back, in one or in two parts.
-    Returned(i64),
-    /// Closed before it is paid.
-    Closed,
-    /// Closed, and the money comes after it.
-    Late,
-    /// Closed while it is being paid: one of the two comes first.
-    Raced,
-    /// Nobody pays, and its time runs out.
-    Expired,
-    /// Asked once: who gets no answer asks in the end what became of it.
-    HungUp,
-}
-
-/// A way of a payment: what goes wrong for the channel's next call of an operation, and its end.
-type Way = (Option<(&'static str, &'static str)>, Ends);
-
-const WAYS: [Way; 20] = [
-    (None, Ends::Posted),
-    (None, Ends::Posted),
-    (Some(("notify", "lost")), Ends::Posted),
-    (None, Ends::Closed),
-    (None, Ends::Returned(AMOUNT)),
-    (None, Ends::PartsReturned),
-    (Some(("notify", "doubled")), Ends::Posted),
-    (None, Ends::HungUp),
-    (Some(("order", "drop_after")), Ends::Posted),
-    (Some(("refund", "drop_after")), Ends::Returned(AMOUNT)),
-    (None, Ends::Raced),
-    (Some(("notify", "late")), Ends::Posted),
-    (None, Ends::Late),
-    (Some(("notify", "forged")), Ends::Returned(AMOUNT / 2)),
-    (Some(("close", "drop_after")), Ends::Closed),
-    (None, Ends::Expired),
-    (Some(("query", "drop_before")), Ends::Posted),
-    (Some(("refund", "drop_before")), Ends::PartsReturned),
-    (Some(("order", "drop_before")), Ends::Posted),
-    (None, Ends::Posted),
-];
-
-/// A line of what callers wrote down.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Line {
-    pub(super) deed: String,
-    pub(super) request_id: String,
-    /// What the answer was about, and the digest of all of it; neither where there was no answer.
-    pub(super) id: String,
-    pub(super) digest: String,
-}
-
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    Create,
-    Close,
-    Post,
-    Refund,
-}
 
 /// The callers.
 pub(super) struct Payers {
@@ -429,51 +361,6 @@ impl Payers {
     async fn pause(&self) {
         self.context.clock.sleep(PAUSE).await;
     }
-}
-
-impl Line {
-    /// What the invariants call it; None of what they do not know.
-    pub(super) fn deed(&self) -> Option<Deed> {
-        match self.deed.as_str() {
-            "Create" => Some(Deed::Order),
-            "Refund" => Some(Deed::Refund),
-            _ => None,
-        }
-    }
-}
-
-/// What an answer is about.
-trait About {
-    fn about(&self) -> &str;
-
-    /// Whether there will be another answer under the same key.
-    fn waits(&self) -> bool;
-}
-
-impl About for pb::Order {
-    fn about(&self) -> &str {
-        &self.order_id
-    }
-
-    fn waits(&self) -> bool {
-        self.state() == OrderState::Waiting
-    }
-}
-
-impl About for pb::RefundRecord {
-    fn about(&self) -> &str {
-        &self.refund_id
-    }
-
-    fn waits(&self) -> bool {
-        false
-    }
-}
-
-/// Whether a call was answered, yes or no.
-fn is_answer(fault: &RemoteFault) -> bool {
-    let passing = [Kind::Unavailable, Kind::Deadline, Kind::Exhausted, Kind::Conflict, Kind::Internal];
-    !passing.contains(&fault.kind())
 }
 
 fn money(amount_minor: i64) -> Option<Money> {
