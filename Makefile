@@ -24,10 +24,12 @@ judges: ## third-party clients whose installs are too large for `make test`; ins
 compose-test: ## the split topology in containers on a real Docker engine, driven by the demonstration
 	deploy/compose-test.sh
 
-drill: ## kills real processes: 20 times at each crash point, 50 times under 10,000 cases, on both topologies
+drill: ## kills real processes: 20 times at each crash point, 50 times under 10,000 cases, 200 times under 20,000 payments; the database too
 	bench/kill/run.sh points --rounds 20
 	bench/kill/run.sh load --cases 10000 --clients 64 --kills 50
 	bench/kill/run.sh load --cases 10000 --clients 64 --kills 50 --split
+	bench/drill-payments.sh
+	TARGET=postgres bench/drill-payments.sh
 
 bench: ## the figures of bench/FIGURES.md: what serving everything costs, the gateway beside nginx and Envoy; root, Debian, 2 quiet cores
 	CARGO_PROFILE_RELEASE_LTO=thin cargo build --locked --release -p lastmile -p lastmile-tests --bin lastmile --bin gateway-bench

@@ -2,10 +2,11 @@
 //! own that remembers everything.
 //!
 //! [`points`] kills it once at every crash point that it names, [`load`] at random moments under load. What is judged in the end is what
-//! ledger, cases and the journals of channel and departments have written down.
+//! ledger, cases and the journals of channel and departments have written down. [`money`] does both to payments alone, or to its database.
 
 pub mod lives;
 pub mod load;
+pub mod money;
 pub mod people;
 pub mod points;
 pub mod process;

@@ -220,6 +220,12 @@ impl Outside {
         self.call("POST", "/alipay/pay", Some(json!({ "qr_code": qr_code }))).await.map(drop)
     }
 
+    /// The citizen pays the order that the merchant knows by a number; also one that was closed, when the money was on its way before.
+    pub async fn pay_order(&self, out_trade_no: &str, although_closed: bool) -> anyhow::Result<()> {
+        let pay = json!({ "out_trade_no": out_trade_no, "although_closed": although_closed });
+        self.call("POST", "/wechatpay/pay", Some(pay)).await.map(drop)
+    }
+
     /// Stages a fault for the next call of an operation.
     pub async fn stage(&self, system: &str, operation: &str, fault: &str) -> anyhow::Result<()> {
         let staged = json!({ "system": system, "operation": operation, "fault": fault });

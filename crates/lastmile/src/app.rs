@@ -167,11 +167,15 @@ fn plain(context: &Context, name: &'static str, listener: Listener, router: axum
     context.tasks.spawn_critical(name, serving);
 }
 
-/// Arms the crash point of a drill. Only the configuration can.
+/// Arms the crash points of a drill. Only the configuration can.
 fn arm(config: &Config) -> anyhow::Result<()> {
     if !config.drill.crash.is_empty() {
         tracing::warn!(plan = config.drill.crash, "a drill is armed: this process will kill itself");
         crash::arm(config.drill.crash.parse()?);
+    }
+    if !config.drill.stop.is_empty() {
+        tracing::warn!(plans = ?config.drill.stop, "a drill is armed: this process will stand still");
+        crash::stop_at(config.drill.stop.iter().map(|plan| plan.parse()).collect::<Result<_, _>>()?);
     }
     Ok(())
 }

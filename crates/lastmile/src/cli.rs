@@ -201,7 +201,11 @@ enum DrillVerb {
 #[derive(Debug, Subcommand)]
 enum LedgerVerb {
     /// Recomputes every balance and rule from the transfers, up to the first break; payments must not be running on the same file
-    Verify,
+    Verify {
+        /// Tells how far it is after so many orders
+        #[arg(long, value_name = "ORDERS", default_value_t = 100_000)]
+        tell_every: u64,
+    },
     /// Writes what the ledger tells of a day, for `lastmile reconcile`; payments must not be running on the same file
     Export(ExportArgs),
 }
@@ -325,8 +329,8 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Drill { verb: DrillVerb::CrashPoints } => {
             drill::crash_points().try_for_each(|point| writeln!(stdout, "{point}"))?;
         }
-        Command::Ledger { verb: LedgerVerb::Verify } => {
-            let sound = ledger::verify(config, &context, &mut stdout, &mut io::stderr()).await?;
+        Command::Ledger { verb: LedgerVerb::Verify { tell_every } } => {
+            let sound = ledger::verify(config, &context, tell_every, &mut stdout, &mut io::stderr()).await?;
             return Ok(if sound { End::Done } else { End::No });
         }
         Command::Ledger { verb: LedgerVerb::Export(ExportArgs { day, to, channel, merchant }) } => {

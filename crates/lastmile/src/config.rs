@@ -165,6 +165,9 @@ impl Config {
         {
             problems.push(Problem::new("drill.crash", error.to_string()));
         }
+        if let Some(error) = self.drill.stop.iter().find_map(|plan| plan.parse::<crash::Plan>().err()) {
+            problems.push(Problem::new("drill.stop", error.to_string()));
+        }
         if self.data.directory.as_os_str().is_empty() {
             problems.push(Problem::new("data.directory", "must name a directory"));
         }
@@ -283,6 +286,7 @@ mod tests {
         );
         assert_eq!(paths("[serve]\nroles = [\"sandbox\"]\n"), ["serve.roles"]);
         assert_eq!(paths("[drill]\ncrash = \"a:0\"\n"), ["drill.crash"]);
+        assert_eq!(paths("[drill]\nstop = [\"a\", \"a:0\"]\n"), ["drill.stop"]);
         assert_eq!(
             paths("[public.limits]\nstreams_max = 0\n[mesh_listener.limits]\nstream_window = \"1KiB\"\nwindow = 1\n"),
             ["mesh_listener.limits.stream_window", "mesh_listener.limits.window", "public.limits.streams_max"]

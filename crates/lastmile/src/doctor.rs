@@ -92,8 +92,11 @@ pub async fn examine(config: &Config, context: &Context) -> Vec<Finding> {
 }
 
 fn drill(config: &Config) -> Finding {
-    match config.drill.crash.as_str() {
-        "" => Finding::good("drill", "no crash point is armed"),
-        plan => Finding::warning("drill", format!("the process will kill itself at {plan}"), "clear drill.crash"),
+    match (config.drill.crash.as_str(), config.drill.stop.first()) {
+        ("", None) => Finding::good("drill", "no crash point is armed"),
+        ("", Some(plan)) => {
+            Finding::warning("drill", format!("the process will stand still at {plan}"), "clear drill.stop")
+        }
+        (plan, _) => Finding::warning("drill", format!("the process will kill itself at {plan}"), "clear drill.crash"),
     }
 }

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use runtime::Context;
+use runtime::config::Duration;
 use store::Db;
 
 use crate::{Config, Role};
 
-/// Orders between two lines of progress.
-const PROGRESS_ORDERS: u64 = 100_000;
+/// A command has more time than a call: a server that is busy is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens the store of payments, where there is one.
 ///
@@ -24,27 +25,29 @@ pub(crate) async fn open(config: &Config, context: &Context) -> anyhow::Result<D
     {
         bail!("there is no ledger at {path}: name the data directory with --data");
     }
+    let store = store::Config { acquire_timeout: PATIENCE, ..store };
     store::open(&store, context.clone()).await.context("store.payments")
 }
 
 /// Recomputes every balance and rule of the ledger from its transfers, up to the first break; false when there is one.
 ///
-/// Shape: progress goes to `progress`, the verdict to `out`.
+/// Shape: progress goes to `progress`, a line after every `tell_every` orders or so; the verdict to `out`.
 /// Errors: a store that is not there, or that a running process holds.
 pub(crate) async fn verify(
     config: &Config,
     context: &Context,
+    tell_every: u64,
     out: &mut impl Write,
     progress: &mut impl Write,
 ) -> anyhow::Result<bool> {
     let db = open(config, context).await?;
-    let mut next = PROGRESS_ORDERS;
+    let mut next = tell_every;
     let told = |report: &payments::audit::Report| {
         if !report.is_sound() {
             return ControlFlow::Break(());
         }
         if report.orders >= next {
-            next = report.orders.saturating_add(PROGRESS_ORDERS);
+            next = report.orders.saturating_add(tell_every);
             // Nobody may be reading.
             let _ = writeln!(progress, "{} orders, {} transfers: sound so far", report.orders, report.transfers);
         }

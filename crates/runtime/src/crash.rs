@@ -4,7 +4,9 @@
 //! relaxed load. A plan names one point and the hit at which the process sends itself SIGKILL: no destructor runs, nothing is
 //! flushed, as when the machine loses power.
 //!
-//! A real process is armed once, from the configuration key `drill.crash`, which no default sets. In a simulation every host
+//! A drill that breaks something else at such a moment, as the database, lets the process stand still there ([`stop_at`]) until it has.
+//!
+//! A real process is armed once, from the configuration keys `drill.crash` and `drill.stop`, which no default sets. In a simulation every host
 //! carries its own [`Points`]: there a hit stops that host alone. The current task unwinds, the host's other tasks are never polled
 //! again, and its sockets go silent, until the simulator crashes and restarts the host.
 
@@ -76,6 +78,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     plan: Option<Plan>,
+    stops: Vec<Plan>,
     hits: BTreeMap<&'static str, u32>,
 }
 
@@ -99,6 +102,11 @@ pub fn point(name: &'static str) {
 /// Arms the process: it will kill itself at the plan's hit.
 pub fn arm(plan: Plan) {
     Points::process().arm(plan);
+}
+
+/// The process will stand still (SIGSTOP) at the hit of each plan, until somebody lets it go on (SIGCONT). Hits count from here.
+pub fn stop_at(plans: Vec<Plan>) {
+    Points::process().stop_at(plans);
 }
 
 /// Returns how often each point of this process was reached since counting began (see [`Points::count`]).
@@ -138,6 +146,11 @@ impl Points {
         self.count();
     }
 
+    fn stop_at(&self, plans: Vec<Plan>) {
+        self.locked(|state| state.stops = plans);
+        self.count();
+    }
+
     /// Counts hits from now on, also when nothing is armed.
     pub fn count(&self) {
         self.0.watching.store(true, Ordering::Release);
@@ -166,11 +179,15 @@ impl Points {
         if !self.0.watching.load(Ordering::Relaxed) {
             return;
         }
-        let fires = self.locked(|state| {
+        let (fires, stops) = self.locked(|state| {
             let hits = state.hits.entry(name).or_insert(0);
             *hits = hits.saturating_add(1);
-            state.plan.as_ref().is_some_and(|plan| plan.point == name && plan.hit == *hits)
+            let is_it = |plan: &Plan| plan.point == name && plan.hit == *hits;
+            (state.plan.as_ref().is_some_and(is_it), state.stops.iter().any(is_it))
         });
+        if stops {
+            stop_process(name);
+        }
         if fires || self.dead() {
             self.die(name);
         }
@@ -220,6 +237,13 @@ impl<F: Future> Future for Freeze<F> {
         }
         self.work.as_mut().poll(cx)
     }
+}
+
+/// Leaves the name on standard error, and stands still until a drill lets the process go on.
+#[expect(clippy::print_stderr, reason = "the harness reads it while nothing here runs")]
+fn stop_process(name: &str) {
+    eprintln!("crash point {name}: this process stands still");
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
 
 /// Leaves the name on standard error, for the harness that reads it, and dies as by `kill -9`.

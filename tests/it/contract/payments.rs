@@ -11,6 +11,7 @@ mod life;
 mod requests;
 mod rig;
 mod together;
+mod verify;
 
 /// Makes of each case two tests, one per engine.
 macro_rules! on_each_engine {

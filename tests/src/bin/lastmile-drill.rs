@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lastmile_tests::Topology;
-use lastmile_tests::drill::{load, points, process};
+use lastmile_tests::drill::{load, money, points, process};
 use runtime::Context;
 use serde_json::json;
 use tokio::time::Instant;
@@ -52,6 +52,24 @@ enum Drill {
         /// A process per role on PostgreSQL and Redis, of which cases, payments and adapter are killed one at a time
         #[arg(long)]
         split: bool,
+    },
+    /// Kills payments, or its database, at every crash point of payments and at random moments, under payments
+    Payments {
+        /// What is killed
+        #[arg(long, value_enum, default_value = "payments")]
+        target: money::Target,
+        /// Payments in all; more when not everything was killed by then
+        #[arg(long, default_value_t = 20_000)]
+        payments: u32,
+        /// Callers, each with one payment at a time
+        #[arg(long, default_value_t = 64)]
+        clients: u32,
+        /// Kills at random moments
+        #[arg(long, default_value_t = 200)]
+        kills: u32,
+        /// Kills at each crash point
+        #[arg(long, default_value_t = 2)]
+        rounds: u32,
     },
 }
 
@@ -100,6 +118,13 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             let topology = if split { Topology::Split } else { Topology::Single };
             let plot = load::Plot { binary, topology, cases, clients, kills, seed };
             let outcome = load::run(&plot, &tell)?;
+            tell(outcome.report.to_string());
+            outcome.failures.iter().for_each(|failure| tell(failure.clone()));
+            writeln!(std::io::stdout(), "{:#}", outcome.summary)?;
+            Ok(outcome.failures.is_empty())
+        }
+        Drill::Payments { target, payments, clients, kills, rounds } => {
+            let outcome = money::run(&money::Plot { binary, target, payments, clients, kills, rounds, seed }, &tell)?;
             tell(outcome.report.to_string());
             outcome.failures.iter().for_each(|failure| tell(failure.clone()));
             writeln!(std::io::stdout(), "{:#}", outcome.summary)?;

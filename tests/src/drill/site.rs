@@ -231,7 +231,7 @@ fn rests(evidence: &Evidence) -> bool {
 }
 
 /// What every process reads.
-fn common(place: &Path, settings: &str, systems: [&str; 5]) -> anyhow::Result<String> {
+pub(super) fn common(place: &Path, settings: &str, systems: [&str; 5]) -> anyhow::Result<String> {
     let [control, wechatpay, alipay, changsha, taiyuan] = systems;
     let mut text = settings.to_owned();
     write!(
@@ -294,7 +294,7 @@ fn split(
 }
 
 /// Lets the binary make the certificates with which the roles meet.
-fn certificates(binary: &Path, file: &Path, place: &Path) -> anyhow::Result<()> {
+pub(super) fn certificates(binary: &Path, file: &Path, place: &Path) -> anyhow::Result<()> {
     let made = Command::new(binary)
         .arg("--config")
         .arg(file)

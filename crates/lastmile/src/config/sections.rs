@@ -115,6 +115,8 @@ pub struct RoleFiles {
 pub struct Drill {
     /// `point` or `point:hit`: the process kills itself there. Empty: never.
     pub crash: String,
+    /// The same, any number: the process stands still there (SIGSTOP) until it is told to go on (SIGCONT).
+    pub stop: Vec<String>,
 }
 
 /// One database per service. An empty address means a SQLite file in the data directory.

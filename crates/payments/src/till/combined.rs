@@ -349,7 +349,7 @@ fn asked(parts: &[Order]) -> Result<(Whole, Vec<Terms>), Error> {
     let first = parts.first().ok_or(NO_PARTS)?;
     let of = first.part.as_ref().map(|part| part.of).ok_or(NO_PARTS)?;
     let whole = Whole { merchant: first.terms.merchant.clone(), channel_order_no: number_of(of.bits()) };
-    Ok((whole, parts.iter().map(|part| part.terms.clone()).collect()))
+    Ok((whole, parts.iter().map(|part| (*part.terms).clone()).collect()))
 }
 
 /// The answer to a creation, as it is kept when the combined order comes to exist.

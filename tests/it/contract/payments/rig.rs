@@ -63,6 +63,7 @@ pub(crate) struct Rig {
     pub(crate) sandbox: sandbox::Running,
     /// Where the callback listener is: `http://127.0.0.1:PORT`.
     pub(crate) callbacks: String,
+    store: store::Config,
     config: payments::Config,
     /// What the client asked and was answered: every order and every refund.
     calls: Mutex<Vec<Call>>,
@@ -89,7 +90,8 @@ impl Rig {
         let dir = tempfile::tempdir().expect("a directory");
         let (service, outside) = (Context::system(), Context::system());
         let sandbox = sandbox::start(sandbox_config(dir.path()), outside.clone()).await.expect("the sandbox starts");
-        let db = store::open(&store_config(engine, dir.path()), service.clone()).await.expect("a store");
+        let store = store_config(engine, dir.path());
+        let db = store::open(&store, service.clone()).await.expect("a store");
         let faults = Faults::new();
         let db = db.with_faults(&faults);
         let listener = service.net.bind("127.0.0.1:0").await.expect("a free port");
@@ -108,6 +110,7 @@ impl Rig {
             faults,
             sandbox,
             callbacks,
+            store,
             config,
             calls: Mutex::default(),
             service,
@@ -126,6 +129,20 @@ impl Rig {
         let service = self.service.clone();
         let listener = until("the port of the callbacks", async || service.net.bind(&address).await.ok()).await;
         (self.client, self.operators) = mount(&self.config, &self.db, &self.service, listener).await;
+    }
+
+    /// Stops the service in its tracks; returns where its books are. An embedded database belongs to this process: then it is a copy.
+    pub(crate) async fn books(&self) -> store::Config {
+        self.service.tasks.abort();
+        assert!(self.service.tasks.wait(PATIENCE).await, "everything stops");
+        let mut store = self.store.clone();
+        if let Some(file) = store.url.strip_prefix("sqlite:").map(str::to_owned) {
+            let copy = format!("{file}.copy");
+            std::fs::copy(&file, &copy).expect("copies");
+            std::fs::copy(format!("{file}-wal"), format!("{copy}-wal")).expect("copies what was written ahead");
+            store.url = format!("sqlite:{copy}");
+        }
+        store
     }
 
     pub(crate) fn stage(&self, operation: Operation, fault: Fault, delay: Option<Span>) {

@@ -54,7 +54,7 @@ fn whoever_closes_one_part_closes_all() {
 
 #[test]
 fn a_part_is_told_paid_with_its_own_whole_alone() {
-    let (part, merchant) = (&waiting()[1], order().terms.merchant);
+    let (part, merchant) = (&waiting()[1], order().terms.merchant.clone());
     let differs = |what| Err(Rule::Differs(what));
     let told = part.told_paid_together(WHOLE, &merchant, "wx0", &capture()).expect("fits").expect("changes");
     assert_eq!((told.order.state, told.entries.len()), (State::Paid, 1));

@@ -223,7 +223,7 @@ async fn a_notice_that_does_not_fit_one_part_books_none() {
 }
 
 async fn merchant_of(stage: &Stage) -> crate::domain::ledger::Merchant {
-    stage.parts("w").await.remove(0).terms.merchant
+    stage.parts("w").await.remove(0).terms.merchant.clone()
 }
 
 #[tokio::test(start_paused = true)]
