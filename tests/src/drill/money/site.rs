@@ -79,8 +79,7 @@ impl Site {
             ..store::Config::new(postgres.url())
         };
         let schema = store.schema.as_deref().unwrap_or_default();
-        // The pool asks a server that is away anew after a fifth of this at the latest.
-        writeln!(text, "[store.payments]\nurl = \"{}\"\nschema = \"{schema}\"\nacquire_timeout = \"1s\"", store.url)?;
+        writeln!(text, "[store.payments]\nurl = \"{}\"\nschema = \"{schema}\"\nacquire_timeout = \"5s\"", store.url)?;
         writeln!(text, "[tls]\ndirectory = \"{}/tls\"", place.display())?;
         let stops: Vec<String> = stops.iter().map(|Plan { point, hit }| format!("{point}:{hit}")).collect();
         writeln!(text, "[drill]\nstop = {stops:?}")?;
