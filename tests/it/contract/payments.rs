@@ -2,6 +2,7 @@
 //! everything that goes wrong.
 
 mod alipay;
+mod batches;
 mod bills;
 mod callbacks;
 mod combined;

@@ -255,9 +255,10 @@ impl Counter {
     }
 
     async fn write(&self, tx: &mut Tx, deals: &[Deal]) -> Result<Vec<Result<Told, Error>>, Error> {
-        let known = requests::get_all(tx, deals.iter().flat_map(Deal::keys)).await?;
         let orders = orders::lock_all(tx, deals.iter().flat_map(Deal::orders)).await?;
         let refunds = refunds::lock_all(tx, deals.iter().filter_map(Deal::refund)).await?;
+        // After the locks: whoever held them may have answered the same request.
+        let known = requests::get_all(tx, deals.iter().flat_map(Deal::keys)).await?;
         let mut batch = Batch { page: Page::new(tx.now()?, self.pace), orders, refunds, known };
         let told = deals.iter().map(|deal| batch.enter(&deal.ask)).collect();
         batch.page.write(tx).await?;

@@ -131,6 +131,11 @@ impl Rig {
         (self.client, self.operators) = mount(&self.config, &self.db, &self.service, listener).await;
     }
 
+    /// Where the books are, while they are kept.
+    pub(crate) fn store(&self) -> &store::Config {
+        &self.store
+    }
+
     /// Stops the service in its tracks; returns where its books are. An embedded database belongs to this process: then it is a copy.
     pub(crate) async fn books(&self) -> store::Config {
         self.service.tasks.abort();
