@@ -77,7 +77,7 @@ start_postgres() {
   for try in 1 2 3 4 5 6 7 8; do
     port=$(port)
     if as_postgres "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -s -w -t 30 -o "-p $port -c listen_addresses=127.0.0.1 \
-      -c unix_socket_directories='' -c max_connections=300 -c shared_buffers=64MB -c fsync=off -c full_page_writes=off \
+      -c unix_socket_directories='' -c max_connections=800 -c shared_buffers=64MB -c fsync=off -c full_page_writes=off \
       -c autovacuum_naptime=10s" start >&2; then
       echo "export TEST_POSTGRES_URL=postgres://postgres:$password@127.0.0.1:$port/postgres"
       return

@@ -31,14 +31,14 @@ async fn play(cluster: &Cluster, fault: Option<Fault>) -> anyhow::Result<()> {
 
 #[test]
 fn a_fine_is_paid_and_its_points_are_cleared() {
-    on_both(async |cluster| play(cluster, None).await);
+    on_both(async |cluster| Box::pin(play(cluster, None)).await);
 }
 
 #[test]
 fn what_goes_wrong_ends_as_promised() {
     on_both(async |cluster| {
         for fault in <Fault as clap::ValueEnum>::value_variants() {
-            play(cluster, Some(*fault)).await?;
+            Box::pin(play(cluster, Some(*fault))).await?;
         }
         Ok(())
     });

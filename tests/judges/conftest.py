@@ -20,12 +20,13 @@ def stubs(tmp_path_factory):
     from lastmile.catalog.v1 import catalog_pb2, catalog_pb2_grpc
     from lastmile.common.v1 import common_pb2
     from lastmile.department.v1 import department_pb2, department_pb2_grpc
-    from lastmile.payments.v1 import payments_pb2
+    from lastmile.payments.v1 import payments_pb2, payments_pb2_grpc
 
     class Stubs:
         cases, cases_rpc = cases_pb2, cases_pb2_grpc
         catalog, catalog_rpc = catalog_pb2, catalog_pb2_grpc
-        common, payments = common_pb2, payments_pb2
+        common = common_pb2
+        payments, payments_rpc = payments_pb2, payments_pb2_grpc
         department, department_rpc = department_pb2, department_pb2_grpc
 
     return Stubs

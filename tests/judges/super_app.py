@@ -24,6 +24,7 @@ class SuperApp:
         self.department = stubs.department_rpc.DepartmentServiceStub(channel)
         self.cases = stubs.cases_rpc.CaseServiceStub(channel)
         self.catalog = stubs.catalog_rpc.CatalogServiceStub(channel)
+        self.payments = stubs.payments_rpc.PaymentServiceStub(channel)
 
     def citizen(self, region, number):
         """A load citizen of the sandbox, with a token for the region's traffic police."""

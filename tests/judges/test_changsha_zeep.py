@@ -67,7 +67,8 @@ def test_a_plate_and_a_licence_tell_the_same_records(sandbox, police):
     assert (by_plate.fhm, by_plate.fhxx, by_plate.zjls) == ("0000", "成功", "2")
     assert [r.xh for r in by_plate.wfxxlb.wfxx] == [r.xh for r in by_licence.wfxxlb.wfxx]
     captured, decided = by_plate.wfxxlb.wfxx
-    assert (captured.qrbj, captured.jdsbh) == ("0", None), "a capture has no decision"
+    assert (captured.qrbj, captured.jdsbh, captured.jkm) == ("0", None, None), "a capture has no decision"
+    assert len(decided.jkm) == 20 and decided.jkm.isdigit() and decided.jkm.startswith("430100")
     assert (decided.qrbj, decided.wfxw, decided.fkje, decided.wfjfs) == ("1", "1625", "200.00", "6")
     assert decided.hphm == plate["plate"] and decided.dsr == person["name"]
     assert "交通信号灯" in decided.wfms and decided.cjjgmc.startswith("长沙市公安局")

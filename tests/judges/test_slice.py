@@ -3,6 +3,7 @@
 import hashlib
 import json
 import uuid
+from urllib.parse import parse_qsl, urlsplit
 
 import grpc
 import jwt
@@ -50,6 +51,8 @@ def test_a_fine_is_read_paid_and_its_points_are_cleared(app, region):
     after = citizen.query()
     assert after["driver"]["points"] == before["driver"]["points"] - record["points"]
     verify_proof(app, done, region)
+    assert done.receipt.payment_code == bill.payment_code
+    verify_receipt(app, done.receipt)
 
 
 def verify_proof(app, case, region):
@@ -62,6 +65,23 @@ def verify_proof(app, case, region):
     assert case.bill_no in json.dumps(claims)
     assert case.proof.department_serial in json.dumps(claims)
     assert case.proof.profile == f"traffic/{region}"
+
+
+def verify_receipt(app, receipt):
+    """With what its QR code says, by nobody in particular."""
+    printed = dict(parse_qsl(urlsplit(receipt.verify_url).query))
+    messages = app.stubs.payments
+    amount = app.stubs.common.Money(amount_minor=int(printed["amount"]), currency=printed["currency"])
+    request = messages.VerifyReceiptRequest(
+        code=printed["code"], number=printed["number"], check_code=printed["check"], amount=amount, issue_day=printed["day"]
+    )
+    verify = app.payments.VerifyReceipt
+    told = verify(request, timeout=10)
+    assert told.state == messages.RECEIPT_STATE_VALID and told.settled == receipt.amount
+    request.check_code = f"{(int(request.check_code) + 1) % 1_000_000:06}"
+    with pytest.raises(grpc.RpcError) as refused:
+        verify(request, timeout=10)
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("region", CITIES)

@@ -35,7 +35,7 @@ def fields(name, *names, **others):
 
 
 VIOLATION = (
-    "xh hphm hpzl wfsj wfdz wfdd wfxw wfms fkje wfjfs znj zje jdsbh wsjyw jdsj qrbj yybj jkbj clbj clsj dsr jszh dabh cjjg cjjgmc zjsl"
+    "xh hphm hpzl wfsj wfdz wfdd wfxw wfms fkje wfjfs znj zje jdsbh wsjyw jdsj qrbj yybj jkbj clbj clsj dsr jszh dabh cjjg cjjgmc zjsl jkm"
 ).split()
 Violation = fields("wfxx", *VIOLATION)
 Evidence = fields("zj", "zjbh", "zjlx", "zjdz", "pssj", "zjzy")
@@ -62,7 +62,7 @@ class Police:
             xh=NUMBER, hphm=car["plate"], hpzl=car["class"], wfsj="2026-10-01 08:30:00", wfdz=PLACE, wfdd="430102000001", wfxw="1625",
             wfms="驾驶机动车违反道路交通信号灯通行的", fkje="200.00", wfjfs="6", znj="15.50", zje="215.50", jdsbh="430100000000001",
             wsjyw="7", jdsj="2026-10-08 09:00:00", qrbj="1", yybj="0", jkbj="0", clbj="0", clsj="", dsr=NAME, jszh=person["number"],
-            dabh="430100000001", cjjg="430100000000", cjjgmc="长沙市公安局交通警察支队", zjsl="1",
+            dabh="430100000001", cjjg="430100000000", cjjgmc="长沙市公安局交通警察支队", zjsl="1", jkm="43010026000000000014",
         )
 
 

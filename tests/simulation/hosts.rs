@@ -267,7 +267,8 @@ async fn payments(ground: &Ground, context: &Context) -> anyhow::Result<Mounted>
     config.worker.quiet = Span::from_secs(20);
     let mesh = mesh(Role::Payments, context, ClientOptions::default())?;
     let db = ground.payments.with_context(context.clone());
-    let mut mounted = payments::mount(config, payments::Deps { context: context.clone(), db, mesh }).await?;
+    let keys = KeyRing::start(&mesh, context, Vec::new(), Options::default());
+    let mut mounted = payments::mount(config, payments::Deps { context: context.clone(), db, keys }).await?;
     let router = mounted.http.take().context("payments takes callbacks")?;
     let (tasks, clock) = (context.tasks.clone(), context.clock.clone());
     let listener = listen(context, CALLBACKS).await?;

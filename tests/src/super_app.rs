@@ -14,6 +14,7 @@ use contracts::department::v1::department_service_client::DepartmentServiceClien
 use contracts::department::v1::{Bill, ListBillsRequest};
 use contracts::identity::v1::IssueTokenRequest;
 use contracts::identity::v1::identity_service_client::IdentityServiceClient;
+use contracts::payments::v1::payment_service_client::PaymentServiceClient;
 use prost_types::{Struct, Value as Field, value::Kind};
 use rpc::jose::{AgreementPublicKey, Jwks, SigningKey};
 use rpc::oauth::{Caller, Person};
@@ -87,6 +88,11 @@ impl SuperApp {
     /// DepartmentService of the public port.
     pub fn department(&self) -> DepartmentServiceClient<Channel> {
         DepartmentServiceClient::new(self.channel.clone())
+    }
+
+    /// PaymentService of the public port.
+    pub fn payments(&self) -> PaymentServiceClient<Channel> {
+        PaymentServiceClient::new(self.channel.clone())
     }
 
     /// The client's own token.

@@ -159,6 +159,7 @@ pub(crate) fn bill(bill: Bill) -> pb::Bill {
         state: bill_state(bill.state).into(),
         record: Some(to_struct(bill.record)),
         record_digest: bill.digest.to_vec(),
+        payment_code: bill.payment_code.unwrap_or_default(),
     }
 }
 

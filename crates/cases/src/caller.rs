@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use rpc::jose::{self, AgreementKey, Algorithm};
+use rpc::jose::{self, AgreementKey};
 use rpc::keyring::KeyRing;
 use rpc::token::{
-    ACCESS_LIFE_MAX, CASES, Check, CitizenToken, EntryPointToken, GATEWAY, IDENTITY, Inner, Key, Keys, Rules,
-    StaffKind, StaffToken, Verifier, typ,
+    CASES, Check, CitizenToken, EntryPointToken, IDENTITY, Inner, Key, Keys, Rules, StaffKind, StaffToken, Verifier,
+    typ,
 };
 use runtime::Clock;
 use runtime::secret::{Pii, Secret};
 
 use crate::error::Error;
-
-const OURS: &[Algorithm] = &[Algorithm::EdDsa];
-const FROM_IDENTITY: &[&str] = &[IDENTITY];
 
 /// A citizen, through an entry point.
 #[derive(Debug)]
@@ -67,23 +64,13 @@ impl Keys for IdentityKeys {
 impl Callers {
     pub(crate) fn new(ring: KeyRing, opening: Arc<AgreementKey>, clock: &Clock) -> Self {
         let keys: Arc<dyn Keys> = Arc::new(IdentityKeys(ring.clone()));
-        let verifier = |typ, audience: &str| {
-            let rules = Rules {
-                typ,
-                typ_optional: false,
-                algorithms: OURS,
-                issuers: FROM_IDENTITY,
-                audience: audience.to_owned(),
-                life_max: ACCESS_LIFE_MAX,
-                subject: true,
-            };
-            Verifier::new(rules, keys.clone(), clock.clone())
-        };
+        let verifier = |rules| Verifier::new(rules, keys.clone(), clock.clone());
+        let inner = Rules { audience: CASES.to_owned(), ..Rules::at_gateway(typ::INNER) };
         Self {
-            citizens: verifier(typ::CITIZEN, GATEWAY),
-            inners: verifier(typ::INNER, CASES),
-            entry_points: verifier(typ::ENTRY_POINT, GATEWAY),
-            staff: verifier(typ::STAFF, GATEWAY),
+            citizens: verifier(Rules::at_gateway(typ::CITIZEN)),
+            inners: verifier(inner),
+            entry_points: verifier(Rules::at_gateway(typ::ENTRY_POINT)),
+            staff: verifier(Rules::at_gateway(typ::STAFF)),
             opening,
             ring,
         }

@@ -227,6 +227,7 @@ pub(crate) fn case(file: &File) -> pb::Case {
         sequence: case.sequence,
         order_id: case.order.as_ref().map(|order| order.id.clone()).unwrap_or_default(),
         linked_case_id: about.linked.map(|linked| linked.to_string()).unwrap_or_default(),
+        receipt: None,
     }
 }
 

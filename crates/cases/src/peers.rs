@@ -213,6 +213,8 @@ impl Peers {
             payer_reference: payer,
             description: about.title.clone(),
             expire_time: Some(time::to_proto(pay_until)),
+            payment_code: file.case.payment_code.clone().unwrap_or_default(),
+            insurance: None,
         };
         let answer = self.pay(key, self.payments().create_order(request)).await;
         Ok(order(answer.map(|answer| answer.order), file))
@@ -263,6 +265,8 @@ impl Peers {
             amount: Some(file.case.amount.into()),
             reason: REFUND_REASON.to_owned(),
             after_settlement: false,
+            legs: None,
+            insurance_return_time: None,
         };
         let answer = self.pay(key, self.payments().refund(request)).await;
         Ok(refund(answer.map(|answer| answer.refund)))
@@ -277,9 +281,18 @@ impl Peers {
 
     /// What the citizen's client needs to pay; None while payments cannot say.
     pub(crate) async fn pay_sheet(&self, file: &File) -> Option<payments::PaySheet> {
+        self.order_now(file).await?.pay_sheet
+    }
+
+    /// The receipt as it stands; None where there is none, and while payments cannot say.
+    pub(crate) async fn receipt(&self, file: &File) -> Option<payments::Receipt> {
+        self.order_now(file).await?.receipt
+    }
+
+    async fn order_now(&self, file: &File) -> Option<payments::Order> {
         let request = payments::GetOrderRequest { order_id: order_id(file).ok()?, request_id: String::new() };
         let answer = self.pay(file.case.key(Step::Order), self.payments().get_order(request)).await;
-        answer.ok()?.order?.pay_sheet
+        answer.ok()?.order
     }
 
     /// Waits for events of payments after a sequence number.

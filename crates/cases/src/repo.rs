@@ -51,6 +51,12 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0002_trace.sql"),
         postgres: include_str!("../migrations/postgres/0002_trace.sql"),
     },
+    Migration {
+        version: 3,
+        name: "payment_code",
+        sqlite: include_str!("../migrations/sqlite/0003_payment_code.sql"),
+        postgres: include_str!("../migrations/postgres/0003_payment_code.sql"),
+    },
 ];
 
 const LEASED: Spec = Spec { table: "cases", key: "case_id" };
@@ -92,7 +98,7 @@ macro_rules! where_it_stands {
          proof_version = $27, proof_jws = $28, rejection_code = $29, rejection_department_code = $30,
          rejection_department_text = $31, refund_round = $32, refund_id = $33, refund_failed = $34, late_money = $35,
          sequence = $36, updated_at = $37, due_at = $38,
-         pay_until = $39, payer_sealed = CASE WHEN $14 IS NULL AND $38 IS NOT NULL THEN payer_sealed END,
+         pay_until = $39, payment_code = $40, payer_sealed = CASE WHEN $14 IS NULL AND $38 IS NOT NULL THEN payer_sealed END,
          input_sealed = CASE WHEN $38 IS NOT NULL THEN input_sealed END,
          case_grant = CASE WHEN $38 IS NOT NULL THEN case_grant END"
     };
@@ -100,8 +106,8 @@ macro_rules! where_it_stands {
 const SAVE: &str = concat!(where_it_stands!(), " WHERE case_id = $1 AND version = $2");
 const SAVE_LEASED: &str = concat!(
     where_it_stands!(),
-    ", lease_owner = $40, lease_until = $41
-     WHERE case_id = $1 AND version = $2 AND lease_owner = $42 AND fence = $43"
+    ", lease_owner = $41, lease_until = $42
+     WHERE case_id = $1 AND version = $2 AND lease_owner = $43 AND fence = $44"
 );
 
 /// The statements that lease cases.
@@ -239,6 +245,7 @@ async fn write(tx: &mut Tx, file: &File, case: &Case, hand: Hand<'_>, now: Times
         now,
         case.due_at(),
         case.pay_until,
+        case.payment_code.as_deref(),
     ]
     .to_vec();
     let rows = match hand {

@@ -60,6 +60,10 @@ impl Service {
             // A read is not refused because payments is away: without a sheet the client asks again.
             case.pay_sheet = self.engine.peers.pay_sheet(&file).await;
         }
+        if file.case.state == State::Done {
+            // Likewise. Payments has it, and knows how it stands: a refund may have come after.
+            case.receipt = self.engine.peers.receipt(&file).await;
+        }
         Ok(pb::GetCaseResponse { case: Some(case) })
     }
 

@@ -88,6 +88,16 @@ id!(
     "rfd_"
 );
 id!(
+    /// The reconciliation of an account for a day at payments.
+    RunId,
+    "run_"
+);
+id!(
+    /// A settlement of a payee at payments.
+    SettlementId,
+    "stl_"
+);
+id!(
     /// A clerk's task.
     TaskId,
     "tsk_"

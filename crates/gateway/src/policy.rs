@@ -58,7 +58,7 @@ impl Caller {
 pub enum Attach {
     /// The department assertion and the sealed citizen: adapters.
     Assertion,
-    /// The caller's own token: cases verifies it itself and exchanges it.
+    /// The caller's own token: cases and payments verify it themselves, cases exchanges it.
     Token,
     /// The name of the entry point.
     EntryPoint,
@@ -119,6 +119,11 @@ fn plan(method: &'static Method) -> Option<Plan> {
         ("lastmile.identity.v1.IdentityService", "IssueToken") => Some(of("identity", Attach::EntryPoint)),
         ("lastmile.identity.v1.IdentityService", _) => Some(of("identity", Attach::Token)),
         ("lastmile.catalog.v1.CatalogService", _) => Some(of("catalog", Attach::EntryPoint)),
+        // Payments verifies staff itself, and learns of nobody else.
+        ("lastmile.payments.v1.PaymentService", _) if method.credential == Credential::Staff => {
+            Some(of("payments", Attach::Token))
+        }
+        ("lastmile.payments.v1.PaymentService", _) => Some(of("payments", Attach::EntryPoint)),
         _ => None,
     }
 }

@@ -40,12 +40,17 @@ fn citizen(level: AssuranceLevel, audiences: &[&str]) -> Caller {
     }
 }
 
+fn staff(operator: bool) -> Caller {
+    Caller { principal: Principal::Staff { subject: "s-1".into(), operator }, ..Caller::anonymous() }
+}
+
 fn plans() -> Plans {
     Plans::new(Contract::lastmile().expect("the contract"))
 }
 
 const QUERY: &str = "/lastmile.department.v1.DepartmentService/Query";
 const BILLS: &str = "/lastmile.department.v1.DepartmentService/ListBills";
+const BREAKS: &str = "/lastmile.payments.v1.PaymentService/ListBreaks";
 const OPEN: &str = "/lastmile.cases.v1.CaseService/OpenCase";
 
 fn ask(path: &str, caller: &Caller, item: &str, region: &str) -> Result<Decision, Refusal> {
@@ -64,6 +69,22 @@ fn an_admitted_query_goes_to_its_profile() {
     assert_eq!(decision.timeout, Duration::from_secs(8));
     let case = ask(OPEN, &caller, "violation", "430100").expect("admitted");
     assert_eq!(case.upstream, Upstream::Role("cases"));
+}
+
+/// Payments reads the tokens of staff itself, and is told of citizens nothing but where they come from.
+#[test]
+fn payments_is_told_of_staff_alone() {
+    let decision = ask(BREAKS, &staff(true), "", "").expect("admitted");
+    assert_eq!((decision.upstream, decision.quota), (Upstream::Role("payments"), None));
+    let plans = plans();
+    let mut seen = 0;
+    for method in Contract::lastmile().expect("the contract").methods() {
+        let Some(plan) = plans.get(&method.path).filter(|_| method.path.contains(".PaymentService/")) else { continue };
+        let expected = if method.credential == Credential::Staff { Attach::Token } else { Attach::EntryPoint };
+        assert_eq!((plan.attach, plan.repeatable), (expected, false), "{}", method.path);
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen} methods");
 }
 
 #[test]
@@ -98,6 +119,9 @@ fn refusals_by_name() {
         (slots, &known, "violation", "430100", Refusal::NotServed),
         (settle, &known, "violation", "430100", Refusal::MethodUnknown),
         ("/lastmile.payments.v1.PaymentService/CreateOrder", &known, "", "", Refusal::MethodUnknown),
+        (BREAKS, &known, "", "", Refusal::CallerNotAllowed { caller: "citizen" }),
+        (BREAKS, &staff(false), "", "", Refusal::CallerNotAllowed { caller: "staff" }),
+        (BREAKS, &anonymous, "", "", Refusal::Unauthenticated { check: "missing" }),
     ];
     for (path, caller, item, region, expected) in cases {
         assert_eq!(ask(path, caller, item, region), Err(expected.clone()), "{path} {item} {region}");

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use rpc::jose::{Algorithm, SigningKey};
+use rpc::jose::SigningKey;
 use rpc::keyring::KeyRing;
 use rpc::routes::RouteTable;
 use rpc::token::{self, Rules, Verifier, typ};
@@ -19,8 +19,6 @@ use crate::observe::Observe;
 use crate::policy::Plans;
 use crate::proxy::Places;
 use crate::quota::Quotas;
-
-const OURS: &[Algorithm] = &[Algorithm::EdDsa];
 
 /// What the cores share.
 pub(crate) struct Shared {
@@ -43,18 +41,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: Config, context: Context, keys: KeyRing, signer: SigningKey, plans: Plans) -> Self {
-        let verifier = |typ| {
-            let rules = Rules {
-                typ,
-                typ_optional: false,
-                algorithms: OURS,
-                issuers: &[token::IDENTITY],
-                audience: token::GATEWAY.to_owned(),
-                life_max: token::ACCESS_LIFE_MAX,
-                subject: true,
-            };
-            Verifier::new(rules, Arc::new(keys.clone()), context.clock.clone())
-        };
+        let verifier = |typ| Verifier::new(Rules::at_gateway(typ), Arc::new(keys.clone()), context.clock.clone());
         Self {
             citizens: verifier(typ::CITIZEN),
             entry_points: verifier(typ::ENTRY_POINT),

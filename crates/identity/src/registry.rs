@@ -16,7 +16,7 @@ use runtime::Ids;
 use crate::config::{Config, StaffKind};
 use crate::domain::level::Level;
 
-pub use sandbox::{SANDBOX_CLERKS, SANDBOX_ENTRY_POINTS};
+pub use sandbox::{SANDBOX_CLERKS, SANDBOX_ENTRY_POINTS, SANDBOX_OPERATORS};
 
 /// Why the registry cannot be built.
 #[derive(Debug, thiserror::Error)]

@@ -19,6 +19,7 @@ use crate::demo::{self, Cities};
 use crate::doctor::Verdict;
 use crate::{
     App, Config, Role, announce, ca, doctor, drill, health, inspect, ledger, ops, profiles, reconcile, sandbox,
+    settlement,
 };
 
 /// The flags or the configuration were not understood (`EX_USAGE` of sysexits.h).
@@ -89,6 +90,11 @@ enum Command {
     },
     /// Holds a channel's bills, the ledger and departments' settlement files of a day against each other
     Reconcile(ReconcileArgs),
+    /// What departments are paid over
+    Settlement {
+        #[command(subcommand)]
+        verb: SettlementVerb,
+    },
     /// What drills need to know
     Drill {
         #[command(subcommand)]
@@ -208,6 +214,21 @@ enum LedgerVerb {
     },
     /// Writes what the ledger tells of a day, for `lastmile reconcile`; payments must not be running on the same file
     Export(ExportArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum SettlementVerb {
+    /// Checks a settlement's file offline: its signature, its digest, each line and its totals
+    ///
+    /// The signature is FILE.jws; where there is FILE.sha256, it is checked too. Ends with 1 and the first thing that is wrong.
+    Verify {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The key that the payments service signs with, a JWK or a JWKS, from a source that you trust
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -341,6 +362,10 @@ async fn run(cli: Cli) -> anyhow::Result<End> {
             let options = Options { day, cut_off, files, carry_to, scratch };
             let all = reconcile::reconcile(&options, json, stdout, &mut io::stderr())?;
             return Ok(if all { End::Done } else { End::No });
+        }
+        Command::Settlement { verb: SettlementVerb::Verify { file, key } } => {
+            let is_sound = settlement::verify(&file, &key, &mut stdout)?;
+            return Ok(if is_sound { End::Done } else { End::No });
         }
         Command::Adapter { verb: AdapterVerb::Check { files } } => {
             let all = profiles::check(config, &files, &mut stdout).await?;

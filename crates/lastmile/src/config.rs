@@ -99,9 +99,14 @@ impl Config {
         let place = |path: &mut PathBuf| *path = self.data.directory.join(&path).components().collect();
         place(&mut config.identity.keys_dir);
         place(&mut config.payments.payer_key_file);
+        place(&mut config.payments.settlement.key_file);
+        place(&mut config.payments.receipts.key_file);
         // Empty stays empty: there are none.
         if !config.payments.reconcile.bills_dir.as_os_str().is_empty() {
             place(&mut config.payments.reconcile.bills_dir);
+        }
+        if !config.payments.reconcile.departments_dir.as_os_str().is_empty() {
+            place(&mut config.payments.reconcile.departments_dir);
         }
         place(&mut config.adapter.keys_dir);
         place(&mut config.cases.keys_dir);

@@ -9,6 +9,7 @@ mod fields;
 mod outside;
 mod play;
 mod proof;
+mod receipt;
 mod super_app;
 mod tell;
 

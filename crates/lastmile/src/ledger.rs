@@ -60,10 +60,10 @@ pub(crate) async fn verify(
     if !report.is_sound() {
         return Ok(false);
     }
-    let payments::audit::Report { orders, refunds, transfers, open, .. } = report;
+    let payments::audit::Report { orders, refunds, transfers, receipts, open, .. } = report;
     writeln!(
         out,
-        "sound: {orders} orders, {refunds} refunds ({open} of them open), {transfers} transfers; every balance is the sum of its transfers, and debits equal credits"
+        "sound: {orders} orders, {refunds} refunds ({open} of them open), {transfers} transfers, {receipts} receipts; every balance is the sum of its transfers, and debits equal credits"
     )?;
     Ok(true)
 }

@@ -27,6 +27,7 @@ mod profiles;
 mod reconcile;
 mod sandbox;
 mod serving;
+mod settlement;
 mod site;
 
 pub use app::App;

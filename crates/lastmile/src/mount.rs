@@ -60,11 +60,10 @@ pub(crate) async fn payments(site: &mut Site) -> anyhow::Result<()> {
     if let Some(directory) = config.payer_key_file.parent() {
         secret::create_private_dir(directory)?;
     }
-    let deps = payments::Deps {
-        context: site.context.clone(),
-        db: site.db(Role::Payments).await?,
-        mesh: site.mesh(Role::Payments),
-    };
+    let directory = site.config.keys_dir(Role::Payments);
+    secret::create_private_dir(&directory)?;
+    let keys = key_ring(site, Role::Payments, &directory, Vec::new());
+    let deps = payments::Deps { context: site.context.clone(), db: site.db(Role::Payments).await?, keys };
     let mounted = payments::mount(config, deps).await?;
     site.mounted(Role::Payments, mounted)
 }

@@ -26,13 +26,16 @@ const PAYEES: [(&str, &str, &str, &str); 2] = [
     ("treasury-140100-traffic", "太原市交通罚款（演示）", "1900140100", "2021000000140100"),
 ];
 
+/// Whose bills carry payment codes. Their layout: docs/sandbox/police-430100.md.
+const WITH_PAYMENT_CODES: &str = "treasury-430100-traffic";
+
 /// The address of the sandbox's control port.
 pub(crate) fn control_address(config: &Config) -> String {
     let at = &config.sandbox.at.control;
     if at.is_empty() { crate::health::reachable_text(&config.sandbox.systems.control.listen) } else { at.clone() }
 }
 
-/// Where the keys of the sandbox's entry points and clerks are.
+/// Where the keys of the sandbox's entry points and staff are.
 pub(crate) fn client_keys_dir(config: &Config) -> PathBuf {
     config.identity.sandbox_keys_dir.clone().unwrap_or_else(|| config.data.directory.join("sandbox").join("clients"))
 }
@@ -71,6 +74,7 @@ pub(crate) fn wire_payments(config: &Config, callbacks_at: SocketAddr) -> anyhow
     for (payee_id, name, mchid, app_id) in PAYEES {
         if (by_wechatpay || by_alipay) && !wired.payees.iter().any(|payee| payee.payee_id == payee_id) {
             wired.payees.push(Payee { payee_id: payee_id.to_owned(), name: name.to_owned() });
+            give_receipts(&mut wired, payee_id);
         }
         let merchant = systems.wechatpay.merchants.iter().find(|merchant| by_wechatpay && merchant.mchid == mchid);
         if let Some(appid) = merchant.and_then(|merchant| merchant.appids.first()) {
@@ -81,6 +85,20 @@ pub(crate) fn wire_payments(config: &Config, callbacks_at: SocketAddr) -> anyhow
         }
     }
     Ok(wired)
+}
+
+/// Simulated payees have receipts, and payment codes where their department gives them. Class and kind of the receipts are our own.
+fn give_receipts(wired: &mut payments::Config, payee_id: &str) {
+    let region = payee_id.split('-').nth(1).and_then(|region| region.get(..2)).unwrap_or("00");
+    let series = payments::receipts::Series { payee_id: payee_id.to_owned(), code_prefix: format!("{region}0101") };
+    wired.receipts.payees.push(series);
+    if wired.receipts.verify_url.is_empty() {
+        wired.receipts.verify_url = "https://receipts.example/verify".to_owned();
+    }
+    if WITH_PAYMENT_CODES == payee_id {
+        let (payee_id, alphabet) = (payee_id.to_owned(), "0123456789".to_owned());
+        wired.payment_codes.push(payments::payment_codes::Shape { payee_id, length: 20, alphabet });
+    }
 }
 
 fn at_alipay(directory: &Path, payee_id: &str, app: &sandbox::App) -> Merchant {

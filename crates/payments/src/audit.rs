@@ -3,6 +3,9 @@
 //! Read-only. For the end of every test that breaks something, and for operators. It trusts no sum: transfers are compared with what
 //! orders and refunds say must be there, balances with transfers, debits with credits, events with states.
 
+mod fees;
+mod settlements;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -14,11 +17,12 @@ use store::{Db, Reader, outbox};
 
 use crate::convert;
 use crate::domain::books;
-use crate::domain::ledger::{Account, Balance, Entry, Standing, Transfer, deltas};
+use crate::domain::ledger::{Account, Balance, Delta, Entry, Standing, Transfer, TransferId, deltas};
 use crate::domain::order::Order;
+use crate::domain::receipt::Receipt;
 use crate::domain::refund::{Refund, State as RefundState};
 use crate::repo::ledger::{self, Booked};
-use crate::repo::{orders, refunds};
+use crate::repo::{orders, receipts, refunds};
 use crate::till::STREAM;
 
 /// Orders that are looked at together.
@@ -36,8 +40,12 @@ pub struct Report {
     pub orders: u64,
     /// Refunds looked at.
     pub refunds: u64,
+    /// Settlements looked at.
+    pub settlements: u64,
     /// Transfers looked at.
     pub transfers: u64,
+    /// Receipts looked at.
+    pub receipts: u64,
     /// Orders and refunds that a channel still has to be asked about.
     pub open: u64,
     /// What is wrong, at most 1,000 entries.
@@ -104,12 +112,15 @@ pub async fn verify(db: &Db, mut told: impl FnMut(&Report) -> ControlFlow<()>) -
             return Ok(audit.report);
         }
     }
+    audit.settlements(&mut reader).await?;
+    audit.fees(&mut reader).await?;
     let kept = u64::try_from(ledger::count(&mut reader).await?).unwrap_or(u64::MAX);
     if kept != audit.report.transfers {
         let strays = kept.abs_diff(audit.report.transfers);
         audit.report.note("transfers", format!("{strays} belong to no order"));
     }
     audit.combined(&mut reader).await?;
+    audit.receipts(&mut reader).await?;
     audit.balances(&mut reader, suspense_rows).await?;
     audit.events(&mut reader).await?;
     Ok(audit.report)
@@ -130,7 +141,12 @@ impl Audit {
         }
         let mut transfers_of: BTreeMap<OrderId, Vec<Booked>> = BTreeMap::new();
         for booked in ledger::of_orders(reader, after, last).await? {
-            transfers_of.entry(booked.transfer.order).or_default().push(booked);
+            let Some(order) = booked.transfer.subject.order() else { continue };
+            transfers_of.entry(order).or_default().push(booked);
+        }
+        let mut receipt_of: BTreeMap<OrderId, Receipt> = BTreeMap::new();
+        for receipt in receipts::of_orders(reader, after, last).await? {
+            receipt_of.insert(receipt.due.order, receipt);
         }
         let suspense = ledger::balances_between(reader, &suspense_of(after), &suspense_of(last)).await?;
         let suspense: BTreeMap<_, _> = suspense.into_iter().map(|row| (row.account, row.balance)).collect();
@@ -139,6 +155,14 @@ impl Audit {
             let refunds = refunds_of.remove(&order.terms.id).unwrap_or_default();
             let transfers = transfers_of.remove(&order.terms.id).unwrap_or_default();
             let own = self.order(order, &refunds, &transfers);
+            let receipt = receipt_of.remove(&order.terms.id);
+            let post = TransferId::post(order.terms.id);
+            let posted =
+                transfers.iter().find(|booked| booked.transfer.id == post).map(|booked| booked.transfer.amount);
+            self.report.receipts = self.report.receipts.saturating_add(u64::from(receipt.is_some()));
+            if let Some(what) = Receipt::contradiction(order, posted, receipt.as_ref()) {
+                self.report.note(order.terms.id, what);
+            }
             let kept = suspense.get(&order.suspense()).copied();
             if kept.is_some() {
                 rows = rows.saturating_add(1);
@@ -147,8 +171,8 @@ impl Audit {
                 self.report.note(order.suspense(), "the balance is not the sum of the transfers");
             }
         }
-        for order in refunds_of.keys().chain(transfers_of.keys()) {
-            self.report.note(order, "has refunds or transfers, and is not there");
+        for order in refunds_of.keys().chain(transfers_of.keys()).chain(receipt_of.keys()) {
+            self.report.note(order, "has refunds, transfers or a receipt, and is not there");
         }
         Ok(rows)
     }
@@ -192,14 +216,19 @@ impl Audit {
                 own = row.change;
                 continue;
             }
-            let total = self.totals.entry((row.account, i64::from(row.shard)));
-            let total = total.or_insert((row.currency, Balance::default()));
-            match total.1.plus(row.change) {
-                Some(sum) if total.0 == row.currency => total.1 = sum,
-                _ => self.report.note(order.terms.id, "sums leave their range, or currencies meet in an account"),
-            }
+            self.total(order.terms.id, row);
         }
         own
+    }
+
+    /// Adds what one subject changes to the totals.
+    fn total(&mut self, subject: impl ToString, row: Delta) {
+        let total = self.totals.entry((row.account, i64::from(row.shard)));
+        let total = total.or_insert((row.currency, Balance::default()));
+        match total.1.plus(row.change) {
+            Some(sum) if total.0 == row.currency => total.1 = sum,
+            _ => self.report.note(subject, "sums leave their range, or currencies meet in an account"),
+        }
     }
 
     /// Notes the events that must have been told of an order.
@@ -209,7 +238,7 @@ impl Audit {
             *wanted = wanted.saturating_add(u64::try_from(number).unwrap_or(u64::MAX));
         };
         let refunds_in = |state| refunds.iter().filter(|refund| refund.state == state).count();
-        want(EventKind::OrderPaid, usize::from(order.tally.captured > 0 && !order.is_late));
+        want(EventKind::OrderPaid, usize::from(order.tally.captured > 0 && !order.is_late && !order.is_half()));
         want(EventKind::LateMoney, usize::from(order.is_late));
         want(EventKind::OrderPosted, usize::from(order.is_posted()));
         want(EventKind::RefundSucceeded, refunds_in(RefundState::Succeeded));
@@ -227,6 +256,29 @@ impl Audit {
                 self.report.note(id, what);
             }
         }
+    }
+
+    /// Checks that the receipts of each code have the numbers from 1 to the last one that was given out.
+    async fn receipts(&mut self, reader: &mut Reader) -> Result<(), store::Error> {
+        let (mut after, mut counted) = (String::new(), 0_i64);
+        loop {
+            let page = receipts::series(reader, &after, ORDERS_PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.code);
+            for series in &page {
+                counted = counted.saturating_add(series.receipts);
+                if let Some(what) = series.contradiction() {
+                    self.report.note(&series.code, what);
+                }
+            }
+        }
+        if u64::try_from(counted) != Ok(self.report.receipts) {
+            self.report.note("receipts", "there are some of no order");
+        }
+        for code in receipts::unused(reader, "", BALANCES_PAGE).await? {
+            self.report.note(code, "numbers were given out, and no receipt has them");
+        }
+        Ok(())
     }
 
     /// Compares the balance rows with the totals, and debits with credits.

@@ -146,6 +146,8 @@ fn ask(request_id: String, expire_at: runtime::Timestamp) -> anyhow::Result<Crea
         payer: Some(Pii::new("oUpF8uMuAJO_M2pxb1Q9zNjWeS6o".into())),
         description: "traffic fine".into(),
         expire_at,
+        payment_code: None,
+        insurance: None,
     })
 }
 
@@ -176,6 +178,7 @@ impl Channel for AtOnce {
             known: Known::OnceCreated,
             bills: &[],
             combine_max: 0,
+            insured_by: &[],
         };
         &CAPABILITIES
     }

@@ -10,8 +10,10 @@ pub mod wechatpay;
 
 mod keyfiles;
 mod keys;
+mod patient;
 
 pub use keys::{BadKey, KeyError};
+pub use patient::{Patient, Person};
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,6 +59,8 @@ pub struct Capabilities {
     pub bills: &'static [BillKind],
     /// How many orders can be paid at once; below 2 it cannot combine any.
     pub combine_max: u32,
+    /// How citizens can pay mixed orders, of which medical insurance pays a part; none: it has no such orders.
+    pub insured_by: &'static [TradeType],
 }
 
 /// A combined order (合单): orders, of several merchant accounts perhaps, that the citizen pays at once. Each is refunded by itself.
@@ -117,6 +121,15 @@ pub enum OrderStatus {
     Paid(Capture),
     /// Closed and unpaid.
     Closed,
+    /// A mixed order that came to nothing although this of it was paid.
+    Half {
+        /// The citizen paid the cash leg, by an order of its own.
+        cash: Option<Capture>,
+        /// The insurance paid, whose money goes back at its centre.
+        insurance: bool,
+    },
+    /// What it says of a mixed order contradicts itself: a person has to look.
+    Differs(&'static str),
 }
 
 /// What the channel says of a refund.
@@ -221,6 +234,11 @@ pub enum Notice {
         /// The parts.
         parts: Vec<PartPaid>,
     },
+    /// Something became of a mixed order. Only a hint: the order is then asked for.
+    Mixed {
+        /// The number that the channel knows the order by.
+        channel_order_no: String,
+    },
     /// Something that needs nothing done.
     Other,
 }
@@ -278,7 +296,10 @@ pub trait Channel: Send + Sync {
     /// Where it reports what became of a merchant's orders.
     fn notify_url(&self, merchant: &str) -> String;
 
-    /// Creates an order, or repeats its creation unchanged: the channel knows it by its number and has it once.
+    /// Creates an order, or repeats its creation unchanged: the channel knows it by its number and has it once. Of a mixed order `payer`
+    /// is what [`Patient`] writes.
+    ///
+    /// This and the calls below are for mixed orders too where the channel declares them; a refund of one is made of both its legs.
     fn create<'a>(
         &'a self,
         terms: &'a Terms,

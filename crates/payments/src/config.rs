@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{alipay, wechatpay};
 use crate::domain::ledger::is_part;
 use crate::domain::plan::Pace;
-use crate::reconcile;
+use crate::{payment_codes, receipts, reconcile, settlement};
 
 /// Stands for every payee that has no merchant account of its own.
 pub const ANY_PAYEE: &str = "*";
@@ -32,8 +32,14 @@ pub struct Config {
     pub key_files: KeyFiles,
     /// How open orders and refunds are followed.
     pub worker: Worker,
+    /// Who has receipts, and what is printed on them.
+    pub receipts: receipts::Settings,
+    /// What payment codes look like, for each payee whose bills may carry one.
+    pub payment_codes: Vec<payment_codes::Shape>,
     /// How days are held against the channels' bills.
     pub reconcile: reconcile::source::Settings,
+    /// How payees are settled.
+    pub settlement: settlement::Settings,
     /// How long a call waits for a channel's answer to what another call, or an earlier one, began.
     pub answer_timeout: Duration,
 }
@@ -164,7 +170,10 @@ impl Default for Config {
             payer_key_file: "keys/payments/payer.key".into(),
             key_files: KeyFiles::default(),
             worker: Worker::default(),
+            receipts: receipts::Settings::default(),
+            payment_codes: Vec::new(),
             reconcile: reconcile::source::Settings::default(),
+            settlement: settlement::Settings::default(),
             answer_timeout: Duration::from_secs(8),
         }
     }
@@ -220,6 +229,7 @@ impl Config {
         self.channels.alipay.validate(&format!("{path}.channels.alipay"), problems);
         self.worker.validate(&format!("{path}.worker"), self.channels.call_timeout(), problems);
         self.reconcile.validate(&format!("{path}.reconcile"), problems);
+        self.settlement.validate(&format!("{path}.settlement"), problems);
         if self.payer_key_file.as_os_str().is_empty() && !self.merchants.is_empty() {
             problems.push(Problem::new(format!("{path}.payer_key_file"), "is required where there are merchants"));
         }
@@ -242,6 +252,9 @@ impl Config {
             }
         }
         self.validate_merchants(path, &payees, problems);
+        let is_payee = |payee: &str| payees.contains(payee);
+        self.receipts.validate(&format!("{path}.receipts"), is_payee, problems);
+        payment_codes::validate(&self.payment_codes, &format!("{path}.payment_codes"), is_payee, problems);
     }
 
     fn validate_merchants(&self, path: &str, payees: &BTreeSet<&str>, problems: &mut Vec<Problem>) {
@@ -283,6 +296,11 @@ impl Config {
             })
         };
         of(payee_id).or_else(|| of(ANY_PAYEE))
+    }
+
+    /// Whether a text is a payment code of a payee; nobody has one whose shape is not set.
+    pub(crate) fn is_payment_code(&self, payee_id: &str, code: &str) -> bool {
+        self.payment_codes.iter().any(|shape| shape.payee_id == payee_id && shape.fits(code))
     }
 
     /// Whether a payee is on the list.

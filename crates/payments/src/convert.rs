@@ -17,7 +17,9 @@ use runtime::secret::Pii;
 use crate::beijing;
 use crate::channel::{Known, PaySheet};
 use crate::domain::breaks::{Kept, Resolution, State as BreakState};
-use crate::domain::ledger::{Account, Balance, is_part};
+use crate::domain::fees::{CURRENCY, run_id};
+use crate::domain::insurance::Legs;
+use crate::domain::ledger::{Account, Balance, Merchant, Subject, is_part};
 use crate::domain::order::{Happening, Order, State, TradeType};
 use crate::domain::refund::{Refund, State as RefundState};
 use crate::error::Error;
@@ -29,8 +31,16 @@ use crate::repo::runs::{Run, State as RunState};
 use crate::till::days::age;
 
 mod combined;
+mod insured;
+mod receipts;
+mod settlement;
 
 pub(crate) use combined::{CombineAsk, combined_order, create_combined};
+pub(crate) use insured::InsuranceAsk;
+pub(crate) use receipts::{VerifyAsk, receipt, verified, verify};
+pub(crate) use settlement::{
+    ConfirmAsk, FileAsk, SettlementsAsk, confirm, cut, file, place_token, settlement, settlement_id, settlements,
+};
 
 const REASON_CHARS_MAX: usize = 80;
 const EVENTS_DEFAULT: u32 = 100;
@@ -54,6 +64,9 @@ pub(crate) struct CreateAsk {
     pub(crate) payer: Option<Pii<String>>,
     pub(crate) description: String,
     pub(crate) expire_at: Timestamp,
+    pub(crate) payment_code: Option<String>,
+    /// What makes it a mixed order.
+    pub(crate) insurance: Option<InsuranceAsk>,
 }
 
 /// What Refund asks.
@@ -64,14 +77,27 @@ pub(crate) struct RefundAsk {
     pub(crate) amount: Money,
     pub(crate) reason: String,
     pub(crate) is_after_settlement: bool,
+    /// How the amount is split over the legs of a mixed order.
+    pub(crate) legs: Option<Legs>,
+    /// When the insurance centre gave its part back.
+    pub(crate) insurance_returned_at: Option<Timestamp>,
 }
 
 /// What Reconcile asks.
 #[derive(Debug)]
 pub(crate) struct ReconcileAsk {
     pub(crate) key: Key,
-    pub(crate) channel: String,
+    pub(crate) of: Of,
     pub(crate) day: Date,
+}
+
+/// Whose word is held against the ledger.
+#[derive(Debug)]
+pub(crate) enum Of {
+    /// A channel's, of all its merchant accounts.
+    Channel(String),
+    /// A department's.
+    Payee(String),
 }
 
 /// What ListBreaks asks.
@@ -177,6 +203,10 @@ impl Check {
         Ok(())
     }
 
+    fn is_good(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn done<T>(self, value: Option<T>) -> Result<T, Error> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
@@ -217,8 +247,14 @@ pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<Cr
     };
     let rule = "must be 1 to 128 bytes without control characters for JSAPI, an IP address for H5, and empty otherwise";
     check.demand("payer_reference", fits, rule);
+    // Its shape is checked where the payee's is known.
+    let payment_code = Some(request.payment_code).filter(|code| !code.is_empty());
+    let fits = payment_code.as_deref().is_none_or(rpc::form::is_number);
+    check.demand("payment_code", fits, "must be at most 64 characters of printable ASCII");
     let expire_at = time::required(request.expire_time.as_ref());
     let expire_at = expire_at.map_err(|error| check.note("expire_time", error)).ok();
+    let insurance = request.insurance.map(|insurance| insured::read(&mut check, insurance, amount));
+    let insurance = insurance.unwrap_or(Ok(None))?;
     let ask = amount.zip(trade_type).zip(expire_at).map(|((amount, trade_type), expire_at)| CreateAsk {
         key,
         case_id: request.case_id,
@@ -230,6 +266,8 @@ pub(crate) fn create(caller: &str, request: pb::CreateOrderRequest) -> Result<Cr
         payer: payer.map(Pii::new),
         description: request.description,
         expire_at,
+        payment_code,
+        insurance,
     });
     check.done(ask)
 }
@@ -264,7 +302,39 @@ pub(crate) fn refund(caller: &str, request: pb::RefundRequest) -> Result<RefundA
     let is_after_settlement = request.after_settlement;
     let reason = request.reason;
     check.demand("reason", is_line(&reason, REASON_CHARS_MAX), "must be text of at most 80 characters");
-    check.done(order.zip(amount).map(|(order, amount)| RefundAsk { key, order, amount, reason, is_after_settlement }))
+    let legs = request.legs.map(|legs| insured::legs(&mut check, legs, amount));
+    let at = request.insurance_return_time.as_ref().map(|at| time::required(Some(at)));
+    let insurance_returned_at = insured::returned_at(&mut check, legs, at);
+    check.done(order.zip(amount).map(|(order, amount)| RefundAsk {
+        key,
+        order,
+        amount,
+        reason,
+        is_after_settlement,
+        legs,
+        insurance_returned_at,
+    }))
+}
+
+/// Reads RefundPosted.
+pub(crate) fn refund_posted(person: &str, request: pb::RefundPostedRequest) -> Result<RefundAsk, Error> {
+    let mut check = Check::default();
+    let digest = rpc::digest::request("payments.v1/RefundPosted", &request);
+    let key = check.key(person, Method::RefundPosted, &request.request_id, digest);
+    let order = check.parse("order_id", &request.order_id);
+    let amount = check.amount(request.amount.as_ref());
+    let reason = request.reason;
+    check.demand("reason", is_line(&reason, REASON_CHARS_MAX), "must be text of at most 80 characters");
+    let ask = order.zip(amount);
+    check.done(ask.map(|(order, amount)| RefundAsk {
+        key,
+        order,
+        amount,
+        reason,
+        is_after_settlement: true,
+        legs: None,
+        insurance_returned_at: None,
+    }))
 }
 
 /// Reads GetOrder.
@@ -352,9 +422,19 @@ pub(crate) fn reconcile(caller: &str, request: pb::ReconcileRequest) -> Result<R
     let mut check = Check::default();
     let digest = rpc::digest::request("payments.v1/Reconcile", &request);
     let key = check.key(caller, Method::Reconcile, &request.request_id, digest);
-    check.demand("channel", is_part(&request.channel), "must be the name of a channel");
+    let of = match (request.channel.is_empty(), request.payee_id.is_empty()) {
+        (true, false) => {
+            check.demand("payee_id", is_part(&request.payee_id), "must be the id of a payee");
+            Of::Payee(request.payee_id)
+        }
+        (_, is_channel) => {
+            check.demand("payee_id", is_channel, "must be empty beside a channel");
+            check.demand("channel", is_part(&request.channel), "must be the name of a channel");
+            Of::Channel(request.channel)
+        }
+    };
     let day = check.day(&request.day);
-    check.done(day.map(|day| ReconcileAsk { key, channel: request.channel, day }))
+    check.done(day.map(|day| ReconcileAsk { key, of, day }))
 }
 
 /// Reads ListBreaks.
@@ -365,6 +445,11 @@ pub(crate) fn breaks(request: &pb::ListBreaksRequest) -> Result<BreaksAsk, Error
     }
     let channel = &request.channel;
     check.demand("channel", channel.is_empty() || is_part(channel), "must be the name of a channel");
+    let payee = &request.payee_id;
+    check.demand("payee_id", payee.is_empty() || is_part(payee), "must be the id of a payee");
+    check.demand("payee_id", payee.is_empty() || channel.is_empty(), "must be empty beside a channel");
+    let department = Merchant::of_department(payee);
+    let merchant = if payee.is_empty() { String::new() } else { department.number };
     let kind = match pb::BreakKind::try_from(request.kind) {
         Ok(pb::BreakKind::Unspecified) => Some(""),
         Ok(pb::BreakKind::Long) => Some("long"),
@@ -387,10 +472,11 @@ pub(crate) fn breaks(request: &pb::ListBreaksRequest) -> Result<BreaksAsk, Error
         day: request.day.clone(),
         kind: kind.unwrap_or_default().to_owned(),
         state: state.unwrap_or_default().to_owned(),
-        channel: channel.clone(),
+        channel: if payee.is_empty() { channel.clone() } else { department.channel },
+        merchant,
     };
     let max = check.take(page::size(request.page_size, BREAKS_DEFAULT, BREAKS_MAX));
-    let list = format!("payments.v1/ListBreaks|{}|{}|{}|{channel}", filter.day, filter.kind, filter.state);
+    let list = format!("payments.v1/ListBreaks|{}|{}|{}|{channel}|{payee}", filter.day, filter.kind, filter.state);
     let after = check.take(page::key(&list, &request.page_token).and_then(|key| {
         let text = String::from_utf8(key.unwrap_or_else(|| b"|".to_vec())).ok();
         let after = text.and_then(|text| text.split_once('|').map(|(day, id)| (day.to_owned(), id.to_owned())));
@@ -425,6 +511,14 @@ pub(crate) fn resolve(caller: &str, request: pb::ResolveBreakRequest) -> Result<
     check.done(resolution.map(|resolution| ResolveAsk { key, id, note, resolution }))
 }
 
+/// The channel and its number of the merchant; both empty of a department.
+fn channel_and_merchant(merchant: &Merchant) -> (String, String) {
+    match merchant.department() {
+        None => (merchant.channel.clone(), merchant.number.clone()),
+        Some(_) => (String::new(), String::new()),
+    }
+}
+
 /// Writes a run.
 pub(crate) fn run(run: &Run) -> pb::Run {
     let state = match run.state {
@@ -432,9 +526,10 @@ pub(crate) fn run(run: &Run) -> pb::Run {
         RunState::Done => pb::RunState::Done,
         RunState::Failed => pb::RunState::Failed,
     };
+    let (channel, merchant) = channel_and_merchant(&run.name.merchant);
     pb::Run {
-        channel: run.name.merchant.channel.clone(),
-        merchant: run.name.merchant.number.clone(),
+        channel,
+        merchant,
         day: run.name.day.to_string(),
         state: state.into(),
         matched: run.matched,
@@ -442,6 +537,9 @@ pub(crate) fn run(run: &Run) -> pb::Run {
         rolled_over: run.rolled_over,
         problem: run.problem.clone(),
         finish_time: run.finished_at.map(time::to_proto),
+        run_id: run_id(&run.name.merchant, run.name.day).to_string(),
+        fee: run.fee_minor.and_then(|minor| Money::new(minor, CURRENCY).ok()).map(Into::into),
+        payee_id: run.name.merchant.department().unwrap_or_default().to_owned(),
     }
 }
 
@@ -460,14 +558,15 @@ pub(crate) fn kept_break(kept: &Kept, today: Date) -> Result<pb::Break, Error> {
         BreakState::Repaired => pb::BreakState::Repaired,
     };
     let until = kept.closed_at.map_or(today, |at| beijing::civil(at).date());
+    let (channel, merchant) = channel_and_merchant(&kept.merchant);
     Ok(pb::Break {
         break_id: kept.id.clone(),
         kind: kept.kind.name().to_owned(),
         order_id: kept.order.map(|id| id.to_string()).unwrap_or_default(),
         break_kind: kind.into(),
         state: state.into(),
-        channel: kept.merchant.channel.clone(),
-        merchant: kept.merchant.number.clone(),
+        channel,
+        merchant,
         what: kept.what.to_string(),
         number: kept.number.clone(),
         refund_id: kept.refund.map(|id| id.to_string()).unwrap_or_default(),
@@ -480,6 +579,7 @@ pub(crate) fn kept_break(kept: &Kept, today: Date) -> Result<pb::Break, Error> {
         note: kept.note.clone(),
         resolved_by: kept.resolved_by.clone(),
         close_time: kept.closed_at.map(time::to_proto),
+        payee_id: kept.merchant.department().unwrap_or_default().to_owned(),
     })
 }
 
@@ -523,7 +623,19 @@ pub(crate) fn order(order: &Order) -> Result<pb::Order, Error> {
         late_money: order.is_late,
         combined_order_id: order.part.as_ref().map(|part| part.of.to_string()).unwrap_or_default(),
         part_number: order.part.as_ref().and_then(|part| i32::try_from(part.number).ok()).unwrap_or_default(),
+        payment_code: terms.payment_code.clone().unwrap_or_default(),
+        receipt: None,
+        settled: order.is_posted().then(|| settled(order)).transpose()?,
+        pay_mix: insured::pay_mix(order).into(),
+        legs: insured::order_legs(order)?,
+        institution_no: terms.insured.as_ref().map(|insured| insured.institution_no.clone()).unwrap_or_default(),
     })
+}
+
+/// What is the payee's.
+fn settled(order: &Order) -> Result<common::Money, Error> {
+    let money = Money::new(order.tally.posted, order.terms.amount.currency());
+    Ok(money.map_err(|_| Error::Internal("sum of what is settled"))?.into())
 }
 
 fn state(state: State) -> pb::OrderState {
@@ -557,6 +669,9 @@ pub(crate) fn refund_record(refund: &Refund) -> pb::RefundRecord {
         success_time: refund.success_at.map(time::to_proto),
         after_settlement: refund.is_after_settlement,
         send_by_time: Some(time::to_proto(refund.send_by)),
+        legs: refund.legs.map(insured::refund_legs),
+        insurance_return_time: refund.insurance_returned_at.map(time::to_proto),
+        returned: refund.legs.map(|_| insured::refund_legs(insured::returned(refund))),
     }
 }
 
@@ -617,9 +732,17 @@ pub(crate) fn transfer(booked: &Booked) -> pb::Transfer {
         credit_account: transfer.credit.to_string(),
         amount: Some(transfer.amount.into()),
         state: booked.standing.as_str().to_owned(),
-        order_id: transfer.order.to_string(),
+        order_id: transfer.subject.order().map(|order| order.to_string()).unwrap_or_default(),
         commit_time: Some(time::to_proto(booked.at)),
         expire_time: booked.expires_at.map(time::to_proto),
+        settlement_id: match transfer.subject {
+            Subject::Settlement(settlement) => settlement.to_string(),
+            Subject::Order(_) | Subject::Run(_) => String::new(),
+        },
+        run_id: match transfer.subject {
+            Subject::Run(run) => run.to_string(),
+            Subject::Order(_) | Subject::Settlement(_) => String::new(),
+        },
     }
 }
 

@@ -3,10 +3,16 @@
 pub mod books;
 pub mod breaks;
 pub mod combined;
+pub mod department;
+pub mod fees;
+pub mod insurance;
 pub mod ledger;
+pub mod mixed;
 pub mod order;
 pub mod plan;
+pub mod receipt;
 pub mod refund;
+pub mod settlement;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,14 @@
 //! What payments refuses, named by what the caller can do about it.
 
-use rpc::{Details, Effect, Fault, Kind, Origin, ReasonSpec, ReasonTable, Violation};
+use std::time::Duration;
+
+use rpc::{Details, Effect, Fault, Kind, Origin, ReasonSpec, ReasonTable, Retry, Violation};
 
 use crate::channel::ChannelError;
 use crate::domain::breaks::Refused;
+use crate::domain::insurance::Broken;
 use crate::domain::order::Rule;
+use crate::domain::settlement;
 
 /// The domain of payments' own reasons.
 pub const DOMAIN: &str = "payments.lastmile";
@@ -31,6 +35,12 @@ pub const REASONS: ReasonTable = ReasonTable {
         ReasonSpec::new("BREAK_NOT_OPEN", Kind::RuleBroken),
         ReasonSpec::new("SAME_PERSON", Kind::RuleBroken),
         ReasonSpec::new("PARTS_APART", Kind::RuleBroken),
+        ReasonSpec::new("INSURANCE_SPLIT_WRONG", Kind::RuleBroken).with(&["broken"]),
+        ReasonSpec::new("REFUND_EXCEEDS_LEG", Kind::RuleBroken).with(&["askedMinor", "leg", "restMinor"]),
+        ReasonSpec::new("SETTLEMENT_NOT_FOUND", Kind::NotFound),
+        ReasonSpec::new("SETTLEMENT_NOT_SIGNED", Kind::RuleBroken),
+        ReasonSpec::new("RECEIPT_NOT_FOUND", Kind::NotFound),
+        ReasonSpec::new("RECEIPT_RESTS", Kind::Exhausted),
     ],
 };
 
@@ -68,6 +78,9 @@ pub enum Error {
     /// The channel does not offer it.
     #[error("the channel does not offer it")]
     ChannelNotOffered,
+    /// The split of a mixed order does not keep these identities.
+    #[error("the split breaks {}", listed(.0))]
+    SplitWrong(Vec<Broken>),
     /// The channel gave no usable answer.
     #[error("the channel gave no usable answer")]
     ChannelUnavailable {
@@ -89,6 +102,15 @@ pub enum Error {
     /// A rule of breaks.
     #[error(transparent)]
     Resolution(#[from] Refused),
+    /// A rule of settlements.
+    #[error(transparent)]
+    Settlement(#[from] settlement::Refused),
+    /// Too many wrong tries on a receipt's number.
+    #[error("too many wrong tries on this receipt number")]
+    ReceiptRests {
+        /// When it can be asked again.
+        after: Duration,
+    },
     /// The key stands for another request.
     #[error("the request_id was used before with another request")]
     RequestIdReused,
@@ -123,6 +145,10 @@ pub enum Thing {
     Account,
     /// A break of reconciliation.
     Break,
+    /// A settlement.
+    Settlement,
+    /// A receipt.
+    Receipt,
 }
 
 impl Thing {
@@ -132,6 +158,8 @@ impl Thing {
             Self::Refund => "refund",
             Self::Account => "account",
             Self::Break => "break",
+            Self::Settlement => "settlement",
+            Self::Receipt => "receipt",
         }
     }
 }
@@ -188,6 +216,10 @@ impl From<crate::repo::ledger::BookError> for Error {
     }
 }
 
+fn listed(broken: &[Broken]) -> String {
+    broken.iter().map(Broken::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Whether a failing store is one that will come back, or a bug of ours.
 fn is_outage(error: &store::Error) -> bool {
     error.is_transient() || !error.had_no_effect()
@@ -204,13 +236,25 @@ impl Fault for Error {
             | Self::PartsApart
             | Self::ChannelNotOffered
             | Self::ChannelRefused { .. }
+            | Self::SplitWrong(_)
             | Self::Resolution(_)
+            | Self::Settlement(settlement::Refused::NotSigned | settlement::Refused::SamePerson)
             | Self::RequestIdReused => Kind::RuleBroken,
+            Self::ReceiptRests { .. } => Kind::Exhausted,
             Self::ChannelUnavailable { .. } | Self::Raced => Kind::Unavailable,
-            Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Ledger(_) | Self::Internal(_) => Kind::Internal,
+            Self::Rule(Rule::Differs(_) | Rule::Sums)
+            | Self::Settlement(settlement::Refused::Sums)
+            | Self::Ledger(_)
+            | Self::Internal(_) => Kind::Internal,
             Self::Rule(
-                Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::NotPosted | Rule::ExceedsCapture { .. },
+                Rule::NotPaid
+                | Rule::Refunding
+                | Rule::Posted
+                | Rule::NotPosted
+                | Rule::ExceedsCapture { .. }
+                | Rule::ExceedsLeg { .. },
             ) => Kind::RuleBroken,
+            Self::Rule(Rule::Legs) => Kind::InvalidInput,
             Self::Store { source, .. } if is_outage(source) => Kind::Unavailable,
             Self::Store { .. } => Kind::Internal,
         }
@@ -220,11 +264,15 @@ impl Fault for Error {
         match self {
             Self::Part { error, .. } => error.reason(),
             Self::PartsApart => "PARTS_APART",
-            Self::Invalid(_) => "INVALID_REQUEST",
+            Self::SplitWrong(_) => "INSURANCE_SPLIT_WRONG",
+            Self::Invalid(_) | Self::Rule(Rule::Legs) => "INVALID_REQUEST",
             Self::NotFound { what: Thing::Order, .. } => "ORDER_NOT_FOUND",
             Self::NotFound { what: Thing::Refund, .. } => "REFUND_NOT_FOUND",
             Self::NotFound { what: Thing::Account, .. } => "ACCOUNT_NOT_FOUND",
             Self::NotFound { what: Thing::Break, .. } => "BREAK_NOT_FOUND",
+            Self::NotFound { what: Thing::Settlement, .. } => "SETTLEMENT_NOT_FOUND",
+            Self::NotFound { what: Thing::Receipt, .. } => "RECEIPT_NOT_FOUND",
+            Self::ReceiptRests { .. } => "RECEIPT_RESTS",
             Self::PayeeUnknown => "PAYEE_UNKNOWN",
             Self::MerchantUnknown => "MERCHANT_UNKNOWN",
             Self::ChannelNotOffered => "CHANNEL_NOT_OFFERED",
@@ -235,14 +283,18 @@ impl Fault for Error {
             Self::Rule(Rule::Posted) => "ORDER_POSTED",
             Self::Rule(Rule::NotPosted) => "ORDER_NOT_POSTED",
             Self::Rule(Rule::ExceedsCapture { .. }) => "REFUND_EXCEEDS_CAPTURE",
+            Self::Rule(Rule::ExceedsLeg { .. }) => "REFUND_EXCEEDS_LEG",
             Self::Resolution(Refused::NotOpen) => "BREAK_NOT_OPEN",
-            Self::Resolution(Refused::SamePerson) => "SAME_PERSON",
+            Self::Resolution(Refused::SamePerson) | Self::Settlement(settlement::Refused::SamePerson) => "SAME_PERSON",
+            Self::Settlement(settlement::Refused::NotSigned) => "SETTLEMENT_NOT_SIGNED",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::Raced => "STORE_UNAVAILABLE",
             Self::Store { source, .. } if is_outage(source) => "STORE_UNAVAILABLE",
-            Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Store { .. } | Self::Ledger(_) | Self::Internal(_) => {
-                "INTERNAL"
-            }
+            Self::Rule(Rule::Differs(_) | Rule::Sums)
+            | Self::Settlement(settlement::Refused::Sums)
+            | Self::Store { .. }
+            | Self::Ledger(_)
+            | Self::Internal(_) => "INTERNAL",
         }
     }
 
@@ -253,7 +305,8 @@ impl Fault for Error {
             | Self::RequestIdReused
             | Self::Raced
             | Self::Store { .. }
-            | Self::Rule(Rule::Differs(_) | Rule::Sums)
+            | Self::Rule(Rule::Differs(_) | Rule::Sums | Rule::Legs)
+            | Self::Settlement(settlement::Refused::Sums)
             | Self::Ledger(_)
             | Self::Internal(_) => rpc::COMMON.domain,
             Self::NotFound { .. }
@@ -263,7 +316,10 @@ impl Fault for Error {
             | Self::ChannelNotOffered
             | Self::ChannelUnavailable { .. }
             | Self::ChannelRefused { .. }
+            | Self::SplitWrong(_)
             | Self::Resolution(_)
+            | Self::Settlement(_)
+            | Self::ReceiptRests { .. }
             | Self::Rule(_) => DOMAIN,
         }
     }
@@ -278,18 +334,29 @@ impl Fault for Error {
             | Self::PartsApart
             | Self::ChannelNotOffered
             | Self::ChannelRefused { .. }
+            | Self::ReceiptRests { .. }
+            | Self::SplitWrong(_)
             | Self::Resolution(_)
+            | Self::Settlement(settlement::Refused::NotSigned | settlement::Refused::SamePerson)
             | Self::RequestIdReused
             | Self::Raced
             | Self::Rule(
-                Rule::NotPaid | Rule::Refunding | Rule::Posted | Rule::NotPosted | Rule::ExceedsCapture { .. },
+                Rule::NotPaid
+                | Rule::Refunding
+                | Rule::Posted
+                | Rule::NotPosted
+                | Rule::ExceedsCapture { .. }
+                | Rule::ExceedsLeg { .. }
+                | Rule::Legs,
             ) => Effect::None,
             Self::ChannelUnavailable { effect, .. } => *effect,
             Self::Store { effect, source } if is_outage(source) => *effect,
             // A bug proves nothing.
-            Self::Store { .. } | Self::Rule(Rule::Differs(_) | Rule::Sums) | Self::Ledger(_) | Self::Internal(_) => {
-                Effect::Possible
-            }
+            Self::Store { .. }
+            | Self::Rule(Rule::Differs(_) | Rule::Sums)
+            | Self::Settlement(settlement::Refused::Sums)
+            | Self::Ledger(_)
+            | Self::Internal(_) => Effect::Possible,
         }
     }
 
@@ -297,6 +364,10 @@ impl Fault for Error {
         match self {
             Self::Part { error, .. } => error.metadata(),
             Self::ChannelRefused { code } => vec![("channelCode", code.clone())],
+            Self::SplitWrong(broken) => vec![("broken", listed(broken))],
+            Self::Rule(Rule::ExceedsLeg { leg, asked, rest }) => {
+                vec![("leg", leg.to_string()), ("askedMinor", asked.to_string()), ("restMinor", rest.to_string())]
+            }
             Self::Rule(Rule::ExceedsCapture { captured, refunded }) => {
                 vec![("capturedMinor", captured.to_string()), ("refundedMinor", refunded.to_string())]
             }
@@ -307,13 +378,22 @@ impl Fault for Error {
             | Self::PartsApart
             | Self::ChannelNotOffered
             | Self::ChannelUnavailable { .. }
+            | Self::ReceiptRests { .. }
             | Self::Rule(_)
             | Self::Resolution(_)
+            | Self::Settlement(_)
             | Self::RequestIdReused
             | Self::Raced
             | Self::Store { .. }
             | Self::Ledger(_)
             | Self::Internal(_) => Vec::new(),
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::ReceiptRests { after } => Retry::After(*after),
+            other => other.kind().retry(),
         }
     }
 
@@ -340,8 +420,12 @@ impl Fault for Error {
             Self::ChannelNotOffered | Self::ChannelRefused { .. } => {
                 Details { subject: Some("channel".to_owned()), ..Details::default() }
             }
+            Self::SplitWrong(_) => Details { subject: Some("insurance.split".to_owned()), ..Details::default() },
+            Self::Rule(Rule::Legs) => Self::field("legs", "must be set for a mixed order, and for it alone").details(),
             Self::Rule(_) => Details { subject: Some("order".to_owned()), ..Details::default() },
+            Self::Settlement(_) => Details { subject: Some("settlement".to_owned()), ..Details::default() },
             Self::Resolution(_) => Details { subject: Some("break".to_owned()), ..Details::default() },
+            Self::ReceiptRests { .. } => Details { subject: Some("receipt".to_owned()), ..Details::default() },
             Self::RequestIdReused => Details { subject: Some("request_id".to_owned()), ..Details::default() },
             Self::ChannelUnavailable { .. }
             | Self::Raced
@@ -355,6 +439,7 @@ impl Fault for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::insurance::{Identity, Leg};
 
     fn all() -> Vec<Error> {
         let outage = || store::Error::Unavailable { what: "a connection", source: None };
@@ -364,11 +449,20 @@ mod tests {
             Error::NotFound { what: Thing::Refund, name: "rfd_0".into() },
             Error::NotFound { what: Thing::Account, name: "payee/x".into() },
             Error::NotFound { what: Thing::Break, name: "brk_0".into() },
+            Error::NotFound { what: Thing::Settlement, name: "stl_0".into() },
+            Error::Settlement(settlement::Refused::NotSigned),
+            Error::Settlement(settlement::Refused::SamePerson),
+            Error::Settlement(settlement::Refused::Sums),
+            Error::NotFound { what: Thing::Receipt, name: "43010126/0000000001".into() },
+            Error::ReceiptRests { after: Duration::from_secs(60) },
             Error::Resolution(Refused::NotOpen),
             Error::Resolution(Refused::SamePerson),
             Error::PayeeUnknown,
             Error::MerchantUnknown,
             Error::PartsApart.of_part(1),
+            Error::SplitWrong(vec![Broken { identity: Identity::Cash, left: 2, right: 1 }]),
+            Error::Rule(Rule::ExceedsLeg { leg: Leg::Personal, asked: 2, rest: 1 }),
+            Error::Rule(Rule::Legs),
             Error::RequestIdReused.of_part(0),
             Error::ChannelNotOffered,
             Error::ChannelUnavailable { effect: Effect::Possible, source: None },
@@ -405,8 +499,9 @@ mod tests {
         for spec in REASONS.reasons {
             assert!(raised.contains(&spec.reason), "{}", spec.reason);
         }
-        let named = (1..)
-            .map_while(|number| contracts::payments::v1::ErrorReason::try_from(number).ok())
+        // Numbers may be left out.
+        let named = (1..1_000)
+            .filter_map(|number| contracts::payments::v1::ErrorReason::try_from(number).ok())
             .map(|reason| reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned());
         assert!(named.eq(REASONS.reasons.iter().map(|spec| spec.reason.to_owned())));
     }

@@ -20,13 +20,17 @@ pub mod channel;
 pub mod config;
 pub mod domain;
 pub mod error;
+pub mod payment_codes;
+pub mod receipts;
 pub mod reconcile;
+pub mod settlement;
 
 mod beijing;
 mod callbacks;
 mod convert;
 mod repo;
 mod service;
+mod staff;
 mod till;
 mod vault;
 mod worker;
@@ -35,7 +39,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contracts::payments::v1::payment_service_server::PaymentServiceServer;
-use rpc::{Mesh, Mounted, Readiness};
+use rpc::keyring::KeyRing;
+use rpc::{Mounted, Readiness};
 use runtime::Context;
 use store::Db;
 
@@ -48,6 +53,7 @@ use channel::alipay::Alipay;
 use channel::wechatpay::{PlatformCertificate, WechatPay};
 use channel::{BillKind, Channel, ChannelError, KeyError};
 use reconcile::source::{BillSource, Folder, OfChannel};
+use staff::Staff;
 use till::Till;
 use vault::{Vault, VaultError};
 
@@ -69,6 +75,7 @@ pub const CRASH_POINTS: &[&str] = &[
     "payments.book.after_order",
     "payments.book.after_transfers",
     "payments.book.after_balances",
+    "payments.book.after_receipts",
     "payments.book.after_event",
     "payments.book.before_commit",
     "payments.book.after_commit",
@@ -89,8 +96,8 @@ pub struct Deps {
     pub context: Context,
     /// Its own database.
     pub db: Db,
-    /// The ways to peers; payments calls none of them.
-    pub mesh: Mesh,
+    /// Public keys of all roles: identity's verify the tokens of operators. Payments calls nobody else.
+    pub keys: KeyRing,
 }
 
 /// Payments cannot start.
@@ -102,8 +109,8 @@ pub enum BuildError {
     /// A merchant's keys.
     #[error("the keys of a merchant account cannot be used")]
     Keys(#[from] KeyError),
-    /// The key for payer references.
-    #[error("the payer key cannot be used")]
+    /// Its own keys: for payer references, for receipts.
+    #[error("a key of payments cannot be used")]
     Payer(#[from] VaultError),
 }
 
@@ -179,14 +186,18 @@ fn bills(config: &Config, channels: &[Arc<dyn Channel>]) -> BTreeMap<String, Arc
 }
 
 async fn build(config: Config, deps: Deps) -> Result<(Service, Arc<Till>), BuildError> {
-    let Deps { context, db, mesh: _ } = deps;
+    let Deps { context, db, keys } = deps;
+    let staff = Staff::new(keys, &context.clock);
     db.migrate(MIGRATIONS).await?;
     let channels = channels(&config, &context)?;
     let vault = match &config.merchants[..] {
         [] => None,
-        _ => Some(Vault::open(&config.payer_key_file, context.ids.clone())?),
+        _ => {
+            let vault = Vault::open(&config.payer_key_file, context.ids.clone())?;
+            Some(vault.with_receipts(&config.receipts.key_file)?)
+        }
     };
     let bills = bills(&config, &channels);
     let till = Arc::new(Till::new(config, context, db, channels, vault)?.with_bills(bills));
-    Ok((Service::new(Arc::clone(&till)), till))
+    Ok((Service::new(Arc::clone(&till), staff), till))
 }

@@ -9,6 +9,7 @@
 pub mod bill;
 pub mod compare;
 pub mod entry;
+pub mod fee;
 pub mod ledger;
 mod sort;
 pub mod source;
@@ -24,6 +25,7 @@ use jiff::civil::{Date, Time};
 pub use bill::{Bill, BillError};
 pub use compare::{Break, BreakKind, Day, Told, Totals};
 pub use entry::{Entry, Money, Side, State, What};
+pub use fee::Fee;
 
 use sort::Sorter;
 

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::beijing;
-use crate::convert::{self, BreaksAsk, EventsAsk, Name, TransfersAsk};
+use crate::convert::{self, BreaksAsk, EventsAsk, FileAsk, Name, SettlementsAsk, TransfersAsk};
 use crate::error::{Error, Thing};
 use crate::repo::runs::Run;
-use crate::repo::{breaks, ledger};
+use crate::repo::{breaks, ledger, settlements};
+use crate::staff::Staff;
 use crate::till::{STREAM, Till};
 
 /// How long a waiting ListEvents relies on being woken before it looks by itself.
@@ -26,11 +27,12 @@ const ANSWER_COST: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Service {
     till: Arc<Till>,
+    staff: Arc<Staff>,
 }
 
 impl Service {
-    pub(crate) fn new(till: Arc<Till>) -> Self {
-        Self { till }
+    pub(crate) fn new(till: Arc<Till>, staff: Staff) -> Self {
+        Self { till, staff: Arc::new(staff) }
     }
 
     /// The endpoints that channels report to: `POST /callbacks/wechatpay/{merchant}`.
@@ -55,11 +57,16 @@ impl Service {
         }
     }
 
+    /// The operator who asks, for methods that only operators have.
+    async fn operator<T>(&self, request: &Request<T>) -> Result<String, Status> {
+        self.staff.operator(request.metadata()).await.map_err(|denied| status(&denied))
+    }
+
     async fn transfers(&self, ask: TransfersAsk) -> Result<pb::ListTransfersResponse, Error> {
         let mut reader = self.till.db.read().await?;
         let booked = match (ask.order, &ask.account) {
             (Some(order), account) => {
-                ledger::of_order(&mut reader, order, account.as_ref(), &ask.after, ask.max).await?
+                ledger::of_subject(&mut reader, order.into(), account.as_ref(), &ask.after, ask.max).await?
             }
             (None, Some(account)) => ledger::of_account(&mut reader, account, &ask.after, ask.max).await?,
             (None, None) => Vec::new(),
@@ -83,6 +90,25 @@ impl Service {
         Ok(pb::ListBreaksResponse { breaks, next_page_token: next.unwrap_or_default() })
     }
 
+    async fn settlements(&self, ask: SettlementsAsk) -> Result<pb::ListSettlementsResponse, Error> {
+        let mut reader = self.till.db.read().await?;
+        // One more than is wanted tells whether there is a next page.
+        let mut found = settlements::page(&mut reader, &ask.filter, &ask.before, ask.max.saturating_add(1)).await?;
+        let max = usize::try_from(ask.max).unwrap_or(usize::MAX);
+        let has_more = found.len() > max;
+        found.truncate(max);
+        let place = found.last().filter(|_| has_more).map(|last| (last.cut_at, last.id.to_string()));
+        let next = place.map(|place| convert::place_token(&ask.list, &place));
+        let settlements = found.iter().map(convert::settlement).collect::<Result<_, _>>()?;
+        Ok(pb::ListSettlementsResponse { settlements, next_page_token: next.unwrap_or_default() })
+    }
+
+    async fn settlement_file(&self, ask: FileAsk) -> Result<pb::ReadSettlementFileResponse, Error> {
+        let (data, next) = self.till.file_part(ask.id, ask.after.as_ref()).await?;
+        let next = next.map(|place| convert::place_token(&ask.list, &place));
+        Ok(pb::ReadSettlementFileResponse { data, next_page_token: next.unwrap_or_default() })
+    }
+
     async fn account(&self, name: &str) -> Result<pb::GetAccountResponse, Error> {
         let account = convert::account(name)?;
         let sum = ledger::sum(&mut self.till.db.read().await?, &account).await?;
@@ -95,14 +121,6 @@ impl Service {
 /// Who asks, as the scope of request ids.
 fn caller<T>(request: &Request<T>) -> &'static str {
     rpc::principal(request).label()
-}
-
-/// Which member of staff asks: a staff id, never a name.
-fn person<T>(request: &Request<T>) -> Option<String> {
-    match rpc::principal(request) {
-        rpc::Principal::Staff { subject, .. } => Some(subject.to_string()),
-        _ => None,
-    }
 }
 
 fn answered<T>(outcome: Result<T, Error>) -> Result<Response<T>, Status> {
@@ -142,7 +160,7 @@ impl PaymentService for Service {
                 Name::Id(id) => self.till.order(&mut self.till.db.read().await?, id).await?,
                 Name::Request(request_id) => self.till.order_by_request(caller, &request_id).await?,
             };
-            Ok(pb::GetOrderResponse { order: Some(convert::order(&order)?) })
+            Ok(pb::GetOrderResponse { order: Some(self.till.told(&order).await?) })
         };
         answered(outcome.await)
     }
@@ -153,7 +171,7 @@ impl PaymentService for Service {
     ) -> Result<Response<pb::RefreshOrderResponse>, Status> {
         let outcome = async {
             let order = self.till.refresh(convert::order_id(&request.get_ref().order_id)?).await?;
-            Ok(pb::RefreshOrderResponse { order: Some(convert::order(&order)?) })
+            Ok(pb::RefreshOrderResponse { order: Some(self.till.told(&order).await?) })
         };
         answered(outcome.await)
     }
@@ -217,6 +235,7 @@ impl PaymentService for Service {
         &self,
         request: Request<pb::ListTransfersRequest>,
     ) -> Result<Response<pb::ListTransfersResponse>, Status> {
+        self.operator(&request).await?;
         answered(async { self.transfers(convert::transfers(request.get_ref())?).await }.await)
     }
 
@@ -224,6 +243,7 @@ impl PaymentService for Service {
         &self,
         request: Request<pb::GetAccountRequest>,
     ) -> Result<Response<pb::GetAccountResponse>, Status> {
+        self.operator(&request).await?;
         answered(self.account(&request.get_ref().account).await)
     }
 
@@ -231,10 +251,10 @@ impl PaymentService for Service {
         &self,
         request: Request<pb::ReconcileRequest>,
     ) -> Result<Response<pb::ReconcileResponse>, Status> {
-        let caller = person(&request).unwrap_or_else(|| caller(&request).to_owned());
+        let caller = self.operator(&request).await?;
         let outcome = async {
             let ask = convert::reconcile(&caller, request.into_inner())?;
-            let runs = self.till.reconcile(&ask.key, &ask.channel, ask.day).await?;
+            let runs = self.till.reconcile(&ask.key, &ask.of, ask.day).await?;
             let sum = |of: fn(&Run) -> i64| runs.iter().map(of).fold(0, i64::saturating_add);
             let (matched, breaks) = (sum(|run| run.matched), sum(|run| run.breaks));
             Ok(pb::ReconcileResponse { matched, breaks, runs: runs.iter().map(convert::run).collect() })
@@ -246,6 +266,7 @@ impl PaymentService for Service {
         &self,
         request: Request<pb::ListBreaksRequest>,
     ) -> Result<Response<pb::ListBreaksResponse>, Status> {
+        self.operator(&request).await?;
         answered(async { self.breaks(convert::breaks(request.get_ref())?).await }.await)
     }
 
@@ -253,13 +274,82 @@ impl PaymentService for Service {
         &self,
         request: Request<pb::ResolveBreakRequest>,
     ) -> Result<Response<pb::ResolveBreakResponse>, Status> {
-        let person = person(&request);
+        let person = self.operator(&request).await?;
         let outcome = async {
-            // The access table lets nobody else through.
-            let person = person.ok_or(Error::Internal("a method for staff was called by something else"))?;
             let ask = convert::resolve(&person, request.into_inner())?;
             convert::answer(&self.till.resolve(&ask, &person).await?)
         };
         answered(outcome.await)
+    }
+
+    async fn refund_posted(
+        &self,
+        request: Request<pb::RefundPostedRequest>,
+    ) -> Result<Response<pb::RefundPostedResponse>, Status> {
+        let person = self.operator(&request).await?;
+        let outcome = async {
+            let ask = convert::refund_posted(&person, request.into_inner())?;
+            convert::answer(&self.till.refund_posted(&ask, &person).await?)
+        };
+        answered(outcome.await)
+    }
+
+    async fn cut_settlement(
+        &self,
+        request: Request<pb::CutSettlementRequest>,
+    ) -> Result<Response<pb::CutSettlementResponse>, Status> {
+        let person = self.operator(&request).await?;
+        let outcome = async {
+            let (key, payee) = convert::cut(&person, request.into_inner())?;
+            convert::answer(&self.till.cut_now(&key, &payee).await?)
+        };
+        answered(outcome.await)
+    }
+
+    async fn list_settlements(
+        &self,
+        request: Request<pb::ListSettlementsRequest>,
+    ) -> Result<Response<pb::ListSettlementsResponse>, Status> {
+        self.operator(&request).await?;
+        answered(async { self.settlements(convert::settlements(request.get_ref())?).await }.await)
+    }
+
+    async fn get_settlement(
+        &self,
+        request: Request<pb::GetSettlementRequest>,
+    ) -> Result<Response<pb::GetSettlementResponse>, Status> {
+        self.operator(&request).await?;
+        let outcome = async {
+            let one = self.till.settlement(convert::settlement_id(&request.get_ref().settlement_id)?).await?;
+            Ok(pb::GetSettlementResponse { settlement: Some(convert::settlement(&one)?) })
+        };
+        answered(outcome.await)
+    }
+
+    async fn read_settlement_file(
+        &self,
+        request: Request<pb::ReadSettlementFileRequest>,
+    ) -> Result<Response<pb::ReadSettlementFileResponse>, Status> {
+        self.operator(&request).await?;
+        answered(async { self.settlement_file(convert::file(request.get_ref())?).await }.await)
+    }
+
+    async fn confirm_settlement(
+        &self,
+        request: Request<pb::ConfirmSettlementRequest>,
+    ) -> Result<Response<pb::ConfirmSettlementResponse>, Status> {
+        let person = self.operator(&request).await?;
+        let outcome = async {
+            let ask = convert::confirm(&person, request.into_inner())?;
+            convert::answer(&self.till.confirm(&ask, &person).await?)
+        };
+        answered(outcome.await)
+    }
+
+    async fn verify_receipt(
+        &self,
+        request: Request<pb::VerifyReceiptRequest>,
+    ) -> Result<Response<pb::VerifyReceiptResponse>, Status> {
+        answered(async { self.till.verify(&convert::verify(request.into_inner())?).await }.await)
     }
 }

@@ -8,10 +8,15 @@ mod close;
 mod combined;
 mod create;
 pub(crate) mod days;
+mod fees;
 mod look;
+mod mixed;
 mod notice;
 mod page;
+mod proposal;
+mod receipt;
 mod refund;
+pub(crate) mod settle;
 mod teller;
 
 use std::collections::BTreeMap;
@@ -32,12 +37,14 @@ use crate::Config;
 use crate::channel::Channel;
 use crate::domain::order::{Change, Order, Rule, State};
 use crate::error::{Error, Thing};
-use crate::reconcile::source::BillSource;
+use crate::receipts::Tries;
+use crate::reconcile::source::{BillSource, Folder};
 use crate::repo::requests::{Key, Known};
 use crate::repo::{self, orders, requests, work};
 use crate::vault::Vault;
 use teller::Teller;
 
+pub(crate) use fees::TRANSFERS_MAX as FEES_MAX;
 pub(crate) use notice::{NoticeError, number_of};
 
 /// The outbox stream of payments' events.
@@ -61,8 +68,12 @@ pub(crate) struct Till {
     channels: BTreeMap<&'static str, Arc<dyn Channel>>,
     /// Where the bills of channels come from.
     bills: BTreeMap<String, Arc<dyn BillSource>>,
+    /// Where departments' settlement files lie.
+    departments: Option<Folder>,
     vault: Option<Vault>,
     teller: Teller,
+    /// Wrong tries on receipts.
+    tries: Tries,
     /// Counts changes, for calls that wait for one.
     changes: watch::Sender<u64>,
     states: Family<Labels, Counter>,
@@ -82,14 +93,20 @@ impl Till {
         vault: Option<Vault>,
     ) -> Result<Self, store::Error> {
         let metrics = &context.metrics;
+        let seal = vault.as_ref().and_then(Vault::receipts).cloned();
+        let teller = Teller::new(&db, &context.tasks, config.worker.pace(), seal);
         Ok(Self {
             leases: Leases::new(&db, &work::SPEC)?,
             owner: format!("payments-{}", context.ids.hex(12)),
             nudge: Notify::new(),
             channels: channels.into_iter().map(|channel| (channel.capabilities().channel, channel)).collect(),
             bills: BTreeMap::new(),
+            departments: Some(config.reconcile.departments_dir.clone())
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map(Folder),
             vault,
-            teller: Teller::new(&db, &context.tasks, config.worker.pace()),
+            teller,
+            tries: Tries::default(),
             changes: watch::Sender::new(0),
             states: metrics.counter("lastmile_payments_order_states", "Orders that came into a state, by state."),
             mismatches: metrics.counter(

@@ -1,4 +1,4 @@
-//! Keeps payer references sealed until the channel has them.
+//! Keeps payments' own keys: that under which payer references are sealed until the channel has them, and that of receipts.
 //!
 //! AES-256-GCM under a key in a file of its own; the order's id is bound in, so that a sealed value opens for its order alone.
 
@@ -8,7 +8,9 @@ use std::path::Path;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use contracts::ids::OrderId;
 use runtime::Ids;
-use runtime::secret::{self, KeyFileError, Pii};
+use runtime::secret::{self, KeyFileError, Pii, Secret};
+
+use crate::receipts::Seal;
 
 const KEY_BYTES: usize = 32;
 
@@ -16,31 +18,37 @@ const KEY_BYTES: usize = 32;
 pub(crate) struct Vault {
     key: LessSafeKey,
     ids: Ids,
+    receipts: Option<Seal>,
 }
 
 /// The key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// The file.
-    #[error("the payer key file cannot be used")]
+    #[error("a key file of payments cannot be used")]
     File(#[from] KeyFileError),
     /// Its content.
-    #[error("the payer key file does not hold 32 bytes")]
+    #[error("a key file of payments does not hold 32 bytes")]
     Length,
 }
 
 impl Vault {
     /// Reads the key, or makes it where the file is missing.
     pub(crate) fn open(path: &Path, ids: Ids) -> Result<Self, VaultError> {
-        let bytes = match secret::read_private(path) {
-            Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                make(path, &ids)?;
-                secret::read_private(path)?
-            }
-            read => read?,
-        };
+        let bytes = key_bytes(path, &ids)?;
         let key = UnboundKey::new(&AES_256_GCM, bytes.expose()).map_err(|_| VaultError::Length)?;
-        Ok(Self { key: LessSafeKey::new(key), ids })
+        Ok(Self { key: LessSafeKey::new(key), ids, receipts: None })
+    }
+
+    /// The same with the key of receipts, which is made where the file is missing.
+    pub(crate) fn with_receipts(self, path: &Path) -> Result<Self, VaultError> {
+        let receipts = Some(Seal::open(path, &self.ids)?);
+        Ok(Self { receipts, ..self })
+    }
+
+    /// The key of receipts.
+    pub(crate) fn receipts(&self) -> Option<&Seal> {
+        self.receipts.as_ref()
     }
 
     /// Seals a payer reference for its order. None is a failure of the cryptographic library.
@@ -60,6 +68,18 @@ impl Vault {
         let opened = self.key.open_in_place(nonce, bound(order), &mut bytes).ok()?;
         Some(Pii::new(std::str::from_utf8(opened).ok()?.to_owned()))
     }
+}
+
+/// Reads the 32 bytes of a key, or makes them where the file is missing.
+pub(crate) fn key_bytes(path: &Path, ids: &Ids) -> Result<Secret<Vec<u8>>, VaultError> {
+    let bytes = match secret::read_private(path) {
+        Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            make(path, ids)?;
+            secret::read_private(path)?
+        }
+        read => read?,
+    };
+    if bytes.expose().len() == KEY_BYTES { Ok(bytes) } else { Err(VaultError::Length) }
 }
 
 fn make(path: &Path, ids: &Ids) -> Result<(), KeyFileError> {

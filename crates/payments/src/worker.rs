@@ -1,5 +1,5 @@
 //! Takes up what is due: orders and refunds that a channel has to be asked about, also those that a crash left in the middle, and days
-//! that are to be reconciled.
+//! that are to be reconciled or settled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use crate::error::Error;
 use crate::repo::work;
-use crate::till::{Till, days};
+use crate::till::{Till, days, settle};
 
 /// How often it is looked whether a day's bills are there, and how many breaks are open.
 const PLAN_EVERY: Duration = Duration::from_secs(60);
@@ -29,6 +29,9 @@ pub(crate) async fn run(till: Arc<Till>) {
             planned = Some(now);
             if let Err(error) = till.plan_days().await {
                 tracing::warn!(%error, "the days to be reconciled cannot be noted; trying again");
+            }
+            if let Err(error) = till.plan_settlements().await {
+                tracing::warn!(%error, "the day's settlements cannot be cut; trying again");
             }
         }
         let taken = match sweep(&till, &slots).await {
@@ -80,7 +83,11 @@ async fn sweep(till: &Arc<Till>, slots: &Arc<Semaphore>) -> Result<usize, Error>
 }
 
 async fn one(till: &Till, lease: &Lease) {
-    let done = if lease.key.starts_with(days::PREFIX) { till.look_day(lease).await } else { till.look(lease).await };
+    let done = match lease.key.as_str() {
+        key if key.starts_with(days::PREFIX) => till.look_day(lease).await,
+        key if key.starts_with(settle::PREFIX) => till.look_settlement(lease).await,
+        _ => till.look(lease).await,
+    };
     if let Err(error) = done {
         // The lease runs out by itself, and then it is looked at again.
         tracing::warn!(subject = %lease.key, error = %error, "open work could not be taken further");

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | client assertion | entry point | identity | 60 s |
 //! | real-name assertion, sealed to identity | entry point | identity | 60 s |
-//! | [`EntryPointToken`], [`CitizenToken`], [`StaffToken`] | identity | gateway, cases | 15 min |
+//! | [`EntryPointToken`], [`CitizenToken`], [`StaffToken`] | identity | gateway, cases, payments (staff) | 15 min |
 //! | [`Inner`], sealed to a profile | identity | that profile's adapter | as its citizen token, or as its case grant |
 //! | [`Assertion`] | gateway, cases | adapter | 60 s |
 //!

@@ -42,6 +42,12 @@ pub enum Operation {
     RefundQuery,
     /// WeChat Pay: platform certificates.
     Certificates,
+    /// WeChat Pay: make a mixed order, when its cash leg is there.
+    MixedOrder,
+    /// WeChat Pay: ask for a mixed order.
+    MixedQuery,
+    /// WeChat Pay: be told what the insurance centre gave back.
+    MixedReturn,
     /// A payment channel: a bill.
     Bill,
     /// A payment channel: the file of a bill.
@@ -233,6 +239,7 @@ fn for_alipay(staged: &Staged) -> bool {
             for_notify(staged.fault) && !matches!(staged.fault, Fault::Probe | Fault::Reordered | Fault::WrongSerial)
         }
         O::List | O::Detail | O::Lock | O::Release | O::Pay | O::Inquire | O::Points | O::Certificates => false,
+        O::MixedOrder | O::MixedQuery | O::MixedReturn => false,
     }
 }
 

@@ -29,4 +29,4 @@ pub use key_files::KeyError;
 pub use police::hours::Hours;
 pub use police::people;
 pub use start::{Addresses, Error, Running, start, start_in};
-pub use wechatpay::{Keys, MerchantKeys, Pay, PayError};
+pub use wechatpay::{Keys, LegEnd, MerchantKeys, Pay, PayError};

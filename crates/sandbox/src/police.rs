@@ -5,6 +5,7 @@ pub(crate) mod event;
 pub(crate) mod hours;
 pub(crate) mod magic;
 pub(crate) mod office;
+pub(crate) mod payment_code;
 pub mod people;
 pub(crate) mod registry;
 pub(crate) mod tariff;

@@ -1,8 +1,9 @@
-//! RSA as both payment channels use it: PKCS#1 v1.5 with SHA-256, signatures in base64.
+//! RSA as both payment channels use it: PKCS#1 v1.5 with SHA-256, signatures in base64; and OAEP with SHA-1, by which WeChat Pay has
+//! seal what is personal.
 
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeyPair;
+use aws_lc_rs::rsa::{KeyPair, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 #[derive(Debug)]
 pub(crate) struct Signer {
     key: KeyPair,
+    opener: PrivateDecryptingKey,
     serial: String,
 }
 
@@ -22,7 +24,8 @@ impl Signer {
     /// Reads a PKCS#8 key.
     pub(crate) fn from_pem(pem: &str, serial: String) -> Option<Self> {
         let der = der_of(pem, "PRIVATE KEY")?;
-        Some(Self { key: KeyPair::from_pkcs8(&der).ok()?, serial })
+        let (key, opener) = (KeyPair::from_pkcs8(&der).ok()?, PrivateDecryptingKey::from_pkcs8(&der).ok()?);
+        Some(Self { key, opener, serial })
     }
 
     /// Returns the serial number of its certificate, or the id of its public key.
@@ -36,6 +39,14 @@ impl Signer {
         // Signing fails for keys that are too small only, and those are refused when they are read.
         let signed = self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature);
         signed.map(|()| STANDARD.encode(signature)).unwrap_or_default()
+    }
+
+    /// Opens what was sealed for the other half with OAEP; base64.
+    pub(crate) fn opens(&self, sealed: &str) -> Option<String> {
+        let opener = OaepPrivateDecryptingKey::new(self.opener.clone()).ok()?;
+        let mut plain = vec![0; opener.min_output_size()];
+        let plain = opener.decrypt(&OAEP_SHA1_MGF1SHA1, &STANDARD.decode(sealed).ok()?, &mut plain, None).ok()?;
+        String::from_utf8(plain.to_vec()).ok()
     }
 
     /// Returns the other half.

@@ -8,6 +8,7 @@ mod desk;
 mod event;
 mod keys;
 mod messages;
+mod mixed;
 mod notify;
 mod outcome;
 
@@ -16,3 +17,4 @@ pub(crate) use desk::{Desk, SYSTEM};
 pub use desk::{Pay, PayError};
 pub(crate) use event::RefundStatus;
 pub use keys::{Keys, MerchantKeys};
+pub use mixed::LegEnd;

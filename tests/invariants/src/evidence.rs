@@ -76,6 +76,10 @@ pub struct OrderFact {
     pub refunded_minor: i64,
     /// What the payee has, minor units.
     pub posted_minor: i64,
+    /// What of the captured came from medical insurance and never was at the channel, minor units.
+    pub insured_minor: i64,
+    /// The same of what went back, minor units.
+    pub insured_refunded_minor: i64,
 }
 
 /// A refund as the ledger has it.
@@ -191,7 +195,11 @@ impl Evidence {
 
 async fn orders(db: &Db) -> anyhow::Result<Vec<OrderFact>> {
     const SQL: &str = "SELECT order_id, caller, request_id, case_id, channel_order_no, state, is_late, captured_minor,
-        refunded_minor, posted_minor FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2";
+        refunded_minor, posted_minor,
+        CASE WHEN captured_minor > 0 THEN captured_minor - COALESCE(cash_minor, captured_minor) ELSE 0 END AS insured_minor,
+        CAST(COALESCE((SELECT SUM(r.amount_minor - r.cash_minor) FROM refunds r
+            WHERE r.order_id = orders.order_id AND r.state = 'succeeded'), 0) AS BIGINT) AS insured_refunded_minor
+        FROM orders WHERE order_id > $1 ORDER BY order_id LIMIT $2";
     let order = |row: &Row| {
         Ok(OrderFact {
             order_id: row.get("order_id")?,
@@ -204,6 +212,8 @@ async fn orders(db: &Db) -> anyhow::Result<Vec<OrderFact>> {
             captured_minor: row.get("captured_minor")?,
             refunded_minor: row.get("refunded_minor")?,
             posted_minor: row.get("posted_minor")?,
+            insured_minor: row.get("insured_minor")?,
+            insured_refunded_minor: row.get("insured_refunded_minor")?,
         })
     };
     all(db, SQL, order, |order| &order.order_id).await

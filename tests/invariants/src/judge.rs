@@ -340,11 +340,14 @@ fn channel(finding: &mut Finding, journals: &Journals, orders: &[OrderFact]) {
     for order in orders {
         let number = order.channel_order_no.as_str();
         let (took, gave) = (paid.remove(number).unwrap_or(0), back.remove(number).unwrap_or(0));
-        finding.expect(took == order.captured_minor, || {
-            format!("{}: the channel took {took}, the ledger has {}", order.order_id, order.captured_minor)
+        // What insurance pays and gets back never is at the channel.
+        let captured = order.captured_minor.saturating_sub(order.insured_minor);
+        let refunded = order.refunded_minor.saturating_sub(order.insured_refunded_minor);
+        finding.expect(took == captured, || {
+            format!("{}: the channel took {took}, the ledger has {captured}", order.order_id)
         });
-        finding.expect(gave == order.refunded_minor, || {
-            format!("{}: the channel gave back {gave}, the ledger has {}", order.order_id, order.refunded_minor)
+        finding.expect(gave == refunded, || {
+            format!("{}: the channel gave back {gave}, the ledger has {refunded}", order.order_id)
         });
     }
     for number in paid.keys().chain(back.keys()) {

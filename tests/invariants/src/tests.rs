@@ -39,6 +39,8 @@ fn order(number: u32, captured_minor: i64, refunded_minor: i64, posted_minor: i6
         captured_minor,
         refunded_minor,
         posted_minor,
+        insured_minor: 0,
+        insured_refunded_minor: 0,
     }
 }
 

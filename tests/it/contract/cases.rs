@@ -5,4 +5,5 @@ mod clerks;
 mod ends;
 mod faults;
 mod life;
+mod receipts;
 mod rig;

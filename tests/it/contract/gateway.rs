@@ -2,6 +2,7 @@
 
 mod crowd;
 mod limits;
+mod operators;
 mod passage;
 mod policy;
 mod rig;

@@ -94,7 +94,7 @@ pub const WAYS: &[Way] = &[
     Way {
         name: "the department refuses, the channel cannot give back, clerks decide",
         acts: Acts::PaysInVain,
-        meanwhile: &[("wechatpay", "refund", "abnormal")],
+        meanwhile: &[("wechatpay", "refund", "closed")],
         passes: &["cases.resolve."],
         ..PLAIN
     },

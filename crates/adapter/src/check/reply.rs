@@ -54,14 +54,15 @@ pub(super) fn settled(made: &Settled) -> Json {
 }
 
 fn bill(bill: &Bill) -> Json {
-    json!({
-        "bill_no": bill.bill_no,
-        "amount_minor": bill.amount_minor,
-        "late_fee_minor": bill.late_fee_minor,
-        "state": bill.state.name(),
-        "record": bill.record,
-        "record_digest": hex::encode(bill.digest),
-    })
+    object([
+        ("bill_no", Some(json!(bill.bill_no))),
+        ("amount_minor", Some(json!(bill.amount_minor))),
+        ("late_fee_minor", Some(json!(bill.late_fee_minor))),
+        ("payment_code", bill.payment_code.as_ref().map(|code| json!(code))),
+        ("state", Some(json!(bill.state.name()))),
+        ("record", Some(bill.record.clone())),
+        ("record_digest", Some(json!(hex::encode(bill.digest)))),
+    ])
 }
 
 fn rejection(rejection: &Rejection) -> Json {

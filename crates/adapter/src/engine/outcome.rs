@@ -69,6 +69,8 @@ pub struct Bill {
     pub amount_minor: i64,
     /// The late fee in it, in fen.
     pub late_fee_minor: i64,
+    /// The department's payment code, where it has one.
+    pub payment_code: Option<String>,
     /// Whether it can be paid.
     pub state: BillState,
     /// The record, held to the item's schema.

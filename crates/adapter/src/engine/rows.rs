@@ -37,12 +37,17 @@ impl Row {
             // Nobody could ask for this bill by its number.
             return Err(odd("bill_no", ReadFlaw::Form("not 1 to 64 characters of printable ASCII")));
         }
+        let payment_code = text("payment_code").filter(|code| !code.is_empty()).map(str::to_owned);
+        if !payment_code.as_deref().is_none_or(rpc::form::is_number) {
+            return Err(odd("payment_code", ReadFlaw::Form("not 1 to 64 characters of printable ASCII")));
+        }
         let amount_minor = number("amount_minor").ok_or_else(|| missing("amount_minor"))?;
         let digest = bill_digest(&self.record, amount_minor, CURRENCY, state.name());
         Ok(Bill {
             bill_no,
             amount_minor,
             late_fee_minor: number("late_fee_minor").ok_or_else(|| missing("late_fee_minor"))?,
+            payment_code,
             state,
             record: self.record,
             digest,

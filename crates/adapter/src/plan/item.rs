@@ -117,7 +117,8 @@ pub struct RowsPlan {
     pub row: RowPlan,
 }
 
-/// What one record becomes: an object with `owner`, `bill_no`, `amount_minor`, `late_fee_minor`, `bill_state`, `require`, `record`.
+/// What one record becomes: an object with `owner`, `bill_no`, `amount_minor`, `late_fee_minor`, `payment_code`, `bill_state`, `require`,
+/// `record`.
 pub struct RowPlan(pub Mapping);
 
 /// Tells of a payment.
@@ -443,6 +444,7 @@ impl ItemCompiler<'_, '_> {
             leaf("bill_no", &row.bill_no),
             leaf("amount_minor", &row.amount_minor),
             leaf("late_fee_minor", &row.late_fee_minor),
+            leaf("payment_code", &row.payment_code),
             leaf("bill_state", &row.bill_state),
         ]
         .into_iter()

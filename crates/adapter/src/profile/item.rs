@@ -148,6 +148,8 @@ pub struct Row {
     pub amount_minor: Option<String>,
     /// The late fee in it, in fen.
     pub late_fee_minor: Option<String>,
+    /// The department's payment code for it; none where it has none.
+    pub payment_code: Option<String>,
     /// `PAYABLE`, `UNCONFIRMED`, `DISPUTED`, `PAID` or `HELD`.
     pub bill_state: Option<String>,
     /// The record itself, held to the record schema.

@@ -6,7 +6,7 @@ use contracts::common::v1 as common;
 use contracts::department::v1 as department;
 use contracts::money::Money;
 use contracts::payments::v1 as payments;
-use rpc::form::{SERIAL_CHARS_MAX, is_line};
+use rpc::form::{SERIAL_CHARS_MAX, is_line, is_number};
 use rpc::{Effect, Kind, RemoteFault, Retry, time};
 
 use crate::domain::{
@@ -53,10 +53,12 @@ pub(crate) fn locked(answer: &department::LockBillResponse, file: &File, rules: 
         let until = time::required(answer.held_until.as_ref()).ok()?;
         let bill = answer.bill.as_ref()?;
         let amount = Money::try_from(bill.amount.as_ref()?).ok()?;
+        let payment_code = Some(bill.payment_code.clone()).filter(|code| !code.is_empty());
+        payment_code.as_deref().is_none_or(is_number).then_some(())?;
         let same = bill.bill_no == file.about.bill_no
             && amount == file.case.amount
             && bill.record_digest == file.about.record_digest;
-        Some(Locked { until, rules, changed: !same })
+        Some(Locked { until, rules, payment_code, changed: !same })
     })
 }
 

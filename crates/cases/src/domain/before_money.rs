@@ -28,6 +28,7 @@ fn lock_step(draft: &mut Draft<'_>, answer: &Answer<Locked>) {
         Answer::Done(locked) => {
             draft.case.hold = Hold::Until(locked.until);
             draft.case.rules = Some(locked.rules);
+            draft.case.payment_code.clone_from(&locked.payment_code);
             draft.case.pay_until = Some(locked.until.min(draft.now.plus(draft.policy.pay_within)));
             let unfit = match () {
                 () if locked.changed => Some("RECORD_CHANGED"),

@@ -341,6 +341,8 @@ pub struct Case {
     pub rules: Option<SettleRules>,
     /// When the order stops being payable, as it is asked for: the same in every try.
     pub pay_until: Option<Timestamp>,
+    /// The department's payment code for the bill, as it was held: the same in every try.
+    pub payment_code: Option<String>,
     /// The order, once there is one.
     pub order: Option<OrderRef>,
     /// Counts the definite "not closed yet" answers; part of the close's key.

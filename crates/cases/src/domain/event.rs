@@ -32,12 +32,14 @@ pub enum Answer<T> {
 }
 
 /// A held bill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locked {
     /// Until when.
     pub until: Timestamp,
     /// How the department settles, from the profile.
     pub rules: SettleRules,
+    /// The department's payment code for it, where it has one.
+    pub payment_code: Option<String>,
     /// What it holds is not what the citizen read: another amount, another record.
     pub changed: bool,
 }

@@ -137,6 +137,7 @@ fn blank(id: CaseId, kind: Kind, amount: Money, state: State) -> Case {
         hold: Hold::None,
         rules: None,
         pay_until: None,
+        payment_code: None,
         order: None,
         close_round: 0,
         payment: None,

@@ -156,6 +156,7 @@ fn case(row: &Row) -> Result<Case, Error> {
         hold: hold(row)?,
         rules: rules(row)?,
         pay_until: row.get("pay_until")?,
+        payment_code: row.get("payment_code")?,
         order,
         close_round: count(row, "close_round")?,
         payment,

@@ -69,7 +69,7 @@ async fn call(engine: &Engine, lease: &Lease, file: &File, action: Action) -> Re
     let peers = &engine.peers;
     let event = match action {
         Action::Lock => Event::Locked(peers.lock(file).await?),
-        Action::CreateOrder => Event::Ordered(peers.create_order(file).await?),
+        Action::CreateOrder => Event::Ordered(Box::pin(peers.create_order(file)).await?),
         Action::FindOrder => Event::Ordered(peers.find_order(file).await),
         Action::RefreshOrder => Event::Ordered(peers.refresh_order(file).await?),
         Action::CloseOrder => Event::Ordered(peers.close_order(file).await?),

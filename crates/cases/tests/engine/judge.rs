@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::bench::Bench;
 use crate::citizens::{PAYER, PLATE, Who};
+use crate::fakes::department::payment_code;
 use crate::life::{Citizen, Lived};
 
 /// Compares every case with what the department and the channel know, and the census with both.
@@ -37,6 +38,11 @@ fn case(bench: &Bench, lived: &Lived) {
         CaseState::Done => {
             assert_eq!((booked, order, refunded), (1, Some(OrderState::Posted), 0), "{name}: done once, posted once");
             assert!(lived.case.proof.as_ref().is_some_and(|proof| !proof.department_serial.is_empty()), "{name}");
+            assert_eq!(
+                bench.payments.payment_code(amount),
+                Some(payment_code(amount)),
+                "{name}: the department's code"
+            );
         }
         CaseState::Refunded => {
             assert_eq!((booked, order), (0, Some(OrderState::Refunded)), "{name}: the money went back");

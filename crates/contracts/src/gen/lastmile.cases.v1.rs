@@ -121,6 +121,9 @@ pub struct Case {
     /// The case whose late money this one returns, "case_" and 32 hexadecimal digits; LATE_MONEY only.
     #[prost(string, tag = "18")]
     pub linked_case_id: ::prost::alloc::string::String,
+    /// The receipt as it stands now; set in DONE by GetCase where the payee has receipts, and absent while payments does not answer.
+    #[prost(message, optional, tag = "19")]
+    pub receipt: ::core::option::Option<super::super::payments::v1::Receipt>,
 }
 /// Opens a case.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -58,6 +58,10 @@ pub struct Bill {
     /// SHA-256 over the canonical form of record, amount and state; 32 bytes. OpenCase carries it back.
     #[prost(bytes = "vec", tag = "7")]
     pub record_digest: ::prost::alloc::vec::Vec<u8>,
+    /// The department's payment code (缴款码) for it, 1 to 64 characters of printable ASCII; empty where it has none. Its layout is
+    /// the region's own: it is passed on whole and never taken apart.
+    #[prost(string, tag = "8")]
+    pub payment_code: ::prost::alloc::string::String,
 }
 /// Asks for a department's abilities.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

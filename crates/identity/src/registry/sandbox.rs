@@ -16,12 +16,14 @@ use crate::domain::level::Level;
 pub const SANDBOX_ENTRY_POINTS: [&str; 6] = ["wechat", "qq", "tencent-news", "alipay", "weibo", "taobao"];
 /// The clerks for which keys are made, both of the two cities' traffic police: a decision that moves money takes two.
 pub const SANDBOX_CLERKS: [&str; 2] = ["clerk-1", "clerk-2"];
+/// The operators for which keys are made: what stands for moved money takes two here as well.
+pub const SANDBOX_OPERATORS: [&str; 2] = ["operator-1", "operator-2"];
 
 const CLERK_DEPARTMENTS: [&str; 1] = ["traffic"];
 const CLERK_REGIONS: [&str; 2] = ["430100", "140100"];
 const ES256_ENTRY_POINT: &str = "taobao";
 const LABEL_FILE: &str = "SANDBOX.txt";
-const LABEL: &str = "Private keys of the sandbox's entry points and clerks, made at the first start, for development alone.\n\
+const LABEL: &str = "Private keys of the sandbox's entry points and staff, made at the first start, for development alone.\n\
     Whoever has them can ask for any token of an installation whose configuration names this directory.\n";
 
 /// Adds the sandbox's clients; an id that the configuration has is left to the configuration.
@@ -29,8 +31,8 @@ pub(super) fn add(registry: &mut Registry, dir: &Path, ids: &Ids) -> Result<(), 
     let fault = |path: &Path, source| RegistryError::Sandbox { path: path.to_owned(), source };
     let io = |source| KeyError::File(runtime::secret::KeyFileError::Io { path: dir.to_owned(), source });
     create_private_dir(dir).and_then(|()| fs::write(dir.join(LABEL_FILE), LABEL)).map_err(|e| fault(dir, io(e)))?;
-    for id in SANDBOX_ENTRY_POINTS.into_iter().chain(SANDBOX_CLERKS).filter(|id| !registry.has(id)).collect::<Vec<_>>()
-    {
+    let ids_made = SANDBOX_ENTRY_POINTS.into_iter().chain(SANDBOX_CLERKS).chain(SANDBOX_OPERATORS);
+    for id in ids_made.filter(|id| !registry.has(id)).collect::<Vec<_>>() {
         let path = dir.join(format!("{id}.pem"));
         let key = load_or_create(id, &path, ids).map_err(|source| fault(&path, source))?;
         registry.add(&Arc::new(client(id)), key)?;
@@ -57,6 +59,8 @@ fn client(id: &str) -> Client {
             departments: CLERK_DEPARTMENTS.map(str::to_owned).into(),
             regions: CLERK_REGIONS.map(str::to_owned).into(),
         }
+    } else if SANDBOX_OPERATORS.contains(&id) {
+        ClientKind::Staff { kind: StaffKind::Operator, departments: [].into(), regions: [].into() }
     } else {
         ClientKind::EntryPoint { scopes: SCOPES.map(str::to_owned).into(), level_max: Level::Face }
     };

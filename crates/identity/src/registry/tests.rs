@@ -111,7 +111,8 @@ fn the_sandbox_makes_its_clients_once_and_leaves_the_configured_ones_alone() {
     let made = Registry::build(&config, &ids).expect("builds");
     let read = Registry::build(&config, &ids).expect("builds again");
     assert_eq!(made.keys, read.keys);
-    assert_eq!(made.by_id.len(), SANDBOX_ENTRY_POINTS.len() + SANDBOX_CLERKS.len());
+    let clients = [&SANDBOX_ENTRY_POINTS[..], &SANDBOX_CLERKS, &SANDBOX_OPERATORS].concat();
+    assert_eq!(made.by_id.len(), clients.len());
     assert!(!dir.path().join("clients/qq.pem").exists());
     assert!(std::fs::read_to_string(dir.path().join("clients/SANDBOX.txt")).expect("is there").contains("development"));
     let taobao = AgreementKey::load_or_create(&dir.path().join("clients/taobao.pem"), Curve::P256, &ids);

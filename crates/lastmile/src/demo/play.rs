@@ -23,7 +23,7 @@ use super::fault::{self, End, Fault};
 use super::outside::{Citizen, Outside, Record};
 use super::super_app::{SuperApp, Token, authorized, unending};
 use super::tell::{Teller, yuan};
-use super::{City, fields, proof};
+use super::{City, fields, proof, receipt};
 
 const ITEM: &str = "traffic.violation";
 /// Seen in person.
@@ -376,6 +376,9 @@ impl Play<'_> {
             given.department_serial, given.profile
         );
         teller.step("proof", &what)?;
+        if let Some(receipt) = &case.receipt {
+            teller.step("receipt", &Box::pin(receipt::verify(self.super_app, receipt)).await?)?;
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use contracts::cases::v1::case_service_client::CaseServiceClient;
 use contracts::catalog::v1::catalog_service_client::CatalogServiceClient;
 use contracts::department::v1::department_service_client::DepartmentServiceClient;
 use contracts::identity::v1::IssueTokenRequest;
+use contracts::payments::v1::payment_service_client::PaymentServiceClient;
 use rpc::jose::{AgreementPublicKey, Jwks, SigningKey, VerifyingKey};
 use rpc::oauth::{Caller, Person};
 use runtime::http::{Client, Options};
@@ -84,6 +85,10 @@ impl SuperApp {
             .find(|key| key.kid.as_deref() == Some(kid))
             .context("the key set lacks the key of the proof")?;
         Ok(key.to_verifying_key()?)
+    }
+
+    pub(crate) fn payments(&self) -> PaymentServiceClient<Channel> {
+        PaymentServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn catalog(&self) -> CatalogServiceClient<Channel> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa;
+use aws_lc_rs::rsa::{self, OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use aws_lc_rs::signature::{KeyPair as _, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -118,6 +118,15 @@ impl VerifyingKey {
         let bytes = std::fs::read(path).map_err(|error| unusable(error.into()))?;
         let pem = bytes.get(..PUBLIC_KEY_BYTES_MAX.min(bytes.len())).unwrap_or_default();
         Self::from_pem(pem).map_err(|error| unusable(error.into()))
+    }
+
+    /// Encrypts a short text for whoever holds the other half: RSA-OAEP with SHA-1, as the channels have it, in base64. None where the
+    /// text is too long, or is a failure of the cryptographic library.
+    pub(crate) fn encrypt(&self, text: &str) -> Option<String> {
+        let key = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(self.0.as_ref()).ok()?).ok()?;
+        let mut sealed = vec![0; key.ciphertext_size()];
+        let sealed = key.encrypt(&OAEP_SHA1_MGF1SHA1, text.as_bytes(), &mut sealed, None).ok()?;
+        Some(STANDARD.encode(sealed))
     }
 
     /// Whether the signature, in base64, is this key's.

@@ -2,13 +2,15 @@
 //!
 //! Source: pay.weixin.qq.com, API v3: JSON over HTTPS, requests and answers signed with RSA (PKCS #1 v1.5, SHA-256), callbacks signed
 //! and their content sealed with AES-256-GCM. `signing` holds the signatures, `seal` the cipher, `trust` the channel's keys, `keys`
-//! the merchants', `wire` the messages, `notify` the callbacks, `combine` the combined orders, `bill` the bills,
-//! `driver` the calls.
+//! the merchants', `wire` the messages, `notify` the callbacks, `combine` the combined orders, `mixed` those that the
+//! insurance pays a part of, `bill` the bills, `driver` the calls.
 
 mod bill;
 mod combine;
 mod driver;
+mod insured;
 mod keys;
+pub mod mixed;
 mod notify;
 mod seal;
 mod signing;

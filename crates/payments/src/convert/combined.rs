@@ -42,6 +42,8 @@ pub(crate) fn create_combined(caller: &str, request: pb::CreateCombinedOrderRequ
             payer_reference: request.payer_reference.clone(),
             description: part.description,
             expire_time: request.expire_time,
+            payment_code: part.payment_code,
+            insurance: None,
         };
         match create(caller, alone) {
             Ok(ask) => parts.push(CreateAsk { key: key.of_part(&ask.key.request_id), ..ask }),

@@ -17,6 +17,8 @@ fn create_request() -> pb::CreateOrderRequest {
         payer_reference: "oUpF8".into(),
         description: "交通违法罚款".into(),
         expire_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        payment_code: String::new(),
+        insurance: None,
     }
 }
 
@@ -118,8 +120,8 @@ fn other_requests_are_held_to_their_bounds() {
     let money = |amount_minor| Some(common::Money { amount_minor, currency: "CNY".into() });
     let ask = |amount, reason: &str| {
         let (request_id, order_id) = ("r".into(), ORDER.into());
-        let request =
-            pb::RefundRequest { request_id, order_id, amount, reason: reason.into(), after_settlement: false };
+        let reason = reason.into();
+        let request = pb::RefundRequest { request_id, order_id, amount, reason, ..Default::default() };
         refund("cases", request)
     };
     assert!(ask(money(1), &"退".repeat(80)).is_ok());
@@ -155,7 +157,7 @@ fn a_page_token_leads_back_to_its_place_and_list() {
         expires_at: None,
         transfer: crate::domain::ledger::Transfer {
             id: crate::domain::ledger::TransferId::stored("ord_1/post".into()),
-            order: OrderId::new(1),
+            subject: OrderId::new(1).into(),
             debit: Account::Suspense(OrderId::new(1)),
             credit: Account::Payee("traffic-430100".into()),
             amount,

@@ -2,6 +2,7 @@
 
 use contracts::money::Money;
 
+use super::insurance::Legs;
 use super::ledger::{Account, Standing, Transfer, TransferId};
 use super::order::{Order, State};
 use super::refund::{Refund, State as RefundState};
@@ -10,25 +11,30 @@ use super::refund::{Refund, State as RefundState};
 pub fn expected(order: &Order, refunds: &[Refund]) -> Vec<(Transfer, Standing)> {
     let of = |id, debit, credit, minor| {
         let amount = Money::new(minor, order.terms.amount.currency()).ok().filter(|_| minor > 0)?;
-        Some((Transfer { id, order: order.terms.id, debit, credit, amount }, Standing::Posted))
+        Some((Transfer { id, subject: order.terms.id.into(), debit, credit, amount }, Standing::Posted))
     };
-    let receivable = Account::Receivable(order.terms.merchant.clone());
     let payee = Account::Payee(order.terms.payee_id.clone());
-    let capture = of(TransferId::capture(order.terms.id), receivable, order.suspense(), order.tally.captured);
-    let given_back = refunds.iter().filter(|refund| refund.is_after_settlement && refund.state != RefundState::Failed);
-    let went = given_back.fold(order.tally.posted, |sum, refund| sum.saturating_add(refund.amount.amount_minor()));
+    let captures = order.captures(order.tally.captured);
+    let given_back = refunds.iter().filter(|refund| refund.is_after_settlement).map(|refund| match refund.state {
+        RefundState::Requested | RefundState::Processing => refund.amount.amount_minor(),
+        RefundState::Succeeded | RefundState::Failed => refund.went(),
+    });
+    let went = given_back.fold(order.tally.posted, i64::saturating_add);
     let post = of(TransferId::post(order.terms.id), order.suspense(), payee, went);
-    let mut transfers: Vec<_> = capture.into_iter().chain(post).collect();
+    let captures = captures.into_iter().map(|transfer| (transfer, Standing::Posted));
+    let mut transfers: Vec<_> = captures.chain(post).collect();
     for refund in refunds {
-        let standing = match refund.state {
-            RefundState::Requested | RefundState::Processing => Standing::Pending,
-            RefundState::Succeeded => Standing::Posted,
-            RefundState::Failed => Standing::Voided,
+        let (cash, insured) = match refund.state {
+            RefundState::Requested | RefundState::Processing => (Standing::Pending, Standing::Pending),
+            RefundState::Succeeded => (Standing::Posted, Standing::Posted),
+            // Its cash leg went back.
+            RefundState::Failed if refund.success_at.is_some() => (Standing::Posted, Standing::Voided),
+            RefundState::Failed => (Standing::Voided, Standing::Voided),
         };
-        transfers.push((refund.reservation(order), standing));
-        if standing == Standing::Posted {
-            transfers.push((refund.payout(order), Standing::Posted));
-        }
+        transfers.extend(refund.reservation(order).map(|transfer| (transfer, cash)));
+        transfers.extend(refund.insured_reservation(order).map(|transfer| (transfer, insured)));
+        let payout = refund.payout(order).filter(|_| cash == Standing::Posted);
+        transfers.extend(payout.map(|transfer| (transfer, Standing::Posted)));
     }
     transfers
 }
@@ -42,11 +48,19 @@ pub fn contradictions(order: &Order, refunds: &[Refund]) -> Vec<&'static str> {
             .filter(|refund| of(refund.state))
             .try_fold(0_i64, |sum, refund| sum.checked_add(refund.amount.amount_minor()))
     };
+    let went = refunds.iter().try_fold(0_i64, |sum, refund| sum.checked_add(refund.went()));
+    let given = refunds.iter().try_fold(Legs::default(), |sum, refund| sum.plus(refund.given()));
+    let has_given = order.given.each().into_iter().zip(order.came().each()).all(|(given, came)| given.1 <= came.1);
+    let is_split = |refund: &Refund| match refund.legs {
+        None => order.terms.insured.is_none(),
+        Some(legs) => order.terms.insured.is_some() && legs.sum() == Some(refund.amount.amount_minor()),
+    };
     let is_open = |state| matches!(state, RefundState::Requested | RefundState::Processing);
     let has_money = tally.captured > 0;
     let is_state_right = match order.state {
         State::Creating | State::Waiting | State::Refused => !has_money,
-        State::Closed => has_money == order.is_late && tally.refunding == 0,
+        State::Closed => has_money == (order.is_late || order.is_half()) && tally.refunding == 0,
+        State::Paid | State::Posted if order.is_half() => false,
         State::Paid => has_money && tally.refunding == 0 && tally.refunded < tally.captured && !order.is_posted(),
         State::Posted => has_money && tally.refunding == 0 && order.is_posted() && tally.posted > 0,
         State::Refunding => tally.refunding > 0,
@@ -55,8 +69,15 @@ pub fn contradictions(order: &Order, refunds: &[Refund]) -> Vec<&'static str> {
     let checks = [
         ("more leaves than came in", tally.free().is_some()),
         ("sum of open refunds", sum(&is_open) == Some(tally.refunding)),
-        ("sum of refunds", sum(&|state| state == RefundState::Succeeded) == Some(tally.refunded)),
-        ("another amount was captured", !has_money || tally.captured == order.terms.amount.amount_minor()),
+        ("sum of refunds", went == Some(tally.refunded)),
+        (
+            "another amount was captured",
+            !has_money || Some(tally.captured) == order.due() || order.is_half() && tally.captured == order.in_cash(),
+        ),
+        ("refunds by leg", given == Some(order.given)),
+        ("more went back on a leg than came in", has_given),
+        ("a refund is not split as its order is", refunds.iter().all(is_split)),
+        ("a refund failed and went back", refunds.iter().all(Refund::could_end_so)),
         ("captured without the channel's number", has_money == order.channel_transaction.is_some()),
         ("captured without a time", has_money == order.paid_at.is_some()),
         ("posted without a proof", tally.posted == 0 || order.is_posted()),

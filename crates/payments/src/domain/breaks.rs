@@ -107,6 +107,28 @@ pub struct Kept {
     pub closed_at: Option<Timestamp>,
 }
 
+impl Kept {
+    /// Whether it stands open for one side's word alone, and this is the other's.
+    pub fn is_other_half(&self, ours: Option<&Told>, theirs: Option<&Told>) -> bool {
+        matches!(self.state, State::Open | State::RolledOver)
+            && matches!(
+                (&self.ours, &self.theirs, ours, theirs),
+                (Some(_), None, None, Some(_)) | (None, Some(_), Some(_), None)
+            )
+    }
+
+    /// The break with both sides' words: closed when they agree.
+    pub fn met(self, ours: Option<Told>, theirs: Option<Told>, day: Date, now: Timestamp) -> Self {
+        let (ours, theirs) = (self.ours.clone().or(ours), self.theirs.clone().or(theirs));
+        let kind = ours.as_ref().zip(theirs.as_ref()).and_then(|(ours, theirs)| ours.differs(theirs));
+        let kept = Self { seen_day: self.seen_day.max(day), ours, theirs, ..self };
+        match kind {
+            None => kept.repaired(now),
+            Some(kind) => Self { kind, state: State::Open, closed_at: None, ..kept },
+        }
+    }
+}
+
 /// Why a resolution is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {

@@ -6,8 +6,10 @@
 mod account;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
-use contracts::ids::{OrderId, RefundId};
+use contracts::ids::{OrderId, ParseIdError, RefundId, RunId, SettlementId};
 use contracts::money::{Currency, Money};
 use runtime::Timestamp;
 
@@ -26,6 +28,11 @@ impl TransferId {
         Self(format!("{order}/capture"))
     }
 
+    /// What the insurance owes of a mixed order, since it is paid.
+    pub fn insured_capture(order: OrderId) -> Self {
+        Self(format!("{order}/insured"))
+    }
+
     /// The posting of an order to its payee.
     pub fn post(order: OrderId) -> Self {
         Self(format!("{order}/post"))
@@ -36,9 +43,24 @@ impl TransferId {
         Self(format!("{refund}/reserve"))
     }
 
+    /// The same of what goes back to the insurance.
+    pub fn insured_refund(refund: RefundId) -> Self {
+        Self(format!("{refund}/reserve-insured"))
+    }
+
     /// The money of a refund leaving through the channel.
     pub fn payout(refund: RefundId) -> Self {
         Self(format!("{refund}/payout"))
+    }
+
+    /// The paying over of a settlement.
+    pub fn pay_over(settlement: SettlementId) -> Self {
+        Self(format!("{settlement}/pay_over"))
+    }
+
+    /// A day's fee: the first transfer, or a correction.
+    pub fn fee(run: RunId, number: usize) -> Self {
+        Self(format!("{run}/fee/{number}"))
     }
 
     /// Takes over an id as it was stored.
@@ -52,13 +74,78 @@ impl TransferId {
     }
 }
 
+/// What a transfer belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// An order; its refunds' transfers too.
+    Order(OrderId),
+    /// A settlement.
+    Settlement(SettlementId),
+    /// A merchant account's day: what the channel charged for it.
+    Run(RunId),
+}
+
+impl Subject {
+    /// The order, where it is one.
+    pub fn order(self) -> Option<OrderId> {
+        match self {
+            Self::Order(order) => Some(order),
+            Self::Settlement(_) | Self::Run(_) => None,
+        }
+    }
+
+    fn bits(self) -> u128 {
+        match self {
+            Self::Order(order) => order.bits(),
+            Self::Settlement(settlement) => settlement.bits(),
+            Self::Run(run) => run.bits(),
+        }
+    }
+}
+
+impl From<OrderId> for Subject {
+    fn from(order: OrderId) -> Self {
+        Self::Order(order)
+    }
+}
+
+impl From<RunId> for Subject {
+    fn from(run: RunId) -> Self {
+        Self::Run(run)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Order(order) => order.fmt(f),
+            Self::Settlement(settlement) => settlement.fmt(f),
+            Self::Run(run) => run.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if text.starts_with(SettlementId::PREFIX) {
+            return text.parse().map(Self::Settlement);
+        }
+        if text.starts_with(RunId::PREFIX) {
+            return text.parse().map(Self::Run);
+        }
+        text.parse().map(Self::Order)
+    }
+}
+
 /// Money that moves from the credited account's view to the debited one's. Immutable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// Unique for ever.
     pub id: TransferId,
-    /// The order it belongs to.
-    pub order: OrderId,
+    /// What it belongs to.
+    pub subject: Subject,
     /// Account debited.
     pub debit: Account,
     /// Account credited.
@@ -201,7 +288,7 @@ pub fn deltas(entries: &[Entry]) -> Result<Vec<Delta>, LedgerError> {
         let transfer = entry.transfer();
         let (debit, credit) = entry.changes()?;
         for (account, change) in [(&transfer.debit, debit), (&transfer.credit, credit)] {
-            let key = (account.clone(), account.shard(transfer.order));
+            let key = (account.clone(), account.shard(transfer.subject));
             let row = rows.entry(key).or_insert((transfer.amount.currency(), Balance::default()));
             if row.0 != transfer.amount.currency() {
                 return Err(LedgerError::Currency);

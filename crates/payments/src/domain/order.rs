@@ -12,6 +12,7 @@ use contracts::money::Money;
 use runtime::Timestamp;
 
 use super::combined::Part;
+use super::insurance::{BadReturn, Insured, Leg, Legs};
 use super::ledger::{Account, Entry, Merchant, Transfer, TransferId};
 
 /// Where an order stands.
@@ -135,6 +136,8 @@ pub struct Order {
     pub refusal: Option<String>,
     /// Sums of money.
     pub tally: Tally,
+    /// Of a mixed order, the refunds that were accepted and did not fail, by leg.
+    pub given: Legs,
 }
 
 /// What an order asks, frozen when it was made.
@@ -168,6 +171,12 @@ pub struct Terms {
     pub created_at: Timestamp,
     /// When it stops being payable.
     pub expire_at: Timestamp,
+    /// The department's payment code, where the bill carries one.
+    pub payment_code: Option<String>,
+    /// What the code of its receipt begins with; None where the payee had no receipts when it was made.
+    pub receipt_prefix: Option<String>,
+    /// What makes it a mixed order, of which medical insurance pays a part.
+    pub insured: Option<Insured>,
 }
 
 /// The money of an order. Minor units of its currency.
@@ -258,12 +267,35 @@ pub enum Rule {
         /// Refunds accepted so far, minor units.
         refunded: i64,
     },
+    /// More would go back on a leg of a mixed order than came in on it.
+    #[error("more would go back on the {leg} leg than came in on it")]
+    ExceedsLeg {
+        /// Which.
+        leg: Leg,
+        /// What is asked, minor units.
+        asked: i64,
+        /// What it still can give, minor units.
+        rest: i64,
+    },
+    /// The refund is not split over the legs as the order is.
+    #[error("the refund is not split over the legs of the order")]
+    Legs,
     /// What the channel says does not fit the order; a person has to look.
     #[error("the channel's account does not fit the order: {0}")]
     Differs(&'static str),
     /// The sums of the order make no sense: a bug.
     #[error("the order's sums make no sense")]
     Sums,
+}
+
+impl From<BadReturn> for Rule {
+    fn from(bad: BadReturn) -> Self {
+        match bad {
+            BadReturn::Exceeds { leg, asked, rest } => Self::ExceedsLeg { leg, asked, rest },
+            BadReturn::Amount => Self::Legs,
+            BadReturn::Sums => Self::Sums,
+        }
+    }
 }
 
 impl Order {
@@ -284,6 +316,7 @@ impl Order {
             proof_serial: None,
             refusal: None,
             tally: Tally::default(),
+            given: Legs::default(),
         }
     }
 
@@ -341,20 +374,14 @@ impl Order {
         if capture.amount.currency() != self.terms.amount.currency() {
             return Err(Rule::Differs("currency"));
         }
-        if capture.amount.amount_minor() != self.terms.amount.amount_minor() {
+        if Some(capture.amount.amount_minor()) != self.due() {
             return Err(Rule::Differs("amount"));
         }
         if let Some(known) = &self.channel_transaction {
             return if *known == capture.transaction { Ok(None) } else { Err(Rule::Differs("transaction")) };
         }
         let is_late = !self.is_open();
-        let entry = Entry::Post(Transfer {
-            id: TransferId::capture(self.terms.id),
-            order: self.terms.id,
-            debit: Account::Receivable(self.terms.merchant.clone()),
-            credit: self.suspense(),
-            amount: capture.amount,
-        });
+        let entries = self.captures(capture.amount.amount_minor()).into_iter().map(Entry::Post).collect();
         let next = Self {
             state: if is_late { State::Closed } else { State::Paid },
             is_late,
@@ -367,13 +394,18 @@ impl Order {
             ..self.clone()
         };
         let happening = if is_late { Happening::LateMoney } else { Happening::Paid };
-        Ok(Some(next.with(vec![entry], vec![happening])))
+        Ok(Some(next.with(entries, vec![happening])))
     }
 
     /// The channel reports, to one of our merchant accounts, that it took the money.
     ///
+    /// Of a mixed order that is the cash leg alone, which is never booked by itself: None.
+    ///
     /// Errors: Differs, also when the report was meant for another account than the order's, or for a part of a combined order alone.
     pub fn told_paid(&self, merchant: &Merchant, app_id: &str, capture: &Capture) -> Result<Option<Change>, Rule> {
+        if self.terms.insured.is_some() && self.terms.merchant == *merchant {
+            return Ok(None);
+        }
         if self.part.is_some() {
             return Err(Rule::Differs("combine_out_trade_no"));
         }
@@ -413,7 +445,7 @@ impl Order {
         let amount = Money::new(rest, self.terms.amount.currency()).map_err(|_| Rule::Sums)?;
         let entry = Entry::Post(Transfer {
             id: TransferId::post(self.terms.id),
-            order: self.terms.id,
+            subject: self.terms.id.into(),
             debit: self.suspense(),
             credit: Account::Payee(self.terms.payee_id.clone()),
             amount,
@@ -438,7 +470,7 @@ impl Order {
             State::Refunding
         } else if tally.refunded == tally.captured {
             State::Refunded
-        } else if self.is_late {
+        } else if self.is_late || self.is_half() {
             State::Closed
         } else if self.is_posted() {
             State::Posted

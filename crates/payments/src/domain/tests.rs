@@ -1,6 +1,7 @@
 //! The state machines against the ledger, step by step and in every order that proptest thinks of.
 
 mod combined;
+mod mixed;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,6 +43,9 @@ fn order() -> Order {
         description: "fine".into(),
         created_at: at(0),
         expire_at: at(1_000),
+        payment_code: None,
+        receipt_prefix: None,
+        insured: None,
     };
     Order::new(terms, Some(vec![1]))
 }
@@ -61,6 +65,8 @@ fn refund_of(number: u128, amount: i64) -> Refund {
         created_at: at(0),
         send_by: at(500),
         is_after_settlement: false,
+        legs: None,
+        insurance_returned_at: None,
         version: 1,
         state: RefundState::Requested,
         is_sent: false,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 
 use super::entry::{BadMoney, Entry, Money, Side, is_number};
+use super::fee::Fee;
 
 /// Longer is no line of any bill.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -34,7 +35,15 @@ pub struct Bill {
     pub covers: Vec<(Side, Arc<str>)>,
     /// The day that it says it is of.
     pub day: Option<Date>,
-    rows: Box<dyn Iterator<Item = Result<Entry, BillError>> + Send>,
+    rows: Box<dyn Rows>,
+}
+
+/// The rows of a file.
+trait Rows: Iterator<Item = Result<Entry, BillError>> + Send {
+    /// What the channel charged for those that were read.
+    fn charged(&self) -> Fee {
+        Fee::default()
+    }
 }
 
 impl Bill {
@@ -61,8 +70,13 @@ impl Bill {
         }
     }
 
-    fn of_channel(channel: &str, rows: impl Iterator<Item = Result<Entry, BillError>> + Send + 'static) -> Self {
+    fn of_channel(channel: &str, rows: impl Rows + 'static) -> Self {
         Self { covers: vec![(Side::Channel, channel.into())], day: None, rows: Box::new(rows) }
+    }
+
+    /// What the channel charged, once all rows are read; nothing where the file is no channel's bill.
+    pub fn charged(&self) -> Fee {
+        self.rows.charged()
     }
 }
 
@@ -132,6 +146,11 @@ impl Sum {
         self.count = self.count.saturating_add(1);
         self.minor = self.minor.saturating_add(minor.into());
     }
+}
+
+fn fee(line: u64, column: &'static str, text: &str) -> Result<Fee, BillError> {
+    let what = "is not a fee in yuan with at most five decimals";
+    Fee::from_yuan(text).map_err(|BadMoney| error(line, column, what))
 }
 
 fn yuan(line: u64, column: &'static str, text: &str, currency: &str) -> Result<Money, BillError> {

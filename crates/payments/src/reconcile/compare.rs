@@ -63,6 +63,11 @@ impl Told {
     pub fn amount(&self) -> Money {
         Money { minor: self.amount_minor, currency: self.currency.as_bytes().try_into().unwrap_or(*b"???") }
     }
+
+    /// How the channel's or the department's word differs from this of the ledger, days aside.
+    pub fn differs(&self, theirs: &Self) -> Option<BreakKind> {
+        differ((self.amount(), self.state), (theirs.amount(), theirs.state))
+    }
 }
 
 fn text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -273,16 +278,20 @@ fn newest(mut ours: Vec<&Entry>) -> Vec<&Entry> {
 
 /// How two sides' words differ, if they do.
 fn differs(our: &Entry, their: &Entry, day: &Day) -> Option<BreakKind> {
-    // A bill that never tells what came of it agrees with whatever did.
-    let stand_alike = our.state == their.state || their.state == State::Asked;
     // Refunds and settlements are booked when each side comes to them; a payment has one moment, the channel's.
     let is_moved = their.what == What::Payment && our.state == State::Done && day.are_apart(our.at, their.at);
-    if our.amount != their.amount {
+    differ((our.amount, our.state), (their.amount, their.state)).or(is_moved.then_some(BreakKind::State))
+}
+
+fn differ(our: (Money, State), their: (Money, State)) -> Option<BreakKind> {
+    // A bill that never tells what came of it agrees with whatever did.
+    let stand_alike = our.1 == their.1 || their.1 == State::Asked;
+    if our.0 != their.0 {
         Some(BreakKind::Amount)
-    } else if !stand_alike || is_moved {
-        Some(BreakKind::State)
-    } else {
+    } else if stand_alike {
         None
+    } else {
+        Some(BreakKind::State)
     }
 }
 

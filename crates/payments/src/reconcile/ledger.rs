@@ -88,6 +88,18 @@ pub async fn of_day(
     Ok(())
 }
 
+/// Tells `each` of everything that became a department's on a day.
+pub(crate) async fn of_department(
+    db: &Db,
+    day: Date,
+    payee: &str,
+    mut each: impl FnMut(Entry) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut reader = db.read().await?;
+    let begin = beijing::begin(day);
+    OfDay { reader: &mut reader, begin, end: later(begin, 1) }.settled(payee, &mut each).await
+}
+
 struct OfDay<'a> {
     reader: &'a mut Reader,
     begin: Timestamp,
@@ -126,18 +138,22 @@ impl OfDay<'_> {
     async fn settlements(&mut self, each: &mut impl FnMut(Entry) -> Result<(), Error>) -> Result<(), Error> {
         for account in days::accounts(self.reader, "payee").await? {
             let Account::Payee(payee) = &account else { continue };
-            let party: Arc<str> = payee.as_str().into();
-            let mut after: After = (Timestamp::from_micros(self.begin.micros().saturating_sub(1)), "~".to_owned());
-            loop {
-                let page = days::postings(self.reader, &account, &after, self.end, PAGE).await?;
-                let Some(last) = page.last() else { break };
-                after = last.after.clone();
-                for moved in page {
-                    each_moved(What::Settlement, &party, moved, each)?;
-                }
-            }
+            self.settled(payee, each).await?;
         }
         Ok(())
+    }
+
+    async fn settled(&mut self, payee: &str, each: &mut impl FnMut(Entry) -> Result<(), Error>) -> Result<(), Error> {
+        let (account, party) = (Account::Payee(payee.to_owned()), Arc::<str>::from(payee));
+        let mut after: After = (Timestamp::from_micros(self.begin.micros().saturating_sub(1)), "~".to_owned());
+        loop {
+            let page = days::postings(self.reader, &account, &after, self.end, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.after.clone();
+            for moved in page {
+                each_moved(What::Settlement, &party, moved, each)?;
+            }
+        }
     }
 
     async fn unpaid(&mut self, scope: &Scope, each: &mut impl FnMut(Entry) -> Result<(), Error>) -> Result<(), Error> {
@@ -148,7 +164,8 @@ impl OfDay<'_> {
             let Some(end) = page.last() else { return Ok(()) };
             after = end.id;
             for Unpaid { merchant, name, amount, state, created_at, .. } in page {
-                if scope.has(&merchant) {
+                // What insurance alone pays never comes to the channel.
+                if scope.has(&merchant) && amount.amount_minor() > 0 {
                     let is_open = matches!(state, OrderState::Creating | OrderState::Waiting);
                     let state = if is_open { State::Pending } else { State::Undone };
                     let party = merchant.channel.into();
@@ -167,12 +184,16 @@ impl OfDay<'_> {
             after = end.id;
             for Returned { id, merchant, amount, state, created_at, success_at } in page {
                 let was_over = success_at.is_some_and(|at| at < self.begin);
-                if was_over || !scope.has(&merchant) {
+                if was_over || !scope.has(&merchant) || amount.amount_minor() == 0 {
                     continue;
                 }
                 let state = match state {
                     RefundState::Requested | RefundState::Processing => State::Pending,
+                    // As it stood at the end of the day: the next day's bill may be the one that has it.
+                    RefundState::Succeeded if success_at.is_some_and(|at| at >= self.end) => State::Pending,
                     RefundState::Succeeded => State::Done,
+                    // The cash leg of a mixed order went back, and what the insurance was to get did not.
+                    RefundState::Failed if success_at.is_some() => State::Done,
                     RefundState::Failed => State::Undone,
                 };
                 // WeChat Pay bills a refund on the day on which it is asked for, others when it is done.

@@ -1,6 +1,5 @@
-//! Where the bills come from.
+//! Where the bills and departments' files come from.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +20,9 @@ pub struct Settings {
     /// Where somebody puts the channels' bills, as CHANNEL/MERCHANT/YYYY-MM-DD.csv or .zip; below the data directory unless
     /// absolute. Empty: they are fetched from the channels.
     pub bills_dir: PathBuf,
+    /// Where somebody puts departments' settlement files, as PAYEE/YYYY-MM-DD.csv; below the data directory unless absolute. A payee
+    /// that has a directory there is to have a file for each day. Empty: there are none.
+    pub departments_dir: PathBuf,
     /// How long after the end of a day, in Beijing's time, its bill is there.
     pub ready_after: Duration,
     /// How long before the end of a day a movement may stand in the next day's bill.
@@ -29,16 +31,20 @@ pub struct Settings {
     pub days_back: u32,
     /// From an attempt that found no bill to the next.
     pub retry: Duration,
+    /// For how long a channel is not believed that nothing happened on a day of which the ledger has movements; it is asked again.
+    pub doubt_empty: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             bills_dir: PathBuf::new(),
+            departments_dir: PathBuf::new(),
             ready_after: Duration::from_secs(10 * 3_600 + 1_800),
             edge: Duration::from_secs(600),
             days_back: 3,
             retry: Duration::from_secs(600),
+            doubt_empty: Duration::from_secs(86_400),
         }
     }
 }
@@ -76,20 +82,28 @@ impl BillSource for OfChannel {
     }
 }
 
-/// Bills that somebody puts into a directory.
+/// Bills, or departments' files, that somebody puts into a directory.
 pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    /// Whether there is a directory of that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.join(name).is_dir()
+    }
+}
 
 impl BillSource for Folder {
     fn bill<'a>(&'a self, merchant: &'a str, day: Date, file: &'a Path) -> BoxFuture<'a, Result<u64, ChannelError>> {
-        let copied = ["csv", "zip"]
-            .into_iter()
-            .map(|ending| fs::copy(self.0.join(merchant).join(format!("{day}.{ending}")), file))
-            .find(|copied| !copied.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
-        let answer = match copied {
-            None => Err(ChannelError::NotNow { code: "BILL_MISSING".to_owned() }),
-            Some(Ok(bytes)) => Ok(bytes),
-            Some(Err(error)) => Err(ChannelError::NotNow { code: format!("BILL_{:?}", error.kind()) }),
-        };
-        std::future::ready(answer).boxed()
+        async move {
+            for ending in ["csv", "zip"] {
+                match tokio::fs::copy(self.0.join(merchant).join(format!("{day}.{ending}")), file).await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(ChannelError::NotNow { code: format!("BILL_{:?}", error.kind()) }),
+                }
+            }
+            Err(ChannelError::NotNow { code: "BILL_MISSING".to_owned() })
+        }
+        .boxed()
     }
 }

@@ -26,9 +26,14 @@ const LOCK: &str = "UPDATE breaks SET note = note WHERE break_id = $1";
 const OF_MERCHANT: &str =
     "SELECT * FROM breaks WHERE state = $1 AND channel = $2 AND merchant = $3 ORDER BY break_id LIMIT $4";
 
+const SEEN_ON: &str =
+    "SELECT * FROM breaks WHERE channel = $1 AND merchant = $2 AND seen_day = $3 AND state <> 'rolled_over'
+    ORDER BY break_id LIMIT $4";
+
 const PAGE: &str =
     "SELECT * FROM breaks WHERE (day, break_id) > ($1, $2) AND ($3 = '' OR day = $3) AND ($4 = '' OR kind = $4)
-    AND ($5 = '' OR state = $5) AND ($6 = '' OR channel = $6) ORDER BY day, break_id LIMIT $7";
+    AND ($5 = '' OR state = $5) AND ($6 = '' OR channel = $6) AND ($7 = '' OR merchant = $7)
+    ORDER BY day, break_id LIMIT $8";
 
 const OPEN: &str =
     "SELECT kind, COUNT(*) AS number, MIN(day) AS day FROM breaks WHERE state = 'open' GROUP BY kind ORDER BY kind";
@@ -40,6 +45,7 @@ pub(crate) struct Filter {
     pub(crate) kind: String,
     pub(crate) state: String,
     pub(crate) channel: String,
+    pub(crate) merchant: String,
 }
 
 /// Open breaks of a kind.
@@ -131,6 +137,17 @@ pub(crate) async fn of_merchant(
     reader.fetch_all(OF_MERCHANT, values).await?.iter().map(read).collect()
 }
 
+/// Reads at most `max` breaks of a merchant account that a day's run was the last to see, and that wait for no other.
+pub(crate) async fn seen_on(
+    reader: &mut impl Read,
+    merchant: &Merchant,
+    day: Date,
+    max: u32,
+) -> Result<Vec<Kept>, store::Error> {
+    let values = params![merchant.channel, merchant.number, day.to_string(), max];
+    reader.fetch_all(SEEN_ON, values).await?.iter().map(read).collect()
+}
+
 /// Reads at most `max` breaks after (day, id), oldest first.
 pub(crate) async fn page(
     reader: &mut impl Read,
@@ -138,8 +155,8 @@ pub(crate) async fn page(
     after: &(String, String),
     max: u32,
 ) -> Result<Vec<Kept>, store::Error> {
-    let Filter { day, kind, state, channel } = filter;
-    let values = params![after.0, after.1, day, kind, state, channel, max];
+    let Filter { day, kind, state, channel, merchant } = filter;
+    let values = params![after.0, after.1, day, kind, state, channel, merchant, max];
     reader.fetch_all(PAGE, values).await?.iter().map(read).collect()
 }
 

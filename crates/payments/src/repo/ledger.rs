@@ -1,13 +1,12 @@
 //! Transfers and balances.
 
-use contracts::ids::OrderId;
 use contracts::money::Currency;
 use runtime::Timestamp;
 use store::{Kind, Many, Read, Row, Tx, Value, params};
 
 use super::{money, unreadable, word};
 use crate::domain::ledger::{
-    Account, Balance, Delta, Entry, LedgerError, Standing, Transfer, TransferId, Verdict, deltas,
+    Account, Balance, Delta, Entry, LedgerError, Standing, Subject, Transfer, TransferId, Verdict, deltas,
 };
 
 const TRANSFER: &[(&str, Kind)] = &[
@@ -156,7 +155,8 @@ pub(crate) async fn enter(tx: &mut Tx, entries: &[Entry], now: Timestamp) -> Res
     all(tx.execute_many(&DECIDE, &decided).await?, &decided, LedgerError::NotReserved)
 }
 
-/// Changes the balances that entries change: first those of single orders, then those that all orders share.
+/// Changes the balances that entries change: first those of single orders, then those that all orders share. Two batches that change one
+/// account in either way may wait for each other: PostgreSQL ends one of them, and its transaction is begun anew.
 ///
 /// Errors: Currency, Floor and what [`deltas`] refuses, as [`enter`].
 pub(crate) async fn balance(tx: &mut Tx, entries: &[Entry]) -> Result<(), BookError> {
@@ -174,13 +174,13 @@ pub(crate) async fn balance(tx: &mut Tx, entries: &[Entry]) -> Result<(), BookEr
 }
 
 fn transfer(entry: &Entry, now: Timestamp) -> Vec<Value> {
-    let Transfer { id, order, debit, credit, amount } = entry.transfer();
+    let Transfer { id, subject, debit, credit, amount } = entry.transfer();
     let expires_at = if let Entry::Reserve(_, until) = entry { Some(*until) } else { None };
     let is_reserved = matches!(entry, Entry::Reserve(..));
     let (minor, currency) = (amount.amount_minor(), amount.currency().to_string());
     params![
         id.as_str(),
-        order.to_string(),
+        subject.to_string(),
         debit.to_string(),
         credit.to_string(),
         minor,
@@ -271,16 +271,16 @@ fn shard(row: &Row) -> Result<Shard, store::Error> {
 /// Where the next page of transfers begins: behind this (booked, id).
 pub(crate) type After = (Timestamp, String);
 
-/// Reads at most `max` transfers of an order (and, unless it is None, of an account), by (booked, id).
-pub(crate) async fn of_order(
+/// Reads at most `max` transfers of an order or settlement (and, unless it is None, of an account), by (booked, id).
+pub(crate) async fn of_subject(
     reader: &mut impl Read,
-    order: OrderId,
+    subject: Subject,
     account: Option<&Account>,
     after: &After,
     max: u32,
 ) -> Result<Vec<Booked>, store::Error> {
     let account = account.map(ToString::to_string).unwrap_or_default();
-    let values = params![order.to_string(), account, after.0, after.1, max];
+    let values = params![subject.to_string(), account, after.0, after.1, max];
     reader.fetch_all(OF_ORDER, values).await?.iter().map(read).collect()
 }
 
@@ -292,7 +292,7 @@ pub(crate) async fn of_account(
     max: u32,
 ) -> Result<Vec<Booked>, store::Error> {
     if let Account::Suspense(order) = account {
-        return of_order(reader, *order, Some(account), after, max).await;
+        return of_subject(reader, (*order).into(), Some(account), after, max).await;
     }
     let values = params![account.to_string(), after.0, after.1, max];
     reader.fetch_all(OF_ACCOUNT, values).await?.iter().map(read).collect()
@@ -319,7 +319,7 @@ fn read(row: &Row) -> Result<Booked, store::Error> {
     };
     let transfer = Transfer {
         id: TransferId::stored(row.get("transfer_id")?),
-        order: word(row, "order_id")?,
+        subject: word(row, "order_id")?,
         debit: word(row, "debit_account")?,
         credit: word(row, "credit_account")?,
         amount: money(row)?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use contracts::ids::{CombinedOrderId, OrderId};
 use store::{Kind, Many, Read, Row, Tx, params};
 
-use super::{money, word};
+use super::{insured, money, word};
 use crate::domain::combined::{Part, Shape};
 use crate::domain::ledger::Merchant;
 use crate::domain::order::{Order, Tally, Terms};
@@ -40,14 +40,23 @@ static INSERT_ALL: Many = Many::new(
         ("part_number", Kind::Int),
         ("part_count", Kind::Int),
         ("combined_request_id", Kind::Text),
+        ("payment_code", Kind::Text),
+        ("receipt_prefix", Kind::Text),
+        ("insured", Kind::Text),
+        ("cash_minor", Kind::Int),
+        ("government_minor", Kind::Int),
+        ("personal_minor", Kind::Int),
+        ("other_minor", Kind::Int),
     ],
     "INSERT INTO orders (order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id,
     trade_type, channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing,
-    is_late, payer_sealed, combined_id, part_number, part_count, combined_request_id, captured_minor, refunding_minor, refunded_minor,
+    is_late, payer_sealed, combined_id, part_number, part_count, combined_request_id, payment_code, receipt_prefix, insured, cash_minor,
+    government_minor, personal_minor, other_minor, captured_minor, refunding_minor, refunded_minor,
     posted_minor)
     SELECT order_id, caller, request_id, case_id, payee_id, amount_minor, currency, channel, merchant, app_id, trade_type,
     channel_order_no, notify_url, description, created_at, expire_at, version, state, is_sent, is_closing, is_late,
-    payer_sealed, combined_id, part_number, part_count, combined_request_id, 0, 0, 0, 0 FROM {rows}",
+    payer_sealed, combined_id, part_number, part_count, combined_request_id, payment_code, receipt_prefix, insured, cash_minor, government_minor,
+    personal_minor, other_minor, 0, 0, 0, 0 FROM {rows}",
 );
 
 const GET: &str = "SELECT * FROM orders WHERE order_id = $1";
@@ -86,20 +95,30 @@ static UPDATE_ALL: Many = Many::new(
         ("refunding_minor", Kind::Int),
         ("refunded_minor", Kind::Int),
         ("posted_minor", Kind::Int),
+        ("given_cash_minor", Kind::Int),
+        ("given_government_minor", Kind::Int),
+        ("given_personal_minor", Kind::Int),
+        ("given_other_minor", Kind::Int),
     ],
     "UPDATE orders SET version = r.version, state = r.state, is_sent = r.is_sent, is_closing = r.is_closing,
     is_late = r.is_late, payer_sealed = r.payer_sealed, sheet = r.sheet, channel_transaction = r.channel_transaction,
     paid_at = r.paid_at, proof_serial = r.proof_serial, refusal = r.refusal, captured_minor = r.captured_minor,
-    refunding_minor = r.refunding_minor, refunded_minor = r.refunded_minor, posted_minor = r.posted_minor
+    refunding_minor = r.refunding_minor, refunded_minor = r.refunded_minor, posted_minor = r.posted_minor,
+    given_cash_minor = r.given_cash_minor, given_government_minor = r.given_government_minor,
+    given_personal_minor = r.given_personal_minor, given_other_minor = r.given_other_minor
     FROM {rows} WHERE orders.order_id = r.order_id AND orders.version = r.seen_version",
 );
+
+/// What of each leg is given back.
+const GIVEN: [&str; 4] = ["given_cash_minor", "given_government_minor", "given_personal_minor", "given_other_minor"];
 
 /// Keeps new orders.
 pub(crate) async fn insert_all(tx: &mut Tx, orders: &[Order]) -> Result<(), store::Error> {
     let row = |order: &Order| {
         let Terms { id, caller, request_id, case_id, payee_id, amount, merchant, app_id, .. } = &*order.terms;
         let Terms { trade_type, channel_order_no, notify_url, description, created_at, expire_at, .. } = &*order.terms;
-        params![
+        let legs = order.legs();
+        Ok(params![
             id.to_string(),
             caller,
             request_id,
@@ -126,10 +145,18 @@ pub(crate) async fn insert_all(tx: &mut Tx, orders: &[Order]) -> Result<(), stor
             order.part.as_ref().map(|part| i64::from(part.number)),
             order.part.as_ref().map(|part| i64::from(part.count)),
             order.part.as_ref().map(|part| part.request_id.clone()),
+            order.terms.payment_code,
+            order.terms.receipt_prefix,
+            insured::write(order.terms.insured.as_ref())?,
+            legs.map(|legs| legs.cash),
+            legs.map(|legs| legs.funds.government),
+            legs.map(|legs| legs.funds.personal),
+            legs.map(|legs| legs.funds.other),
         ]
-        .to_vec()
+        .to_vec())
     };
-    tx.execute_many(&INSERT_ALL, &orders.iter().map(row).collect::<Vec<_>>()).await.map(|_| ())
+    let rows = orders.iter().map(row).collect::<Result<Vec<_>, store::Error>>()?;
+    tx.execute_many(&INSERT_ALL, &rows).await.map(|_| ())
 }
 
 /// Keeps changed orders, each with the version that it was read with; how many nobody had changed since.
@@ -153,6 +180,10 @@ pub(crate) async fn update_all(tx: &mut Tx, orders: &[(i64, &Order)]) -> Result<
             order.tally.refunding,
             order.tally.refunded,
             order.tally.posted,
+            order.given.cash,
+            order.given.funds.government,
+            order.given.funds.personal,
+            order.given.funds.other,
         ]
         .to_vec()
     };
@@ -226,6 +257,9 @@ fn read(row: &Row) -> Result<Order, store::Error> {
             description: row.get("description")?,
             created_at: row.get("created_at")?,
             expire_at: row.get("expire_at")?,
+            payment_code: row.get("payment_code")?,
+            receipt_prefix: row.get("receipt_prefix")?,
+            insured: insured::read(row)?,
         }),
         part: part(row)?,
         version: row.get("version")?,
@@ -245,5 +279,6 @@ fn read(row: &Row) -> Result<Order, store::Error> {
             refunded: row.get("refunded_minor")?,
             posted: row.get("posted_minor")?,
         },
+        given: insured::legs(row, GIVEN)?.ok_or_else(|| super::unreadable("given_cash_minor"))?,
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use contracts::ids::RefundId;
 use store::{Kind, Many, Read, Row, Tx, params};
 
-use super::{money, word};
+use super::{insured, money, word};
 use crate::domain::refund::Refund;
 
 static INSERT_ALL: Many = Many::new(
@@ -23,10 +23,17 @@ static INSERT_ALL: Many = Many::new(
         ("version", Kind::Int),
         ("state", Kind::Text),
         ("is_sent", Kind::Bool),
+        ("cash_minor", Kind::Int),
+        ("government_minor", Kind::Int),
+        ("personal_minor", Kind::Int),
+        ("other_minor", Kind::Int),
+        ("insurance_returned_at", Kind::Int),
     ],
     "INSERT INTO refunds (refund_id, order_id, caller, request_id, amount_minor, currency, reason, created_at, send_by,
-    is_after_settlement, version, state, is_sent) SELECT refund_id, order_id, caller, request_id, amount_minor, currency,
-    reason, created_at, send_by, is_after_settlement, version, state, is_sent FROM {rows}",
+    is_after_settlement, version, state, is_sent, cash_minor, government_minor, personal_minor, other_minor,
+    insurance_returned_at) SELECT refund_id, order_id, caller, request_id, amount_minor, currency,
+    reason, created_at, send_by, is_after_settlement, version, state, is_sent, cash_minor, government_minor, personal_minor, other_minor,
+    insurance_returned_at FROM {rows}",
 );
 
 static UPDATE_ALL: Many = Many::new(
@@ -71,6 +78,11 @@ pub(crate) async fn insert_all(tx: &mut Tx, refunds: &[Refund]) -> Result<(), st
             refund.version,
             refund.state.to_string(),
             refund.is_sent,
+            refund.legs.map(|legs| legs.cash),
+            refund.legs.map(|legs| legs.funds.government),
+            refund.legs.map(|legs| legs.funds.personal),
+            refund.legs.map(|legs| legs.funds.other),
+            refund.insurance_returned_at,
         ]
         .to_vec()
     };
@@ -122,6 +134,8 @@ fn read(row: &Row) -> Result<Refund, store::Error> {
         caller: row.get("caller")?,
         request_id: row.get("request_id")?,
         amount: money(row)?,
+        legs: insured::legs(row, ["cash_minor", "government_minor", "personal_minor", "other_minor"])?,
+        insurance_returned_at: row.get("insurance_returned_at")?,
         reason: row.get("reason")?,
         created_at: row.get("created_at")?,
         send_by: row.get("send_by")?,

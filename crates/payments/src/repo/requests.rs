@@ -47,6 +47,9 @@ pub(crate) enum Method {
     Refund,
     Reconcile,
     ResolveBreak,
+    CutSettlement,
+    ConfirmSettlement,
+    RefundPosted,
 }
 
 impl Method {
@@ -59,6 +62,9 @@ impl Method {
             Self::Refund => "Refund",
             Self::Reconcile => "Reconcile",
             Self::ResolveBreak => "ResolveBreak",
+            Self::CutSettlement => "CutSettlement",
+            Self::ConfirmSettlement => "ConfirmSettlement",
+            Self::RefundPosted => "RefundPosted",
         }
     }
 }

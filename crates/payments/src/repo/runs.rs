@@ -14,9 +14,14 @@ const PLAN: &str =
 
 const AGAIN: &str = "UPDATE runs SET state = 'waiting' WHERE channel = $1 AND merchant = $2 AND day = $3";
 
+const WAIT: &str = "UPDATE runs SET problem = $4 WHERE channel = $1 AND merchant = $2 AND day = $3";
+
 const KEEP: &str =
-    "UPDATE runs SET state = $4, matched = $5, breaks = $6, rolled_over = $7, problem = $8, finished_at = $9
+    "UPDATE runs SET state = $4, matched = $5, breaks = $6, rolled_over = $7, problem = $8, finished_at = $9, fee_minor = $10
     WHERE channel = $1 AND merchant = $2 AND day = $3";
+
+const AFTER: &str =
+    "SELECT * FROM runs WHERE (channel, merchant, day) > ($1, $2, $3) ORDER BY channel, merchant, day LIMIT $4";
 
 const GET: &str = "SELECT * FROM runs WHERE channel = $1 AND merchant = $2 AND day = $3";
 
@@ -63,6 +68,8 @@ pub(crate) struct Run {
     pub(crate) rolled_over: i64,
     pub(crate) problem: String,
     pub(crate) finished_at: Option<Timestamp>,
+    /// What the channel charged, in fen, as it is booked; None where no bill was matched.
+    pub(crate) fee_minor: Option<i64>,
 }
 
 /// Notes that a day is to be reconciled; false when it is known already.
@@ -75,6 +82,12 @@ pub(crate) async fn plan(tx: &mut Tx, name: &Name) -> Result<bool, store::Error>
 pub(crate) async fn again(tx: &mut Tx, name: &Name) -> Result<(), store::Error> {
     let Name { merchant, day } = name;
     tx.execute(AGAIN, params![merchant.channel, merchant.number, day.to_string()]).await.map(|_| ())
+}
+
+/// Keeps what a run waits for.
+pub(crate) async fn wait(tx: &mut Tx, name: &Name, problem: &str) -> Result<(), store::Error> {
+    let Name { merchant, day } = name;
+    tx.execute(WAIT, params![merchant.channel, merchant.number, day.to_string(), problem]).await.map(|_| ())
 }
 
 /// Keeps what came of a run.
@@ -90,6 +103,7 @@ pub(crate) async fn keep(tx: &mut Tx, run: &Run) -> Result<(), store::Error> {
         run.rolled_over,
         run.problem,
         run.finished_at,
+        run.fee_minor,
     ];
     tx.execute(KEEP, values).await.map(|_| ())
 }
@@ -99,6 +113,14 @@ pub(crate) async fn get(reader: &mut impl Read, name: &Name) -> Result<Option<Ru
     let Name { merchant, day } = name;
     let row = reader.fetch_opt(GET, params![merchant.channel, merchant.number, day.to_string()]).await?;
     row.as_ref().map(read).transpose()
+}
+
+/// Reads at most `max` runs behind another, by account and day.
+pub(crate) async fn after(reader: &mut impl Read, last: Option<&Name>, max: u32) -> Result<Vec<Run>, store::Error> {
+    let (channel, merchant, day) = last.map_or(("", "", String::new()), |last| {
+        (last.merchant.channel.as_str(), last.merchant.number.as_str(), last.day.to_string())
+    });
+    reader.fetch_all(AFTER, params![channel, merchant, day, max]).await?.iter().map(read).collect()
 }
 
 fn read(row: &Row) -> Result<Run, store::Error> {
@@ -112,5 +134,6 @@ fn read(row: &Row) -> Result<Run, store::Error> {
         rolled_over: row.get("rolled_over")?,
         problem: row.get("problem")?,
         finished_at: row.get("finished_at")?,
+        fee_minor: row.get("fee_minor")?,
     })
 }

@@ -22,7 +22,9 @@ static INSERT_ALL: Many = Many::new(
 );
 const DUE: &str = "INSERT INTO work (subject, due_at) VALUES ($1, $2)
     ON CONFLICT (subject) DO UPDATE SET due_at = excluded.due_at";
-const WAKE: &str = "UPDATE work SET due_at = $2 WHERE subject = $1 AND due_at > $2";
+/// Of what somebody holds it changes when it was due, which tells the holder.
+const WAKE: &str = "UPDATE work SET due_at = $2 WHERE subject = $1 AND (due_at > $2 OR lease_until > $2)";
+const DONE: &str = "DELETE FROM work WHERE subject = $1 AND fence = $2 AND due_at = $3";
 static DONE_ALL: Many =
     Many::new(&[("subject", Kind::Text)], "DELETE FROM work WHERE subject IN (SELECT subject FROM {rows})");
 static FOLLOW_ALL: Many = Many::new(
@@ -30,7 +32,8 @@ static FOLLOW_ALL: Many = Many::new(
     "UPDATE work SET due_at = r.due_at, attempts = 0, lease_owner = NULL, lease_until = 0 FROM {rows}
     WHERE work.subject = r.subject",
 );
-const LOOKED: &str = "UPDATE work SET attempts = attempts + 1 WHERE subject = $1 AND fence = $2 RETURNING attempts";
+const LOOKED: &str =
+    "UPDATE work SET attempts = attempts + 1 WHERE subject = $1 AND fence = $2 RETURNING attempts, due_at";
 const IS_DUE: &str = "SELECT subject FROM work WHERE due_at <= $1 AND lease_until <= $1 LIMIT 1";
 
 /// New work.
@@ -77,6 +80,11 @@ pub(crate) async fn done_all(tx: &mut Tx, subjects: &BTreeSet<String>) -> Result
     tx.execute_many(&DONE_ALL, &rows).await.map(|_| ())
 }
 
+/// Takes a holder's work off the list, unless it was made due anew since it was claimed; then false.
+pub(crate) async fn done(tx: &mut Tx, lease: &Lease) -> Result<bool, store::Error> {
+    Ok(tx.execute(DONE, params![lease.key, lease.fence, lease.due_at]).await? == 1)
+}
+
 /// Begins to follow what has come into another state: due then, held by nobody, with no look taken yet.
 ///
 /// Whoever held it loses it; that the state could be changed proves that this is the newest word.
@@ -85,10 +93,12 @@ pub(crate) async fn follow_all(tx: &mut Tx, due: &BTreeMap<String, Timestamp>) -
     tx.execute_many(&FOLLOW_ALL, &rows).await.map(|_| ())
 }
 
-/// Counts a look; returns how many there were, None when the lease is lost or the work is done.
-pub(crate) async fn looked(tx: &mut Tx, lease: &Lease) -> Result<Option<i64>, store::Error> {
-    let row = tx.fetch_opt(LOOKED, params![lease.key, lease.fence]).await?;
-    row.map(|row| row.get("attempts")).transpose()
+/// Counts a look; returns how many there were, and since when it is due anew if it was woken meanwhile. None when the lease is lost or the
+/// work is done.
+pub(crate) async fn looked(tx: &mut Tx, lease: &Lease) -> Result<Option<(i64, Option<Timestamp>)>, store::Error> {
+    let Some(row) = tx.fetch_opt(LOOKED, params![lease.key, lease.fence]).await? else { return Ok(None) };
+    let due_at: Option<Timestamp> = row.get("due_at")?;
+    Ok(Some((row.get("attempts")?, due_at.filter(|_| due_at != lease.due_at))))
 }
 
 /// Whether anything is due that nobody holds.

@@ -283,6 +283,8 @@ impl Till {
         let told: BTreeMap<_, _> = parts.iter().map(|part| part.terms.id).zip(statuses).collect();
         let step = move |part: &Order| match told.get(&part.terms.id) {
             None | Some(OrderStatus::Pending) => Ok(None),
+            // No part is a mixed order.
+            Some(OrderStatus::Half { .. } | OrderStatus::Differs(_)) => Err(Rule::Differs("legs")),
             Some(OrderStatus::Closed) => Ok(part.closed()),
             Some(OrderStatus::Paid(capture)) => part.captured(capture),
         };

@@ -104,11 +104,15 @@ impl Till {
         let capabilities = channel.capabilities();
         if !capabilities.trade_types.contains(&ask.trade_type)
             || !capabilities.currencies.contains(&ask.amount.currency())
+            || ask.insurance.is_some() && !capabilities.insured_by.contains(&ask.trade_type)
         {
             return Err(Error::ChannelNotOffered);
         }
         let now = self.now();
         check_limits(ask, capabilities, now)?;
+        if ask.payment_code.as_deref().is_some_and(|code| !self.config.is_payment_code(&ask.payee_id, code)) {
+            return Err(Error::field("payment_code", "has not the shape that is set for this payee"));
+        }
         let merchant = self.config.merchant(&ask.entry_point, &ask.channel, &ask.payee_id);
         let merchant = merchant.ok_or(Error::MerchantUnknown)?;
         let id = OrderId::new(self.context.ids.uuid().as_u128());
@@ -127,11 +131,17 @@ impl Till {
             description: ask.description.clone(),
             created_at: now,
             expire_at: ask.expire_at,
+            payment_code: ask.payment_code.clone(),
+            receipt_prefix: self.config.receipts.prefix(&ask.payee_id),
+            insured: ask.insurance.as_ref().map(|insurance| insurance.insured.clone()),
         };
         let sealed = match &ask.payer {
             None => None,
             Some(payer) => {
-                let sealed = self.vault.as_ref().and_then(|vault| vault.seal(id, payer));
+                // Who is treated is sealed with who pays.
+                let patient = ask.insurance.as_ref().map(|insurance| insurance.patient.write(payer));
+                let payer = patient.unwrap_or_else(|| Some(payer.clone()));
+                let sealed = self.vault.as_ref().zip(payer).and_then(|(vault, payer)| vault.seal(id, &payer));
                 Some(sealed.ok_or(Error::Internal("the payer reference cannot be sealed"))?)
             }
         };

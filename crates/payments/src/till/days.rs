@@ -1,25 +1,31 @@
-//! The day's reconciliation: what a channel's bill says beside the ledger, what is done about it, and what persons say of it.
+//! The day's reconciliation: what a channel's bill, or a department's file, says beside the ledger, what is done about it, and what
+//! persons say of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
+use std::pin::pin;
+use std::time::Duration;
 
 use contracts::ids::{OrderId, RefundId};
 use contracts::payments::v1 as pb;
+use futures::future::{Either, select};
 use jiff::civil::Date;
 use prost::Message;
-use runtime::Timestamp;
+use runtime::{Timestamp, crash};
 use store::Tx;
 use store::lease::Lease;
 
-use super::Till;
+use super::{Till, fees};
 use crate::channel::ChannelError;
-use crate::convert::{self, ResolveAsk};
+use crate::config::Payee;
+use crate::convert::{self, Of, ResolveAsk};
 use crate::domain::breaks::{Kept, Repair, State};
 use crate::domain::ledger::Merchant;
 use crate::error::{Error, Thing};
 use crate::reconcile::ledger::Scope;
-use crate::reconcile::{self, Bill, Break, BreakKind, Day, Entry, Matcher, Side, Told, What, ledger};
+use crate::reconcile::source::BillSource;
+use crate::reconcile::{self, Bill, Break, BreakKind, Day, Entry, Fee, Matcher, Side, Told, What, ledger};
 use crate::repo::requests::{self, Claim, Key};
 use crate::repo::runs::{self, Name, Run};
 use crate::repo::{breaks, orders, refunds, work};
@@ -30,18 +36,28 @@ pub(crate) const PREFIX: &str = "run/";
 /// More breaks in a day are no breaks but the wrong bill.
 const BREAKS_MAX: usize = 10_000;
 const PROBLEM_CHARS_MAX: usize = 1_000;
+const DAY: Duration = Duration::from_secs(86_400);
+/// A day that the channel has nothing of, and the ledger has.
+const EMPTY: &str = "the channel says that nothing happened, and the ledger has movements: it is asked again";
+
+/// Every moment at which a test may kill the reconciliation of a day, in its order.
+#[cfg(test)]
+pub(crate) const CRASH_POINTS: &[&str] =
+    &["payments.day.before_keep", "payments.day.after_keep", "payments.day.before_finish", "payments.day.after_finish"];
 
 /// What a comparison found.
 struct Found {
     breaks: Vec<Break>,
     carried: Vec<Entry>,
     agreed: u64,
+    /// What the channel charged, in fen; None of a department.
+    charged_minor: Option<i64>,
 }
 
 impl Till {
     /// Notes the days that have ended and whose bills are to be there, and counts what is open.
     pub(crate) async fn plan_days(&self) -> Result<(), Error> {
-        if self.bills.is_empty() {
+        if self.bills.is_empty() && self.departments.is_none() {
             return Ok(());
         }
         let now = self.now();
@@ -50,7 +66,7 @@ impl Till {
         let mut missing = Vec::new();
         {
             let mut reader = self.db.read().await?;
-            for merchant in self.billed_merchants(None) {
+            for merchant in self.billed_merchants(None).into_iter().chain(self.departments_with_files()) {
                 let mut day = ready;
                 for _ in 0..settings.days_back {
                     let Ok(before) = day.yesterday() else { break };
@@ -85,30 +101,34 @@ impl Till {
             .collect()
     }
 
+    /// The departments that a file comes of.
+    fn departments_with_files(&self) -> BTreeSet<Merchant> {
+        let has = |payee: &&Payee| self.departments.as_ref().is_some_and(|folder| folder.has(&payee.payee_id));
+        self.config.payees.iter().filter(has).map(|payee| Merchant::of_department(&payee.payee_id)).collect()
+    }
+
     /// Reconciles a day that is claimed, and puts it back when its bill is not there.
     pub(crate) async fn look_day(&self, lease: &Lease) -> Result<(), Error> {
         let name = name(&lease.key).ok_or(Error::Internal("the key of a run"))?;
-        let outcome = {
-            let work = self.day(&name);
-            let mut work = std::pin::pin!(work);
-            let mut held = lease.clone();
-            loop {
-                let third = self.config.worker.lease.get().checked_div(3).unwrap_or_default();
-                match self.context.clock.timeout(third, &mut work).await {
-                    Ok(outcome) => break outcome,
-                    // Long work stays ours.
-                    Err(_) => self.renew(&mut held).await?,
-                }
-            }
-        };
-        let now = self.now();
-        let (found, problem) = match outcome {
+        self.keeping(lease, self.hold_day(lease, &name)).await??;
+        self.count_breaks().await
+    }
+
+    async fn hold_day(&self, lease: &Lease, name: &Name) -> Result<(), Error> {
+        let (found, problem) = match self.day(name).await {
             Ok(found) => (Some(found), String::new()),
-            Err(DayError::NotYet(error)) => {
-                tracing::info!(run = %lease.key, %error, "there is no bill yet");
-                let due = now.plus(self.config.reconcile.retry.get());
-                let back = async |mut tx: Tx| self.leases.release(&mut tx, lease, Some(due)).await;
-                return self.db.transact(back).await.map_err(|error: store::Error| error.into());
+            Err(DayError::NotYet(problem)) => {
+                let problem = format!("there is no {} yet: {problem}", file_of(name));
+                tracing::info!(run = %lease.key, problem, "a day waits");
+                let wait = async |mut tx: Tx| {
+                    self.leases.hold(&mut tx, lease).await?;
+                    runs::wait(&mut tx, name, &problem).await
+                };
+                self.db.transact(wait).await.map_err(|error: store::Error| Error::from(error))?;
+                let retry = self.config.reconcile.retry.get();
+                self.put_back(lease, |_, now| now.plus(retry)).await?;
+                self.changes.send_modify(|count| *count = count.wrapping_add(1));
+                return Ok(());
             }
             Err(DayError::Store(error)) => return Err(error.into()),
             Err(DayError::Bad(problem)) => {
@@ -116,63 +136,98 @@ impl Till {
                 (None, problem)
             }
         };
-        self.keep_day(lease, &name, found.as_ref(), problem).await?;
+        self.keep_day(lease, name, found.as_ref(), problem).await?;
         self.repair(&name.merchant).await?;
-        self.finish_day(lease, &name, found.is_some()).await?;
+        self.finish_day(lease, name, found.is_some()).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
-        self.count_breaks().await
+        Ok(())
     }
 
-    async fn renew(&self, lease: &mut Lease) -> Result<(), Error> {
-        let (now, ttl) = (self.now(), self.config.worker.lease.get());
-        let old = lease.clone();
-        let renewed = self
-            .db
-            .transact(async |mut tx: Tx| {
-                let mut lease = old.clone();
-                self.leases.renew(&mut tx, &mut lease, now, ttl).await?;
-                Ok::<_, store::Error>(lease)
-            })
-            .await?;
-        *lease = renewed;
-        Ok(())
+    /// Does long work, and keeps it ours meanwhile. Both go on side by side: the work may hold the writer that renewing waits for.
+    ///
+    /// Errors: the lease was lost; the work was broken off.
+    pub(super) async fn keeping<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> Result<T, Error> {
+        let ttl = self.config.worker.lease.get();
+        let renewing = async {
+            let mut held = lease.clone();
+            loop {
+                self.context.clock.sleep(ttl.checked_div(3).unwrap_or_default()).await;
+                let renewed = self.db.transact(async |mut tx: Tx| {
+                    let (mut lease, now) = (held.clone(), tx.now()?);
+                    self.leases.renew(&mut tx, &mut lease, now, ttl).await?;
+                    Ok::<_, store::Error>(lease)
+                });
+                match renewed.await {
+                    Ok(renewed) => held = renewed,
+                    Err(error) => break error,
+                }
+            }
+        };
+        match select(pin!(work), pin!(renewing)).await {
+            Either::Left((done, _)) => Ok(done),
+            Either::Right((error, _)) => Err(error.into()),
+        }
     }
 
     /// Fetches the bill and compares it with the ledger and with what earlier days left at their edges.
     async fn day(&self, name: &Name) -> Result<Found, DayError> {
         let Name { merchant, day } = name;
-        let source =
-            self.bills.get(&merchant.channel).ok_or_else(|| DayError::Bad("no bills of this channel".to_owned()))?;
+        let (side, party) = merchant.side();
+        let source: Option<&dyn BillSource> = match (side, &self.departments) {
+            (Side::Department, Some(folder)) => Some(folder),
+            (Side::Department, None) => None,
+            (Side::Channel | Side::Ledger, _) => self.bills.get(party).map(AsRef::as_ref),
+        };
+        let source = source.ok_or_else(|| DayError::Bad(format!("nobody gives {}s of {party}", file_of(name))))?;
         let place = tempfile::tempdir().map_err(|error| DayError::Bad(format!("no scratch space: {error}")))?;
         let file = place.path().join("bill");
         let has_bill = match source.bill(&merchant.number, *day, &file).await {
             Ok(_) => true,
             Err(ChannelError::NotKnown) => false,
             Err(ChannelError::Refused { code }) => return Err(DayError::Bad(format!("the channel refused: {code}"))),
-            Err(error) => return Err(DayError::NotYet(error)),
+            Err(error) => return Err(DayError::NotYet(error.to_string())),
         };
         let mut matcher = Matcher::new(Some(place.path()));
-        matcher.heard(Side::Channel, merchant.channel.as_str().into());
-        let scope = Scope { channel: Some(merchant.channel.clone()), merchant: Some(merchant.number.clone()) };
-        ledger::of_day(&self.db, *day, &scope, |entry| matcher.push(entry)).await?;
-        for kept in self.rolled_over(merchant, *day).await? {
-            kept.into_iter().try_for_each(|entry| matcher.push(entry))?;
+        matcher.heard(side, party.into());
+        let mut has_moved = false;
+        let each = |entry: Entry| {
+            has_moved |= entry.state == reconcile::State::Done && entry.at.date() == *day;
+            matcher.push(entry)
+        };
+        match merchant.department() {
+            Some(payee) => ledger::of_department(&self.db, *day, payee, each).await?,
+            None => {
+                let scope = Scope { channel: Some(merchant.channel.clone()), merchant: Some(merchant.number.clone()) };
+                ledger::of_day(&self.db, *day, &scope, each).await?;
+            }
         }
-        let day = Day::ending_with(*day, self.config.reconcile.edge.get());
+        let settings = &self.config.reconcile;
+        let doubted = settings.ready_after.get().saturating_add(settings.doubt_empty.get());
+        if !has_bill && has_moved && self.now() < beijing::begin(*day).plus(DAY).plus(doubted) {
+            // A channel says so of a bill that is not made yet, too.
+            return Err(DayError::NotYet(EMPTY.to_owned()));
+        }
+        for entry in self.rolled_over(merchant, *day).await? {
+            matcher.push(entry)?;
+        }
+        let (name, edge) = (name.clone(), self.config.reconcile.edge.get());
         // Sorting and reading files keep a thread busy.
         let compared = tokio::task::spawn_blocking(move || {
             // The bill lies in it.
             let _place = place;
-            compare(matcher, has_bill.then_some(&file), &day)
+            compare(matcher, &name, has_bill.then_some(&file), &Day::ending_with(name.day, edge))
         });
         compared.await.map_err(|_| DayError::Bad("the comparison broke off".to_owned()))?
     }
 
     /// What earlier days left at their edges, as both sides told it.
-    async fn rolled_over(&self, merchant: &Merchant, day: Date) -> Result<Vec<Option<Entry>>, store::Error> {
+    async fn rolled_over(&self, merchant: &Merchant, day: Date) -> Result<Vec<Entry>, store::Error> {
         let mut reader = self.db.read().await?;
-        let kept = breaks::of_merchant(&mut reader, State::RolledOver, merchant, max()).await?;
-        Ok(kept.into_iter().filter(|kept| kept.seen_day < day).map(|kept| entry(&kept, day)).collect())
+        let left = breaks::of_merchant(&mut reader, State::RolledOver, merchant, max()).await?;
+        // When a day is looked at anew: what it had of earlier days then, whatever came of it.
+        let had = breaks::seen_on(&mut reader, merchant, day, max()).await?;
+        let all = left.iter().filter(|kept| kept.seen_day < day).chain(&had);
+        Ok(all.flat_map(|kept| earlier(kept, day)).collect())
     }
 
     /// Keeps a run and everything that it found in one transaction. It is over when what can be repaired is.
@@ -182,6 +237,7 @@ impl Till {
             .transact(async |mut tx: Tx| {
                 self.leases.hold(&mut tx, lease).await?;
                 let now = tx.now()?;
+                let before = runs::get(&mut tx, name).await?;
                 let mut run = Run {
                     name: name.clone(),
                     state: runs::State::Waiting,
@@ -190,33 +246,48 @@ impl Till {
                     rolled_over: 0,
                     problem: problem.clone(),
                     finished_at: None,
+                    fee_minor: before.and_then(|before| before.fee_minor),
                 };
                 if let Some(found) = found {
                     run.matched = i64::try_from(found.agreed).unwrap_or(i64::MAX);
                     run.breaks = i64::try_from(found.breaks.len()).unwrap_or(i64::MAX);
                     run.rolled_over = i64::try_from(found.carried.len()).unwrap_or(i64::MAX);
-                    keep_found(&mut tx, name, found, now).await?;
+                    run.fee_minor = found.charged_minor;
+                    if keep_found(&mut tx, name, found, now).await? {
+                        look_again_after(&mut tx, name, now).await?;
+                    }
                 }
                 runs::keep(&mut tx, &run).await?;
+                // Balances are what others wait for: last.
+                if let Some(charged_minor) = found.and_then(|found| found.charged_minor) {
+                    fees::book(&mut tx, name, charged_minor, now).await?;
+                }
+                crash::point("payments.day.before_keep");
                 Ok::<_, Error>(())
             })
-            .await
+            .await?;
+        crash::point("payments.day.after_keep");
+        Ok(())
     }
 
-    /// Ends a run that is kept.
+    /// Ends a run that is kept, unless it was asked for anew meanwhile.
     async fn finish_day(&self, lease: &Lease, name: &Name, is_done: bool) -> Result<(), Error> {
         let state = if is_done { runs::State::Done } else { runs::State::Failed };
         self.db
             .transact(async |mut tx: Tx| {
                 self.leases.hold(&mut tx, lease).await?;
                 let now = tx.now()?;
-                if let Some(run) = runs::get(&mut tx, name).await? {
+                if !work::done(&mut tx, lease).await? {
+                    self.leases.release(&mut tx, lease, Some(now)).await?;
+                } else if let Some(run) = runs::get(&mut tx, name).await? {
                     runs::keep(&mut tx, &Run { state, finished_at: Some(now), ..run }).await?;
                 }
-                work::done_all(&mut tx, &BTreeSet::from([lease.key.clone()])).await?;
+                crash::point("payments.day.before_finish");
                 Ok::<_, Error>(())
             })
-            .await
+            .await?;
+        crash::point("payments.day.after_finish");
+        Ok(())
     }
 
     /// Does what is done about open breaks without a person: asks the channel, and closes what its answer explains.
@@ -230,13 +301,13 @@ impl Till {
             }
             let order = self.order_now(order).await?;
             let told = kept.theirs.as_ref().map(|theirs| (theirs.amount_minor, theirs.currency.as_str()));
-            if told != Some((order.tally.captured, order.terms.amount.currency().as_str())) {
+            if told != Some((order.tally.captured.min(order.in_cash()), order.terms.amount.currency().as_str())) {
                 continue;
             }
             self.db
                 .transact(async |mut tx: Tx| {
                     let now = tx.now()?;
-                    match breaks::get(&mut tx, &kept.id).await? {
+                    match breaks::lock(&mut tx, &kept.id).await? {
                         Some(kept) if kept.state == State::Open => breaks::update(&mut tx, &kept.repaired(now)).await,
                         _ => Ok(()),
                     }
@@ -258,13 +329,20 @@ impl Till {
         Ok(())
     }
 
-    /// Starts the runs of a channel's day, unless this request has done so, and waits for them.
-    pub(crate) async fn reconcile(&self, key: &Key, channel: &str, day: Date) -> Result<Vec<Run>, Error> {
+    /// Starts the runs of a channel's or a department's day, unless this request has done so, and waits for them.
+    pub(crate) async fn reconcile(&self, key: &Key, of: &Of, day: Date) -> Result<Vec<Run>, Error> {
         if day >= beijing::civil(self.now()).date() {
             return Err(Error::field("day", "must be before today, Beijing time"));
         }
-        let names: Vec<_> =
-            self.billed_merchants(Some(channel)).into_iter().map(|merchant| Name { merchant, day }).collect();
+        let (whose, merchants) = match of {
+            Of::Channel(channel) => (channel, self.billed_merchants(Some(channel))),
+            Of::Payee(payee) if !self.config.has_payee(payee) => return Err(Error::PayeeUnknown),
+            Of::Payee(_) if self.departments.is_none() => {
+                return Err(Error::field("payee_id", "has no file: payments.reconcile.departments_dir is empty"));
+            }
+            Of::Payee(payee) => (payee, BTreeSet::from([Merchant::of_department(payee)])),
+        };
+        let names: Vec<_> = merchants.into_iter().map(|merchant| Name { merchant, day }).collect();
         if names.is_empty() {
             return Err(Error::ChannelNotOffered);
         }
@@ -276,7 +354,7 @@ impl Till {
                 if self.known(&mut tx, key).await?.is_some() {
                     return Ok::<_, Error>(());
                 }
-                claim(&mut tx, key, format!("{channel}/{day}"), None, now).await?;
+                claim(&mut tx, key, format!("{whose}/{day}"), None, now).await?;
                 for name in &names {
                     runs::plan(&mut tx, name).await?;
                     runs::again(&mut tx, name).await?;
@@ -307,12 +385,14 @@ impl Till {
         let answer = self
             .db
             .transact(async |mut tx: Tx| {
+                // First the lock: whoever asks the same at once has answered by then.
+                let kept = breaks::lock(&mut tx, &ask.id).await?;
                 if let Some(answer) = self.known(&mut tx, &ask.key).await?.and_then(|known| known.answer) {
                     return Ok(answer);
                 }
                 let now = tx.now()?;
                 let missing = || Error::NotFound { what: Thing::Break, name: ask.id.clone() };
-                let kept = breaks::lock(&mut tx, &ask.id).await?.ok_or_else(missing)?;
+                let kept = kept.ok_or_else(missing)?;
                 let kept = kept.resolve(ask.resolution, &ask.note, person, now)?;
                 breaks::update(&mut tx, &kept).await?;
                 let today = beijing::civil(now).date();
@@ -331,7 +411,13 @@ impl Till {
 }
 
 /// Claims a key for this call alone.
-async fn claim(tx: &mut Tx, key: &Key, subject: String, answer: Option<Vec<u8>>, now: Timestamp) -> Result<(), Error> {
+pub(super) async fn claim(
+    tx: &mut Tx,
+    key: &Key,
+    subject: String,
+    answer: Option<Vec<u8>>,
+    now: Timestamp,
+) -> Result<(), Error> {
     let claim = Claim { key: key.clone(), subject, answer };
     if requests::claim_all(tx, &[claim], now).await? == 1 { Ok(()) } else { Err(Error::Raced) }
 }
@@ -339,7 +425,7 @@ async fn claim(tx: &mut Tx, key: &Key, subject: String, answer: Option<Vec<u8>>,
 /// Why a day has no outcome.
 enum DayError {
     /// There is no bill yet.
-    NotYet(ChannelError),
+    NotYet(String),
     /// A person has to look.
     Bad(String),
     Store(store::Error),
@@ -360,22 +446,35 @@ impl From<reconcile::Error> for DayError {
     }
 }
 
-fn compare(mut matcher: Matcher, bill: Option<&std::path::PathBuf>, day: &Day) -> Result<Found, DayError> {
+fn compare(mut matcher: Matcher, name: &Name, bill: Option<&std::path::PathBuf>, day: &Day) -> Result<Found, DayError> {
+    let bad = |error: String| DayError::Bad(format!("the {}: {error}", file_of(name)));
+    let (side, party) = name.merchant.side();
+    // A day of which there is no bill had no fee.
+    let mut charged = Fee::default();
     if let Some(path) = bill {
-        let bad = |error: String| DayError::Bad(format!("the bill: {error}"));
         let file = File::open(path).map_err(|error| bad(error.to_string()))?;
-        let rows = Bill::open(BufReader::new(file), path.parent()).map_err(|error| bad(error.to_string()))?;
+        let mut rows = Bill::open(BufReader::new(file), path.parent()).map_err(|error| bad(error.to_string()))?;
+        if rows.covers.len() != 1 || rows.covers.iter().any(|(of, name)| (*of, &**name) != (side, party)) {
+            return Err(bad(format!("is not {side}/{party}'s")));
+        }
+        if rows.day.is_some_and(|day| day != name.day) {
+            return Err(bad("is of another day".to_owned()));
+        }
+        let has_day = rows.day.is_some();
         let (mut count, mut of_day) = (0_u64, 0_u64);
-        for row in rows {
+        for row in &mut rows {
             let row = row.map_err(|error| bad(error.to_string()))?;
             count = count.saturating_add(1);
             of_day = of_day.saturating_add(u64::from(day.has(row.at)));
             matcher.push(row)?;
         }
-        if count > 0 && of_day == 0 {
+        if count > 0 && of_day == 0 && !has_day {
             return Err(bad("has rows, and none of the day".to_owned()));
         }
+        charged = rows.charged();
     }
+    let whole = || charged.minor().ok_or_else(|| bad("its fees are no whole number of fen".to_owned()));
+    let charged_minor = if side == Side::Channel { Some(whole()?) } else { None };
     let (mut breaks, mut carried) = (Vec::new(), Vec::new());
     let mut is_too_much = false;
     let totals = matcher.finish(
@@ -398,11 +497,23 @@ fn compare(mut matcher: Matcher, bill: Option<&std::path::PathBuf>, day: &Day) -
         let count = totals.breaks_total();
         return Err(DayError::Bad(format!("{count} breaks: it is hardly the bill of this account and day")));
     }
-    Ok(Found { breaks, carried, agreed: totals.agreed })
+    Ok(Found { breaks, carried, agreed: totals.agreed, charged_minor })
 }
 
-/// Keeps what a run found, and closes what it did not find again.
-async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> Result<(), store::Error> {
+/// Has the day after looked at anew, if it was looked at before or is just now: what is newly left at this day's edge may be there.
+async fn look_again_after(tx: &mut Tx, name: &Name, now: Timestamp) -> Result<(), store::Error> {
+    let Ok(day) = name.day.tomorrow() else { return Ok(()) };
+    let name = Name { day, ..name.clone() };
+    if runs::get(tx, &name).await?.is_some() {
+        work::due(tx, &subject(&name), now).await?;
+        runs::again(tx, &name).await?;
+    }
+    Ok(())
+}
+
+/// Keeps what a run found, and closes what it did not find again. Whether anything is newly left for the day after.
+async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> Result<bool, store::Error> {
+    let mut is_left = false;
     let mut seen = BTreeSet::new();
     let mut ordinals: BTreeMap<(What, String), u32> = BTreeMap::new();
     let rolled = found.carried.iter().map(|entry| {
@@ -421,20 +532,31 @@ async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> 
         let id = id(&name.merchant, what, number, *ordinal);
         *ordinal = ordinal.saturating_add(1);
         seen.insert(id.clone());
-        let known = breaks::get(tx, &id).await?;
+        let known = breaks::lock(tx, &id).await?;
         let (order, refund) = ids(tx, what, number).await?;
         match known {
             // A person's word stands.
             Some(known) if known.state == State::Resolved => {}
+            // The other day's run did not see what this one leaves at its edge: it was looked at first, or at the same time.
+            Some(known) if state == State::RolledOver && known.is_other_half(ours.as_ref(), theirs.as_ref()) => {
+                breaks::update(tx, &known.met(ours, theirs, name.day, now)).await?;
+            }
+            // A settlement that the two sides have on two days.
+            Some(known) if known.over_days(ours.as_ref(), theirs.as_ref(), name.day, now).is_some() => {
+                if let Some(kept) = known.over_days(ours.as_ref(), theirs.as_ref(), name.day, now) {
+                    breaks::update(tx, &kept).await?;
+                }
+            }
             // A later day had it already: to look at this one again is no reason to wait anew.
-            Some(known)
-                if (known.state, state) == (State::Repaired, State::RolledOver) && known.seen_day > name.day => {}
+            Some(known) if state == State::RolledOver && known.state != state && known.seen_day > name.day => {}
             Some(known) => {
+                is_left |= state == State::RolledOver && known.state != state;
                 let seen_day = known.seen_day.max(name.day);
                 let kept = Kept { seen_day, kind, state, ours, theirs, order, refund, closed_at: None, ..known };
                 breaks::update(tx, &kept).await?;
             }
             None => {
+                is_left |= state == State::RolledOver;
                 let kept = Kept {
                     id,
                     merchant: name.merchant.clone(),
@@ -464,11 +586,14 @@ async fn keep_found(tx: &mut Tx, name: &Name, found: &Found, now: Timestamp) -> 
         State::RolledOver => kept.seen_day <= name.day,
         _ => kept.seen_day == name.day,
     };
-    for kept in rolled.iter().chain(&open).filter(|kept| was_asked(kept) && !seen.contains(&kept.id)) {
-        let seen_day = kept.seen_day.max(name.day);
-        breaks::update(tx, &Kept { seen_day, ..kept.repaired(now) }).await?;
+    for found in rolled.iter().chain(&open).filter(|kept| was_asked(kept) && !seen.contains(&kept.id)) {
+        let kept = breaks::lock(tx, &found.id).await?.filter(|kept| kept.state == found.state && was_asked(kept));
+        if let Some(kept) = kept {
+            let seen_day = kept.seen_day.max(name.day);
+            breaks::update(tx, &Kept { seen_day, ..kept.repaired(now) }).await?;
+        }
     }
-    Ok(())
+    Ok(is_left)
 }
 
 /// The order and refund that a number is of, where they are ours.
@@ -493,15 +618,14 @@ fn id(merchant: &Merchant, what: What, number: &str, ordinal: u32) -> String {
     format!("brk_{}", hex::encode(digest.split_at(16).0))
 }
 
-fn entry(kept: &Kept, day: Date) -> Option<Entry> {
-    let (side, told) = match (&kept.theirs, &kept.ours) {
-        (Some(theirs), None) => (Side::Channel, theirs),
-        (None, Some(ours)) => (Side::Ledger, ours),
-        _ => return None,
-    };
-    Some(Entry {
+/// What a break tells of days before one, side by side.
+fn earlier(kept: &Kept, day: Date) -> impl Iterator<Item = Entry> {
+    let (other, party) = kept.merchant.side();
+    let sides = [(other, kept.theirs.as_ref()), (Side::Ledger, kept.ours.as_ref())];
+    let sides = sides.into_iter().filter_map(|(side, told)| Some((side, told?)));
+    sides.filter(move |(_, told)| told.at.date() < day).map(move |(side, told)| Entry {
         what: kept.what,
-        party: kept.merchant.channel.as_str().into(),
+        party: party.into(),
         number: kept.number.clone(),
         side,
         amount: told.amount(),
@@ -509,6 +633,11 @@ fn entry(kept: &Kept, day: Date) -> Option<Entry> {
         at: told.at,
         age_days: u16::try_from(age(kept.day, day).max(1)).unwrap_or(u16::MAX),
     })
+}
+
+/// What the other side's word stands in.
+fn file_of(name: &Name) -> &'static str {
+    if name.merchant.department().is_some() { "settlement file" } else { "bill" }
 }
 
 /// Whole days between, 0 or more.

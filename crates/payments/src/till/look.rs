@@ -210,6 +210,8 @@ impl Till {
     async fn take(&self, order: &Order, status: OrderStatus) -> Result<Moved, Error> {
         let taken = match status {
             OrderStatus::Pending => return Ok(Moved::Nothing),
+            OrderStatus::Half { cash, insurance } => self.take_half(order, cash, insurance).await,
+            OrderStatus::Differs(what) => Err(Error::Rule(Rule::Differs(what))),
             OrderStatus::Closed => self.amend(order.terms.id, |order| Ok(order.closed())).await,
             OrderStatus::Paid(capture) => self.amend(order.terms.id, move |order| order.captured(&capture)).await,
         };
@@ -231,9 +233,10 @@ impl Till {
     ) -> Result<(), Error> {
         self.db
             .transact(async |mut tx: Tx| {
-                let Some(attempts) = work::looked(&mut tx, lease).await? else { return Ok(()) };
+                let Some((attempts, woken_at)) = work::looked(&mut tx, lease).await? else { return Ok(()) };
                 let attempt = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
                 let due_at = next(attempt, tx.now()?);
+                let due_at = woken_at.map_or(due_at, |woken_at| due_at.min(woken_at));
                 crash::point("payments.work.before_release");
                 match self.leases.release(&mut tx, lease, Some(due_at)).await {
                     Ok(()) | Err(store::Error::LeaseLost) => Ok(()),

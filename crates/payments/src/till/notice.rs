@@ -37,16 +37,22 @@ impl Till {
     pub(crate) async fn heed(&self, merchant: &Merchant, notice: Notice) -> Result<(), NoticeError> {
         match notice {
             Notice::Other => Ok(()),
+            Notice::Mixed { channel_order_no } => self.hint_order(merchant, &channel_order_no).await,
             Notice::Refund { channel_refund_no } => self.hint(merchant, refund_of(&channel_refund_no)?).await,
             Notice::RefundDecided { channel_order_no, channel_refund_no, amount_minor, decision } => {
                 let (order, refund) = self.refund_at(merchant, refund_of(&channel_refund_no)?).await?;
+                let in_cash = refund.legs.map_or(refund.amount.amount_minor(), |legs| legs.cash);
                 let differs = [
                     ("out_trade_no", order.terms.channel_order_no != channel_order_no),
-                    ("amount.refund", refund.amount.amount_minor() != amount_minor),
+                    ("amount.refund", in_cash != amount_minor),
                 ];
                 if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
                     self.mismatch(&order, what);
                     return Err(NoticeError::Differs(what));
+                }
+                // It speaks of the cash leg alone, and the insurance's is still to be told.
+                if in_cash != refund.amount.amount_minor() {
+                    return self.hint(merchant, refund.id).await;
                 }
                 crash::point("payments.callback.before_commit");
                 if !self.decide(&refund, decision).await? {
@@ -74,7 +80,9 @@ impl Till {
     ) -> Result<(), NoticeError> {
         let id = bits_of(channel_order_no).map(OrderId::new).ok_or(NoticeError::Unknown)?;
         crash::point("payments.callback.before_commit");
-        match self.amend(id, move |order| order.told_paid(&merchant, &app_id, &capture)).await {
+        let told = merchant.clone();
+        match self.amend(id, move |order| order.told_paid(&told, &app_id, &capture)).await {
+            Ok(order) if order.terms.insured.is_some() => self.hint_order(&merchant, channel_order_no).await,
             Ok(_) => {
                 crash::point("payments.callback.after_commit");
                 Ok(())

@@ -15,10 +15,12 @@ use crate::convert;
 use crate::domain::ledger::Entry;
 use crate::domain::order::{Change, Order, State};
 use crate::domain::plan::{self, Pace};
+use crate::domain::receipt::{Due, Receipt};
 use crate::domain::refund::Refund;
 use crate::error::Error;
+use crate::receipts::Seal;
 use crate::repo::requests::{Claim, Known, Method, Name};
-use crate::repo::{ledger, orders, refunds, requests, work};
+use crate::repo::{ledger, orders, receipts, refunds, requests, work};
 
 /// A page of the books that is being filled.
 pub(super) struct Page {
@@ -39,6 +41,8 @@ pub(super) struct Page {
     done: BTreeSet<String>,
     due: BTreeMap<String, Timestamp>,
     events: Vec<(String, Vec<u8>)>,
+    /// Receipts that postings make due, in their order.
+    receipts: Vec<Due>,
 }
 
 impl Page {
@@ -57,6 +61,7 @@ impl Page {
             done: BTreeSet::new(),
             due: BTreeMap::new(),
             events: Vec::new(),
+            receipts: Vec::new(),
         }
     }
 
@@ -80,6 +85,7 @@ impl Page {
         self.events
             .extend(change.happenings.iter().map(|what| (subject.clone(), convert::event(&after, refund, *what))));
         self.entries.extend_from_slice(&change.entries);
+        self.receipts.extend(Due::of(before, &after, self.now));
         self.orders.entry(terms.id).or_insert_with(|| (before.version, after.clone())).1 = after.clone();
         Ok(after)
     }
@@ -112,7 +118,7 @@ impl Page {
                 None => (was.clone(), None),
                 Some(change) => (self.change(was, change, None)?, Some(was.state)),
             };
-            Ok(Dealt { order, before, answer: Vec::new() })
+            Ok(Dealt { order, before, answer: Vec::new(), receipt: None })
         };
         changes.iter().map(enter).collect()
     }
@@ -152,10 +158,10 @@ impl Page {
         after
     }
 
-    /// Writes all of it, in the caller's transaction.
+    /// Writes all of it, in the caller's transaction; hands back the receipts that it issued.
     ///
     /// Errors: Raced when an order was changed, or a key claimed, since it was read; what the ledger refuses.
-    pub(super) async fn write(mut self, tx: &mut Tx) -> Result<(), Error> {
+    pub(super) async fn write(mut self, tx: &mut Tx, seal: Option<&Seal>) -> Result<Vec<Receipt>, Error> {
         // In one order for all replicas, so that two of them cannot wait for each other in a ring.
         self.claims.sort_by_key(|claim| claim.key.name());
         all(requests::claim_all(tx, &self.claims, self.now).await?, self.claims.len())?;
@@ -187,6 +193,11 @@ impl Page {
             ledger::balance(tx, &self.entries).await?;
             crash::point("payments.book.after_balances");
         }
+        let mut issued = Vec::new();
+        if !self.receipts.is_empty() {
+            issued = issue_all(tx, self.receipts, seal).await?;
+            crash::point("payments.book.after_receipts");
+        }
         outbox::append_all(tx, STREAM, &self.events).await?;
         if !self.events.is_empty() {
             crash::point("payments.book.after_event");
@@ -197,8 +208,29 @@ impl Page {
         if !self.accepted.is_empty() {
             crash::point("payments.refund.before_commit");
         }
-        Ok(())
+        Ok(issued)
     }
+}
+
+/// Numbers the receipts that are due and keeps them. A transaction that comes to nothing takes its numbers back.
+async fn issue_all(tx: &mut Tx, due: Vec<Due>, seal: Option<&Seal>) -> Result<Vec<Receipt>, Error> {
+    let seal = seal.ok_or(Error::Internal("receipts are due and there is no key for them"))?;
+    let mut counts = BTreeMap::new();
+    for due in &due {
+        let count = counts.entry(due.code.as_str()).or_insert(0_i64);
+        *count = count.saturating_add(1);
+    }
+    let last = receipts::number_all(tx, &counts).await?;
+    let next = |(code, count): (&str, i64)| Some((code.to_owned(), last.get(code)?.checked_sub(count)?));
+    let mut numbers: BTreeMap<String, i64> = counts.into_iter().filter_map(next).collect();
+    let issue = |due: Due| {
+        let number = numbers.get_mut(&due.code).ok_or(Error::Internal("a code of receipts was not numbered"))?;
+        *number = number.saturating_add(1);
+        Ok(seal.issue(due, *number))
+    };
+    let issued = due.into_iter().map(issue).collect::<Result<Vec<_>, Error>>()?;
+    receipts::insert_all(tx, &issued).await?;
+    Ok(issued)
 }
 
 /// Whether an order comes to exist at the channel.

@@ -23,18 +23,23 @@ impl Till {
         if let Some(before) = dealt.before {
             self.changed(&dealt.order, before);
         }
-        Ok(dealt.answer)
+        let kept: pb::PostOrderResponse = convert::answer(&dealt.answer)?;
+        let told = kept.order.ok_or(Error::Internal("stored answer"))?;
+        let told = self.with_receipt(&dealt.order, told, dealt.receipt).await.map_err(Error::possible)?;
+        Ok(pb::PostOrderResponse { order: Some(told) }.encode_to_vec())
     }
 
-    /// Accepts a refund and hands back the encoded answer. The worker takes it to the channel.
-    pub(crate) async fn refund(&self, ask: &RefundAsk) -> Result<Vec<u8>, Error> {
+    /// A refund that is asked for.
+    pub(super) fn refund_of(&self, ask: &RefundAsk) -> Refund {
         let now = self.now();
-        let refund = Refund {
+        Refund {
             id: RefundId::new(self.context.ids.uuid().as_u128()),
             order: ask.order,
             caller: ask.key.caller.clone(),
             request_id: ask.key.request_id.clone(),
             amount: ask.amount,
+            legs: ask.legs,
+            insurance_returned_at: ask.insurance_returned_at,
             reason: ask.reason.clone(),
             created_at: now,
             send_by: now.plus(self.config.worker.refund_send_timeout.get()),
@@ -45,13 +50,12 @@ impl Till {
             channel_refund: None,
             success_at: None,
             refusal: None,
-        };
-        let dealt = match self.teller.refund(ask.key.clone(), refund).await {
-            Err(Error::Rule(Rule::Differs(_))) => {
-                return Err(Error::field("amount.currency", "is not the currency of the order"));
-            }
-            dealt => dealt?,
-        };
+        }
+    }
+
+    /// Accepts a refund and hands back the encoded answer. The worker takes it to the channel.
+    pub(crate) async fn refund(&self, ask: &RefundAsk) -> Result<Vec<u8>, Error> {
+        let dealt = self.teller.refund(ask.key.clone(), self.refund_of(ask)).await.map_err(of_currency)?;
         crash::point("payments.refund.after_commit");
         if let Some(before) = dealt.before {
             self.changed(&dealt.order, before);
@@ -71,5 +75,13 @@ impl Till {
         let known = requests::get(&mut self.db.read().await?, caller, Method::Refund, request_id).await?;
         let missing = || Error::NotFound { what: Thing::Refund, name: request_id.to_owned() };
         self.refund_by_id(subject(&known.ok_or_else(missing)?.subject)?).await
+    }
+}
+
+/// The one thing that can differ is what the caller wrote.
+pub(super) fn of_currency(error: Error) -> Error {
+    match error {
+        Error::Rule(Rule::Differs(_)) => Error::field("amount.currency", "is not the currency of the order"),
+        error => error,
     }
 }

@@ -5,6 +5,7 @@
 //! batch, its halves are tried until the one deal is found that it refuses. Nobody is told of anything before it is durable.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use contracts::ids::{OrderId, RefundId};
@@ -20,8 +21,10 @@ use super::page::Page;
 use crate::convert;
 use crate::domain::order::{Change, Order, Rule, State};
 use crate::domain::plan::Pace;
+use crate::domain::receipt::Receipt;
 use crate::domain::refund::{self, Decided, Refund};
 use crate::error::{Error, Thing};
+use crate::receipts::Seal;
 use crate::repo::requests::{Claim, Key, Known, Name};
 use crate::repo::{orders, refunds, requests};
 
@@ -57,6 +60,8 @@ enum Ask {
     Change { order: OrderId, step: Step, keyed: Option<Keyed> },
     /// A new refund, under the key of the call that asks for it.
     Refund { key: Key, refund: Box<Refund> },
+    /// A change of an order that gives money back by itself, under a key of ours.
+    GiveBack { key: Key, refund: Box<Refund>, step: Step },
     /// A change of a refund.
     Follow { order: OrderId, refund: RefundId, step: RefundStep },
 }
@@ -87,6 +92,8 @@ pub(super) struct Dealt {
     pub(super) before: Option<State>,
     /// The answer of a keyed deal: the first one under its key.
     pub(super) answer: Vec<u8>,
+    /// The receipt that its batch issued for the order.
+    pub(super) receipt: Option<Receipt>,
 }
 
 /// Takes deals.
@@ -94,9 +101,9 @@ pub(super) struct Teller(mpsc::Sender<Deal>);
 
 impl Teller {
     /// Opens the counter.
-    pub(super) fn new(db: &Db, tasks: &runtime::Tasks, pace: Pace) -> Self {
+    pub(super) fn new(db: &Db, tasks: &runtime::Tasks, pace: Pace, seal: Option<Seal>) -> Self {
         let (queue, deals) = mpsc::channel(QUEUE_MAX);
-        let counter = Arc::new(Counter { db: db.clone(), pace, deals: Mutex::new(deals) });
+        let counter = Arc::new(Counter { db: db.clone(), pace, seal, deals: Mutex::new(deals) });
         for _ in 0..if db.has_one_writer() { 1 } else { TELLERS } {
             tasks.attend("payments.teller", serve(Arc::clone(&counter)));
         }
@@ -158,6 +165,18 @@ impl Teller {
         self.dealt(Ask::Refund { key, refund: Box::new(refund) }).await
     }
 
+    /// Changes an order by the rules where that brings this refund with it; returns when both are kept, or refused.
+    ///
+    /// Errors: as [`Teller::change`].
+    pub(super) async fn give_back(
+        &self,
+        key: Key,
+        refund: Refund,
+        step: impl Fn(&Order) -> Result<Option<Change>, Rule> + Send + Sync + 'static,
+    ) -> Result<Dealt, Error> {
+        self.dealt(Ask::GiveBack { key, refund: Box::new(refund), step: Box::new(step) }).await
+    }
+
     /// Changes a refund by the rules, and its order with it; returns when that is kept, or refused.
     ///
     /// Errors: as [`Teller::change`].
@@ -190,13 +209,20 @@ const MIXED_UP: Error = Error::Internal("the teller answered another deal");
 struct Counter {
     db: Db,
     pace: Pace,
+    /// The key of receipts.
+    seal: Option<Seal>,
     deals: Mutex<mpsc::Receiver<Deal>>,
 }
 
 async fn serve(counter: Arc<Counter>) {
     let mut deals = Vec::new();
     while counter.gather(&mut deals).await {
-        let told = counter.keep(&deals).await;
+        // A teller that is gone would leave everybody waiting for ever; the transaction that it was in has ended without effect, or
+        // stands under the keys of the calls.
+        let told = match AssertUnwindSafe(counter.keep(&deals)).catch_unwind().await {
+            Ok(told) => told,
+            Err(_) => deals.iter().map(|_| Err(Error::Internal("a teller panicked"))).collect(),
+        };
         for (deal, told) in deals.drain(..).zip(told) {
             // A caller that has gone finds its answer under its key.
             let _ = deal.reply.send(told);
@@ -260,8 +286,14 @@ impl Counter {
         // After the locks: whoever held them may have answered the same request.
         let known = requests::get_all(tx, deals.iter().flat_map(Deal::keys)).await?;
         let mut batch = Batch { page: Page::new(tx.now()?, self.pace), orders, refunds, known };
-        let told = deals.iter().map(|deal| batch.enter(&deal.ask)).collect();
-        batch.page.write(tx).await?;
+        let mut told: Vec<_> = deals.iter().map(|deal| batch.enter(&deal.ask)).collect();
+        let issued = batch.page.write(tx, self.seal.as_ref()).await?;
+        let issued: BTreeMap<_, _> = issued.into_iter().map(|receipt| (receipt.due.order, receipt)).collect();
+        for told in &mut told {
+            if let Ok(Told::Changed(dealt)) = told {
+                dealt.receipt = issued.get(&dealt.order.terms.id).cloned();
+            }
+        }
         Ok(told)
     }
 }
@@ -269,9 +301,10 @@ impl Counter {
 impl Deal {
     fn keys(&self) -> impl Iterator<Item = &Key> {
         let (own, parts) = match &self.ask {
-            Ask::Open { key, .. } | Ask::Refund { key, .. } | Ask::Change { keyed: Some((key, _)), .. } => {
-                (Some(key), None)
-            }
+            Ask::Open { key, .. }
+            | Ask::Refund { key, .. }
+            | Ask::GiveBack { key, .. }
+            | Ask::Change { keyed: Some((key, _)), .. } => (Some(key), None),
             Ask::OpenTogether { key, parts, .. } => (Some(key), Some(parts.iter().map(|(key, _)| key))),
             Ask::Change { keyed: None, .. } | Ask::Together { .. } | Ask::Follow { .. } => (None, None),
         };
@@ -281,7 +314,7 @@ impl Deal {
     fn orders(&self) -> impl Iterator<Item = OrderId> {
         let (own, parts) = match &self.ask {
             Ask::Open { .. } | Ask::OpenTogether { .. } => (None, None),
-            Ask::Refund { refund, .. } => (Some(refund.order), None),
+            Ask::Refund { refund, .. } | Ask::GiveBack { refund, .. } => (Some(refund.order), None),
             Ask::Change { order, .. } | Ask::Follow { order, .. } => (Some(*order), None),
             Ask::Together { parts, .. } => (None, Some(parts.iter().copied())),
         };
@@ -295,6 +328,7 @@ impl Deal {
             | Ask::OpenTogether { .. }
             | Ask::Together { .. }
             | Ask::Refund { .. }
+            | Ask::GiveBack { .. }
             | Ask::Change { .. } => None,
         }
     }
@@ -326,6 +360,9 @@ impl Batch {
                 self.change(*order, step, keyed.as_ref()).map(|dealt| Told::Changed(Box::new(dealt)))
             }
             Ask::Refund { key, refund } => self.refund(key, refund).map(|dealt| Told::Changed(Box::new(dealt))),
+            Ask::GiveBack { key, refund, step } => {
+                self.give_back(key, refund, step).map(|dealt| Told::Changed(Box::new(dealt)))
+            }
             Ask::Follow { order, refund, step } => {
                 self.follow(*order, *refund, step).map(|dealt| Told::Changed(Box::new(dealt)))
             }
@@ -372,7 +409,7 @@ impl Batch {
         let is_known = known.is_some();
         let order = self.order(id)?;
         if let Some(answer) = known.and_then(|known| known.answer) {
-            return Ok(Dealt { order, before: None, answer });
+            return Ok(Dealt { order, before: None, answer, receipt: None });
         }
         let (order, before) = match step(&order)? {
             None => (order, None),
@@ -384,23 +421,36 @@ impl Batch {
             self.claim(key, id.to_string(), answer.clone());
         }
         self.orders.insert(id, order.clone());
-        Ok(Dealt { order, before, answer: answer.unwrap_or_default() })
+        Ok(Dealt { order, before, answer: answer.unwrap_or_default(), receipt: None })
     }
 
     fn refund(&mut self, key: &Key, refund: &Refund) -> Result<Dealt, Error> {
         let known = self.known(key)?;
         let order = self.order(refund.order)?;
         if let Some(answer) = known.and_then(|known| known.answer) {
-            return Ok(Dealt { order, before: None, answer });
+            return Ok(Dealt { order, before: None, answer, receipt: None });
         }
         let change = refund::accept(&order, refund)?;
-        let after = self.page.change(&order, &change, Some(refund.id))?;
+        self.accepted(key, refund, &order, &change)
+    }
+
+    fn give_back(&mut self, key: &Key, refund: &Refund, step: &Step) -> Result<Dealt, Error> {
+        let order = self.order(refund.order)?;
+        match step(&order)? {
+            Some(change) if self.known(key)?.is_none() => self.accepted(key, refund, &order, &change),
+            Some(_) | None => Ok(Dealt { order, before: None, answer: Vec::new(), receipt: None }),
+        }
+    }
+
+    /// Enters a refund that was accepted, with the change of its order.
+    fn accepted(&mut self, key: &Key, refund: &Refund, order: &Order, change: &Change) -> Result<Dealt, Error> {
+        let after = self.page.change(order, change, None)?;
         self.page.refund(refund);
         let answer = pb::RefundResponse { refund: Some(convert::refund_record(refund)) }.encode_to_vec();
         self.claim(key, refund.id.to_string(), Some(answer.clone()));
         self.refunds.insert(refund.id, refund.clone());
         self.orders.insert(after.terms.id, after.clone());
-        Ok(Dealt { order: after, before: Some(order.state), answer })
+        Ok(Dealt { order: after, before: Some(order.state), answer, receipt: None })
     }
 
     fn follow(&mut self, order: OrderId, id: RefundId, step: &RefundStep) -> Result<Dealt, Error> {
@@ -408,7 +458,7 @@ impl Batch {
         let refund = self.refunds.get(&id).cloned();
         let refund = refund.ok_or_else(|| Error::NotFound { what: Thing::Refund, name: id.to_string() })?;
         let Some(decided) = step(&order, &refund)? else {
-            return Ok(Dealt { order, before: None, answer: Vec::new() });
+            return Ok(Dealt { order, before: None, answer: Vec::new(), receipt: None });
         };
         let after = match &decided.change {
             None => order.clone(),
@@ -417,7 +467,7 @@ impl Batch {
         let next = self.page.follow(&refund, &decided.refund);
         self.refunds.insert(id, next);
         self.orders.insert(after.terms.id, after.clone());
-        Ok(Dealt { order: after, before: Some(order.state), answer: Vec::new() })
+        Ok(Dealt { order: after, before: Some(order.state), answer: Vec::new(), receipt: None })
     }
 
     fn order(&self, id: OrderId) -> Result<Order, Error> {

@@ -5,9 +5,14 @@ mod audit;
 mod channel;
 mod combined;
 mod crashes;
+mod days;
 mod history;
+mod mixed;
 mod model;
 mod opened;
+mod proposal;
+mod receipts;
+mod settle;
 mod steps;
 mod teller;
 
@@ -26,6 +31,8 @@ use crate::channel::wechatpay;
 use crate::config::{Config, Credentials, Merchant, Payee};
 use crate::convert::{CreateAsk, RefundAsk};
 use crate::domain::order::TradeType;
+use crate::payment_codes::Shape;
+use crate::receipts::Series;
 use crate::repo::requests::{Key, Method};
 use crate::vault::Vault;
 use channel::Played;
@@ -65,6 +72,13 @@ fn config() -> Config {
         ],
         ..Config::default()
     };
+    // One payee has no receipts.
+    config.receipts.verify_url = "https://city.example/receipts".into();
+    config.receipts.payees = [("traffic-430100", "430101"), ("traffic-140100", "140101")]
+        .map(|(payee_id, prefix)| Series { payee_id: payee_id.into(), code_prefix: prefix.into() })
+        .into();
+    let shape = Shape { payee_id: "traffic-430100".into(), length: 20, alphabet: "0123456789".into() };
+    config.payment_codes = vec![shape];
     config.worker.interval = Span::from_millis(50);
     config.worker.refund_send_timeout = Span::from_secs(3_600);
     config
@@ -73,9 +87,12 @@ fn config() -> Config {
 /// A till on `db`, in the context of one life of its host.
 fn till(db: &Db, context: &Context, played: &Played, dir: &tempfile::TempDir) -> Arc<Till> {
     let vault = Vault::open(&dir.path().join("payer.key"), context.ids.clone()).expect("a vault");
+    let vault = vault.with_receipts(&dir.path().join("receipt.key")).expect("a key");
     let db = db.with_context(context.clone());
     let channels = vec![Arc::new(played.clone()) as Arc<dyn crate::channel::Channel>];
-    Arc::new(Till::new(config(), context.clone(), db, channels, Some(vault)).expect("a till"))
+    let mut config = config();
+    config.settlement.key_file = dir.path().join("settlement.pem");
+    Arc::new(Till::new(config, context.clone(), db, channels, Some(vault)).expect("a till"))
 }
 
 /// One host with an empty store, for tests of single steps.
@@ -143,6 +160,8 @@ fn create_ask(request_id: &str, expire_at: Timestamp) -> CreateAsk {
         payer: Some(Pii::new("oUpF8".into())),
         description: "fine".into(),
         expire_at,
+        payment_code: None,
+        insurance: None,
     }
 }
 
@@ -153,5 +172,7 @@ fn refund_ask(request_id: &str, order: contracts::ids::OrderId, amount: i64) -> 
         amount: fen(amount),
         reason: "rejected".into(),
         is_after_settlement: false,
+        legs: None,
+        insurance_returned_at: None,
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::check::Check;
 use super::claims::NumericDate;
 use super::keys::Keys;
-use super::{LEEWAY, TOKEN_BYTES_MAX};
+use super::{ACCESS_LIFE_MAX, GATEWAY, IDENTITY, LEEWAY, TOKEN_BYTES_MAX};
 use crate::jose::{self, Algorithm};
 
 const JTI_LENGTH_MAX: usize = 128;
@@ -34,6 +34,21 @@ pub struct Rules {
     pub life_max: Duration,
     /// Whether `sub` is required.
     pub subject: bool,
+}
+
+impl Rules {
+    /// Those of the access tokens that identity makes for public callers: whoever reads one reads it in the same way.
+    pub fn at_gateway(typ: &'static str) -> Self {
+        Self {
+            typ,
+            typ_optional: false,
+            algorithms: &[Algorithm::EdDsa],
+            issuers: &[IDENTITY],
+            audience: GATEWAY.to_owned(),
+            life_max: ACCESS_LIFE_MAX,
+            subject: true,
+        }
+    }
 }
 
 /// A token that passed every check.

@@ -8,6 +8,7 @@ use crate::faults::Fault;
 use crate::police::book::Lock;
 use crate::police::event::{Payment, PaymentState, Refusal};
 use crate::police::office::No;
+use crate::police::payment_code::payment_code;
 use crate::police::people;
 use crate::police::registry::{City, Evidence};
 use crate::police::view::Record;
@@ -96,6 +97,7 @@ pub(super) fn record(city: City, record: &Record) -> Node {
     let decision =
         record.decided_at.map(|_| (base.decision.0.clone(), base.decision.1.to_string())).unwrap_or_default();
     let (unit_code, unit) = city.unit();
+    let code = |decided| payment_code(city.region, beijing::day(decided), &base.number);
     let fields = [
         ("xh", base.number.clone()),
         ("hphm", base.vehicle.plate.clone()),
@@ -123,6 +125,7 @@ pub(super) fn record(city: City, record: &Record) -> Node {
         ("cjjg", unit_code.into()),
         ("cjjgmc", unit.into()),
         ("zjsl", city.evidence(base).len().to_string()),
+        ("jkm", record.decided_at.map(code).unwrap_or_default()),
     ];
     Node::Group("wfxx", fields.into_iter().map(|(name, text)| Node::Text(name, text)).collect())
 }

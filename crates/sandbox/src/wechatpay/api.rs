@@ -23,8 +23,8 @@ use super::bill::{self, Trades};
 use super::book::Book;
 use super::desk::{Desk, SYSTEM};
 use super::event::{RefundStatus, TradeType, Whole};
-use super::messages;
 use super::outcome::{self, ApiError, bad_parameter};
+use super::{messages, mixed};
 use crate::beijing;
 use crate::faults::{Fault, HANG, Operation, Suffer};
 use crate::rsa::Signer;
@@ -34,6 +34,21 @@ const SCHEME: &str = "WECHATPAY2-SHA256-RSA2048";
 const SKEW_SECONDS: i64 = 300;
 const BODY_BYTES_MAX: usize = 64 * 1_024;
 const TOO_LONG_BYTES: usize = 2 << 20;
+/// The fields of answers that a garbled value takes the place of.
+const GARBLED: [&str; 12] = [
+    "trade_state",
+    "status",
+    "prepay_id",
+    "code_url",
+    "h5_url",
+    "data",
+    "sub_orders",
+    "hash_value",
+    "mix_trade_no",
+    "mix_pay_status",
+    "self_pay_status",
+    "med_ins_pay_status",
+];
 
 /// A call whose sender is proven.
 struct Asked {
@@ -66,6 +81,10 @@ enum Call {
     Refund,
     RefundByNumber(String),
     Certificates,
+    Mixed,
+    MixedByNumber(String),
+    MixedByOurs(String),
+    MixedReturned,
 }
 
 impl Call {
@@ -79,6 +98,9 @@ impl Call {
             Self::Refund => Operation::Refund,
             Self::RefundByNumber(_) => Operation::RefundQuery,
             Self::Certificates => Operation::Certificates,
+            Self::Mixed => Operation::MixedOrder,
+            Self::MixedByNumber(_) | Self::MixedByOurs(_) => Operation::MixedQuery,
+            Self::MixedReturned => Operation::MixedReturn,
         }
     }
 
@@ -104,6 +126,10 @@ impl Call {
             ("POST", ["v3", "refund", "domestic", "refunds"]) => Some(Self::Refund),
             ("GET", ["v3", "refund", "domestic", "refunds", number]) => Some(Self::RefundByNumber((*number).into())),
             ("GET", ["v3", "certificates"]) => Some(Self::Certificates),
+            ("POST", ["v3", "med-ins", "orders"]) => Some(Self::Mixed),
+            ("GET", ["v3", "med-ins", "orders", "out-trade-no", number]) => Some(Self::MixedByNumber((*number).into())),
+            ("GET", ["v3", "med-ins", "orders", "mix-trade-no", number]) => Some(Self::MixedByOurs((*number).into())),
+            ("POST", ["v3", "med-ins", "refunds", "notify"]) => Some(Self::MixedReturned),
             _ => None,
         }
     }
@@ -261,6 +287,26 @@ impl Desk {
             Call::Refund => ok(messages::refunded(&self.refund(mchid, messages::refund(&json()?)?, ends).await?)),
             Call::RefundByNumber(number) => ok(messages::refunded(&self.query_refund(mchid, number).await?)),
             Call::Certificates => ok(self.certificates(mchid)?),
+            Call::Mixed => {
+                let named = head.headers.get("wechatpay-serial").and_then(|value| value.to_str().ok());
+                let open = |sealed: &str| self.keys.open(named, sealed);
+                let terms = mixed::order(mchid, self.mix_trade_no(), &json()?, open)?;
+                self.owns_app(mchid, &terms.appid)?;
+                let (mixed, standing) = self.create_mixed(&terms).await?;
+                ok(mixed::told(&mixed.terms, standing))
+            }
+            Call::MixedByNumber(number) => {
+                let (mixed, standing) = self.query_mixed(|book| book.mixed(mchid, number)).await?;
+                ok(mixed::told(&mixed.terms, standing))
+            }
+            Call::MixedByOurs(number) => {
+                let (mixed, standing) = self.query_mixed(|book| book.mixed_of_number(mchid, number)).await?;
+                ok(mixed::told(&mixed.terms, standing))
+            }
+            Call::MixedReturned => {
+                self.take_returned(mchid, &mixed::returned(query(head, "mix_trade_no"), &json()?)?).await?;
+                Ok(Told::Empty)
+            }
         }
     }
 
@@ -448,8 +494,7 @@ fn query<'a>(head: &'a request::Parts, name: &str) -> Option<&'a str> {
 fn garbled(mut told: Value, fault: Fault) -> String {
     match fault {
         Fault::GarbleValue => {
-            for name in ["trade_state", "status", "prepay_id", "code_url", "h5_url", "data", "sub_orders", "hash_value"]
-            {
+            for name in GARBLED {
                 if let Some(value) = told.get_mut(name) {
                     *value = json!("SANDBOX_UNDEFINED");
                 }

@@ -9,6 +9,10 @@ use super::event::{CombineTerms, Event, PartPaid, RefundStatus, RefundTerms, Ses
 use super::outcome::{self, ApiError};
 use crate::kept::State;
 
+mod mixed;
+
+pub(super) use mixed::{Ends, Mixed};
+
 /// How long a payment session lives.
 const SESSION: Duration = Duration::from_secs(2 * 3_600);
 /// How long an order without an end of its own lives.
@@ -61,6 +65,8 @@ pub(super) enum About {
     Paid(String, String),
     /// A payment of a combined order.
     Combined(Whole),
+    /// A mixed order: merchant, order number.
+    Mixed(String, String),
     /// A refund: merchant, refund number.
     Refunded(String, String),
 }
@@ -79,6 +85,8 @@ pub(super) enum TradeState {
 pub(super) struct Book {
     orders: BTreeMap<(String, String), Order>,
     combines: BTreeMap<Whole, CombineTerms>,
+    /// By the number that their cash legs have too.
+    mixed: BTreeMap<(String, String), Mixed>,
     refunds: BTreeMap<(String, String), Refund>,
     /// Transaction id → order.
     transactions: BTreeMap<String, (String, String)>,
@@ -333,7 +341,7 @@ impl Book {
         closing(combine.state(now), || Event::CombineClosed { whole: whole.clone() })
     }
 
-    /// Decides the end of a refund that is in process, as somebody at WeChat would.
+    /// Decides the end of a refund that is in process, as somebody at WeChat would; one that reached nobody is sent another way.
     pub(super) fn end_refund(
         &self,
         mchid: &str,
@@ -341,8 +349,10 @@ impl Book {
         status: RefundStatus,
     ) -> Result<Vec<Event>, ApiError> {
         let refund = self.refund(mchid, out_refund_no)?;
-        if refund.status != RefundStatus::Processing || status == RefundStatus::Processing {
-            return Err(outcome::OTHER_REFUND);
+        match (refund.status, status) {
+            (RefundStatus::Processing, RefundStatus::Success | RefundStatus::Closed | RefundStatus::Abnormal)
+            | (RefundStatus::Abnormal, RefundStatus::Success) => {}
+            _ => return Err(outcome::OTHER_REFUND),
         }
         Ok(vec![ended(refund, status)])
     }
@@ -364,11 +374,10 @@ impl Book {
         Ok(vec![Event::RefundCreated(terms.clone())])
     }
 
-    /// What a refund keeps of its order's amount; nothing once it has failed.
+    /// What a refund keeps of its order's amount; nothing once it is closed.
     fn kept_by_refund(&self, mchid: &str, number: &str) -> Option<i64> {
         let refund = self.refunds.get(&key(mchid, number))?;
-        let has_failed = matches!(refund.status, RefundStatus::Abnormal | RefundStatus::Closed);
-        (!has_failed).then_some(refund.terms.amount_minor)
+        (refund.status != RefundStatus::Closed).then_some(refund.terms.amount_minor)
     }
 
     // === changing ===
@@ -519,6 +528,11 @@ impl State for Book {
                 self.notify(notice, About::Combined(whole.clone()), at);
             }
             Event::CombineClosed { whole } => self.parts(whole).iter().for_each(|part| self.apply_closed(part)),
+            Event::MixedCreated(_)
+            | Event::InsurancePaid { .. }
+            | Event::LegFailed { .. }
+            | Event::MixedPaid { .. }
+            | Event::InsuranceReturned { .. } => self.apply_mixed(event, at),
             Event::RefundCreated(terms) => self.apply_refund(terms, at),
             Event::RefundEnded { mchid, out_refund_no, status, .. } => {
                 self.apply_refund_end(key(mchid, out_refund_no), *status, at);

@@ -7,10 +7,11 @@ use runtime::{Context, Timestamp};
 use serde::Deserialize;
 
 use super::bill::Files;
-use super::book::{Book, Combine, Order, Paid, Refund};
+use super::book::{Book, Combine, Ends, Mixed, Order, Paid, Refund};
 use super::event::{CombineTerms, Event, RefundStatus, RefundTerms, Session, Terms, TradeType, Whole};
 use super::keys::Keys;
 use super::messages::RefundRequest;
+use super::mixed::{LegEnd, MixedTerms, Returned, Standing};
 use super::notify::{Outbox, Sent};
 use super::outcome::{self, ApiError};
 use crate::beijing;
@@ -43,6 +44,12 @@ pub struct Pay {
     pub code_url: Option<String>,
     /// From an order of type H5.
     pub h5_url: Option<String>,
+    /// A mixed order, by WeChat's number of it.
+    pub mix_trade_no: Option<String>,
+    /// What becomes of the cash leg of a mixed order.
+    pub cash: LegEnd,
+    /// What becomes of its insurance leg.
+    pub insurance: LegEnd,
     /// The merchant's order number.
     pub out_trade_no: Option<String>,
     /// The merchant, where an order number alone is not enough.
@@ -95,9 +102,11 @@ impl Desk {
         let desk = Arc::new(Self { book, keys, config, faults, context, outbox, files: Files::default() });
         desk.context.tasks.spawn("sandbox wechatpay callbacks", desk.clone().work());
         if let Some(pause) = desk.config.autopay {
-            let unpaid =
-                |book: &Book| book.unpaid(desk.book.now()).map(|order| order.terms.clone()).collect::<Vec<_>>();
-            desk.book.peek(unpaid).into_iter().for_each(|terms| desk.clone().pay_after(pause.get(), terms));
+            let unpaid = |book: &Book| {
+                let orders = book.unpaid(desk.book.now()).map(|order| payment(&order.terms));
+                orders.chain(book.mixed_without_cash().map(payment_mixed)).collect::<Vec<_>>()
+            };
+            desk.book.peek(unpaid).into_iter().for_each(|pay| desk.clone().pay_after(pause.get(), pay));
         }
         Ok(desk)
     }
@@ -119,7 +128,7 @@ impl Desk {
         let view = |book: &Book, _| book.order(&terms.mchid, &terms.out_trade_no).cloned();
         let order = self.book.change(|book, now| book.create(terms, session, now), view).await??;
         if let Some(pause) = self.config.autopay {
-            self.clone().pay_after(pause.get(), order.terms.clone());
+            self.clone().pay_after(pause.get(), payment(&order.terms));
         }
         Ok(order)
     }
@@ -140,7 +149,7 @@ impl Desk {
         let view = |book: &Book, _| book.combine(&terms.whole);
         let combine = self.book.change(|book, now| book.create_combine(terms, session, now), view).await??;
         if let (Some(pause), Some(part)) = (self.config.autopay, combine.terms.parts.first()) {
-            self.clone().pay_after(pause.get(), part.clone());
+            self.clone().pay_after(pause.get(), payment(part));
         }
         Ok(combine)
     }
@@ -151,6 +160,29 @@ impl Desk {
 
     pub(super) async fn close_combine(&self, whole: &Whole, parts: &[(String, String)]) -> Result<(), ApiError> {
         self.book.change(|book, now| book.close_combine(whole, parts, now), |_, _| Ok(())).await?
+    }
+
+    pub(super) async fn create_mixed(self: &Arc<Self>, terms: &MixedTerms) -> Result<(Mixed, Standing), ApiError> {
+        let decide = |book: &Book, now: Timestamp| book.create_mixed(terms, now);
+        let view =
+            |book: &Book, now: Timestamp| book.mixed(&terms.mchid, &terms.out_trade_no).map(|m| book.seen(m, now));
+        let (mixed, standing) = self.book.change(decide, view).await??;
+        // What has a cash leg pays itself as that does.
+        if let Some(pause) = self.config.autopay.filter(|_| !mixed.terms.mix.has_cash()) {
+            self.clone().pay_after(pause.get(), payment_mixed(&mixed.terms));
+        }
+        Ok((mixed, standing))
+    }
+
+    pub(super) async fn query_mixed(
+        &self,
+        find: impl FnOnce(&Book) -> Result<&Mixed, ApiError>,
+    ) -> Result<(Mixed, Standing), ApiError> {
+        self.book.change(|_, _| Ok(Vec::new()), |book, now| Ok(book.seen(find(book)?, now))).await?
+    }
+
+    pub(super) async fn take_returned(&self, mchid: &str, returned: &Returned) -> Result<(), ApiError> {
+        self.book.change(|book, _| book.take_returned(mchid, returned), |_, _| Ok(())).await?
     }
 
     /// Takes a refund. It ends by itself as `ends`; in process it stays so until somebody ends it.
@@ -215,23 +247,32 @@ impl Desk {
 
     // === what the citizen does ===
 
-    /// Pays an order, or every part of a combined one; returns WeChat's number of the payment, or of the first part's.
+    /// Pays an order, every part of a combined one, or the legs of a mixed one; returns WeChat's number of the payment: of the first
+    /// part's, of the cash leg's. What the insurance pays alone has none but the order's own.
     pub(crate) async fn pay(&self, pay: &Pay) -> Result<String, PayError> {
         let (transaction_id, notice) = (self.serial("420000"), self.notice_id());
         let openid = pay.openid.clone().unwrap_or_else(|| format!("o{}", self.context.ids.hex(27)));
         let number = transaction_id.clone();
         let decide = |book: &Book, now: Timestamp| {
-            let order = find(book, pay).ok_or(PayError::Order)?;
+            let found = find(book, pay).ok_or(PayError::Order)?;
             let paid = Paid { transaction_id: number, openid, at: now };
             let next = || self.serial("420000");
-            let decided = match &order.terms.part_of {
-                // The citizen pays the whole or nothing of it.
-                Some(whole) => book.pay_combine(whole, &paid, next, notice, pay.although_closed),
-                None => book.pay(order, paid, notice, pay.although_closed),
+            let ends = Ends { cash: pay.cash, insurance: pay.insurance, although_closed: pay.although_closed };
+            let decided = match found {
+                Found::Mixed(mixed) => book.pay_mixed(mixed, paid, ends, notice, self.notice_id()),
+                Found::Order(order) => match &order.terms.part_of {
+                    // The citizen pays the whole or nothing of it.
+                    Some(whole) => book.pay_combine(whole, &paid, next, notice, pay.although_closed),
+                    None => book.pay(order, paid, notice, pay.although_closed),
+                },
             };
             decided.map_err(|error| PayError::State(error.message))
         };
-        self.book.change(decide, |_, _| Ok(())).await.map_err(|_| PayError::NotNow)??;
+        let view = |book: &Book, _| match find(book, pay) {
+            Some(Found::Mixed(mixed)) => Ok(book.transaction_of(mixed)),
+            _ => Ok(transaction_id),
+        };
+        let transaction_id = self.book.change(decide, view).await.map_err(|_| PayError::NotNow)??;
         self.outbox.wake();
         Ok(transaction_id)
     }
@@ -242,7 +283,7 @@ impl Desk {
     }
 
     /// Pays an order by itself after a while, as the configuration may want it.
-    fn pay_after(self: Arc<Self>, pause: Duration, terms: Terms) {
+    fn pay_after(self: Arc<Self>, pause: Duration, pay: Pay) {
         let context = self.context.clone();
         context.tasks.clone().spawn("sandbox wechatpay autopay", async move {
             let stop = context.tasks.token();
@@ -251,7 +292,6 @@ impl Desk {
                 () = context.clock.sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
-            let pay = Pay { out_trade_no: Some(terms.out_trade_no), mchid: Some(terms.mchid), ..Pay::default() };
             if let Err(error) = self.pay(&pay).await {
                 tracing::debug!(%error, "an order did not pay itself");
             }
@@ -282,12 +322,48 @@ impl Desk {
         format!("{kind}{day}{:014}", self.context.ids.below(100_000_000_000_000))
     }
 
+    /// A number of a mixed order.
+    pub(super) fn mix_trade_no(&self) -> String {
+        format!("{}{:014}", beijing::packed(self.book.now()), self.context.ids.below(100_000_000_000_000))
+    }
+
     fn notice_id(&self) -> String {
         self.context.ids.uuid().to_string()
     }
 }
 
-fn find<'a>(book: &'a Book, pay: &'a Pay) -> Option<&'a Order> {
+/// The payment of an order as it stands.
+fn payment(terms: &Terms) -> Pay {
+    Pay { out_trade_no: Some(terms.out_trade_no.clone()), mchid: Some(terms.mchid.clone()), ..Pay::default() }
+}
+
+fn payment_mixed(terms: &MixedTerms) -> Pay {
+    Pay { mix_trade_no: Some(terms.mix_trade_no.clone()), ..Pay::default() }
+}
+
+/// What a payment means.
+enum Found<'a> {
+    Order(&'a Order),
+    Mixed(&'a Mixed),
+}
+
+/// Finds what is to be paid. The order of a cash leg stands for its whole.
+fn find<'a>(book: &'a Book, pay: &'a Pay) -> Option<Found<'a>> {
+    if let Some(number) = &pay.mix_trade_no {
+        return book.mixed_of_any(|terms| terms.mix_trade_no == *number).map(Found::Mixed);
+    }
+    if let Some(order) = find_order(book, pay) {
+        let mixed = book.mixed(&order.terms.mchid, &order.terms.out_trade_no);
+        return Some(mixed.map_or(Found::Order(order), Found::Mixed));
+    }
+    let number = pay.out_trade_no.as_ref()?;
+    let is_meant = |terms: &MixedTerms| {
+        terms.out_trade_no == *number && pay.mchid.as_ref().is_none_or(|mchid| *mchid == terms.mchid)
+    };
+    book.mixed_of_any(is_meant).map(Found::Mixed)
+}
+
+fn find_order<'a>(book: &'a Book, pay: &'a Pay) -> Option<&'a Order> {
     let token = pay.prepay_id.as_ref().or(pay.code_url.as_ref()).or(pay.h5_url.as_ref());
     match (token, &pay.out_trade_no, &pay.mchid) {
         (Some(token), _, _) => book.order_of_session(token),

@@ -3,6 +3,8 @@
 use runtime::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::mixed::{Funds, Leg, MixedTerms};
+
 /// How an order is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -163,6 +165,28 @@ pub(super) enum Event {
     CombineClosed {
         #[serde(flatten)]
         whole: Whole,
+    },
+    /// A mixed order was made.
+    MixedCreated(MixedTerms),
+    /// The insurance paid its leg of a mixed order. The cash leg is paid as an order is.
+    InsurancePaid { mchid: String, out_trade_no: String, amount_minor: i64 },
+    /// A leg of a mixed order failed, and with it the whole.
+    LegFailed { mchid: String, out_trade_no: String, leg: Leg },
+    /// Every leg of a mixed order is paid.
+    MixedPaid {
+        mchid: String,
+        out_trade_no: String,
+        /// Id of the callback that tells it.
+        notice: String,
+    },
+    /// The merchant told what the insurance centre gave back.
+    InsuranceReturned {
+        mchid: String,
+        out_trade_no: String,
+        out_refund_no: String,
+        amount_minor: i64,
+        #[serde(flatten)]
+        funds: Funds,
     },
     /// A refund was taken.
     RefundCreated(RefundTerms),

@@ -81,6 +81,12 @@ impl Keys {
         self.public.serial()
     }
 
+    /// Opens what was sealed for the key that the caller named: the one of public-key mode, or the certificate's.
+    pub(super) fn open(&self, named: Option<&str>, sealed: &str) -> Option<String> {
+        let is_named = |signer: &&Signer| named.is_some_and(|named| named.eq_ignore_ascii_case(signer.serial()));
+        [&self.public, &self.certificate].into_iter().find(is_named)?.opens(sealed)
+    }
+
     /// Returns the key to answer with: the one that the caller named, else the certificate's.
     pub(super) fn answering(&self, named: Option<&str>) -> &Signer {
         if named == Some(self.public.serial()) { &self.public } else { &self.certificate }

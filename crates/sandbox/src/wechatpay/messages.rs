@@ -104,7 +104,7 @@ fn payer(trade_type: TradeType, body: &Value, path: &'static str) -> Result<Opti
     Ok(openid)
 }
 
-fn order_number(body: &Value, path: &'static str) -> Result<String, ApiError> {
+pub(super) fn order_number(body: &Value, path: &'static str) -> Result<String, ApiError> {
     required(body, path, 32).and_then(|text| if is_number(&text, 6) { Ok(text) } else { Err(bad_parameter(path)) })
 }
 
@@ -146,7 +146,7 @@ fn at<'a>(body: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(body, |value, name| value.get(name))
 }
 
-fn optional(body: &Value, path: &'static str, characters_max: usize) -> Result<Option<String>, ApiError> {
+pub(super) fn optional(body: &Value, path: &'static str, characters_max: usize) -> Result<Option<String>, ApiError> {
     match at(body, path) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if (1..=characters_max).contains(&text.chars().count()) => Ok(Some(text.clone())),
@@ -154,7 +154,7 @@ fn optional(body: &Value, path: &'static str, characters_max: usize) -> Result<O
     }
 }
 
-fn required(body: &Value, path: &'static str, characters_max: usize) -> Result<String, ApiError> {
+pub(super) fn required(body: &Value, path: &'static str, characters_max: usize) -> Result<String, ApiError> {
     optional(body, path, characters_max)?.ok_or(bad_parameter(path))
 }
 
@@ -167,7 +167,7 @@ fn currency(body: &Value) -> Result<String, ApiError> {
     if currency == "CNY" { Ok(currency) } else { Err(bad_parameter("amount.currency")) }
 }
 
-fn notify_url(body: &Value, path: &'static str) -> Result<Option<String>, ApiError> {
+pub(super) fn notify_url(body: &Value, path: &'static str) -> Result<Option<String>, ApiError> {
     let Some(url) = optional(body, path, 255)? else { return Ok(None) };
     let parsed: http::Uri = url.parse().map_err(|_| bad_parameter(path))?;
     // The real one wants https; a sandbox must reach a laptop.

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::book::{About, Notice};
 use super::desk::{Desk, SYSTEM};
 use super::event::{Event, RefundStatus};
-use super::{api, messages};
+use super::{api, messages, mixed};
 use crate::beijing;
 use crate::config::SignedBy;
 use crate::faults::{Fault, Operation};
@@ -67,7 +67,8 @@ struct Message {
     mchid: String,
     url: String,
     event_type: &'static str,
-    original_type: &'static str,
+    /// A mixed order's callback says none.
+    original_type: Option<&'static str>,
     summary: &'static str,
     resource: Value,
 }
@@ -229,7 +230,7 @@ impl Desk {
                     mchid: mchid.clone(),
                     url: order.terms.notify_url.clone(),
                     event_type: "TRANSACTION.SUCCESS",
-                    original_type: "transaction",
+                    original_type: Some("transaction"),
                     summary: "支付成功",
                     resource: messages::transaction_paid(order, now),
                 })
@@ -240,9 +241,20 @@ impl Desk {
                     mchid: whole.mchid.clone(),
                     url: combine.terms.notify_url.clone(),
                     event_type: "TRANSACTION.SUCCESS",
-                    original_type: "transaction",
+                    original_type: Some("transaction"),
                     summary: "支付成功",
                     resource: messages::combined_paid(&combine, now),
+                })
+            }
+            About::Mixed(mchid, number) => {
+                let mixed = book.mixed(mchid, number).ok()?;
+                Some(Message {
+                    mchid: mchid.clone(),
+                    url: mixed.terms.callback_url.clone(),
+                    event_type: "MEDICAL_INSURANCE.SUCCESS",
+                    original_type: None,
+                    summary: "医保混合收款成功",
+                    resource: mixed::told_paid(&mixed.terms, mixed.paid_at),
                 })
             }
             About::Refunded(mchid, number) => {
@@ -256,7 +268,7 @@ impl Desk {
                     mchid: mchid.clone(),
                     url: refund.terms.notify_url.clone()?,
                     event_type,
-                    original_type: "refund",
+                    original_type: Some("refund"),
                     summary,
                     resource: messages::refund_notice(refund),
                 })
@@ -277,22 +289,25 @@ impl Desk {
     fn sealed(&self, id: &str, message: &Message, kind: &str) -> Option<Request<Bytes>> {
         let nonce = self.context.ids.hex(12);
         let api_key = &self.keys.merchant(&message.mchid)?.api_key;
-        let ciphertext = api_key.seal(&nonce, message.original_type, &message.resource.to_string())?;
-        let body = json!({
+        let associated = message.original_type.unwrap_or("medical_insurance");
+        let ciphertext = api_key.seal(&nonce, associated, &message.resource.to_string())?;
+        let mut body = json!({
             "id": id,
             "create_time": beijing::rfc3339(self.book.now()),
             "resource_type": "encrypt-resource",
             "event_type": message.event_type,
             "summary": message.summary,
             "resource": {
-                "original_type": message.original_type,
                 "algorithm": "AEAD_AES_256_GCM",
                 "ciphertext": ciphertext,
-                "associated_data": message.original_type,
+                "associated_data": associated,
                 "nonce": nonce,
             },
-        })
-        .to_string();
+        });
+        if let Some(original_type) = message.original_type {
+            body["resource"]["original_type"] = json!(original_type);
+        }
+        let body = body.to_string();
         let signer = self.signer_for(&message.mchid);
         let mut request = Request::post(&message.url).header(http::header::CONTENT_TYPE, "application/json");
         for (name, value) in api::signature_headers(&self.context, signer, &body) {
@@ -325,7 +340,7 @@ impl Message {
     /// The same payment or refund, of another amount.
     fn forged(&self) -> Self {
         let mut forged = self.clone();
-        for path in ["/amount/total", "/amount/refund", "/sub_orders/0/amount/total_amount"] {
+        for path in ["/amount/total", "/amount/refund", "/sub_orders/0/amount/total_amount", "/total_fee"] {
             if let Some(amount) = forged.resource.pointer_mut(path) {
                 *amount = json!(1);
             }

@@ -64,12 +64,32 @@ pub(super) const BILL_NOT_READY: ApiError =
     error(StatusCode::BAD_REQUEST, "STATEMENT_CREATING", "账单生成中", 268_435_467);
 /// No bill can be asked for of such a day, or no file under such an address.
 pub(super) const BAD_BILL: ApiError = error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "参数错误", 268_435_468);
+/// There is a mixed order of this number, whatever its values.
+pub(super) const MIXED_ALREADY: ApiError = error(StatusCode::BAD_REQUEST, "ALREADY_EXISTS", "订单已存在", 268_512_536);
+/// There is no such mixed order.
+pub(super) const NO_MIXED: ApiError =
+    error(StatusCode::NOT_FOUND, "ORDER_NOT_EXIST", "未找到订单，请确认订单号是否正确", 268_529_515);
+/// The total of a mixed order is not the sum of its parts.
+pub(super) const MIXED_TOTAL: ApiError = rule("订单总金额校验不通过", 268_529_477);
+/// What is paid in cash is not what the insurance centre leaves, with what is added and taken off.
+pub(super) const MIXED_CASH: ApiError = rule("自费金额校验不通过", 268_529_476);
+/// What the insurance centre leaves does not fit the total; or the cash leg is an order of another amount.
+pub(super) const MIXED_SUMS: ApiError = rule("混合单金额不正确", 268_529_481);
+/// An order that is paid in cash alone has fields of the insurance, or lacks its own.
+pub(super) const CASH_FIELDS: ApiError = rule("纯自费单字段校验失败", 268_529_474);
+/// An order that the insurance pays of lacks a field, or has one of the leg that it has not.
+pub(super) const MIXED_FIELDS: ApiError = rule("合支付单字段校验失败", 268_529_475);
 /// Too many calls.
 pub(super) const TOO_OFTEN: ApiError =
     error(StatusCode::TOO_MANY_REQUESTS, "FREQUENCY_LIMITED", "频率超限", 268_447_840);
 /// Something broke; what was asked may or may not be done.
 pub(super) const SYSTEM: ApiError =
     error(StatusCode::INTERNAL_SERVER_ERROR, "SYSTEMERROR", "系统异常，请稍后重试", 268_435_456);
+
+/// A rule of mixed orders is broken.
+const fn rule(message: &'static str, number: u32) -> ApiError {
+    error(StatusCode::FORBIDDEN, "RULE_LIMIT", message, number)
+}
 
 /// A parameter is missing or ill-formed.
 pub(super) const fn bad_parameter(field: &'static str) -> ApiError {

@@ -66,6 +66,10 @@ async fn play(rig: &Rig, region: &str) -> Seen {
     let payable = records.iter().find(|record| text(record, "state") == "PAYABLE").expect("a payable record");
     assert_eq!(bill.record.as_ref(), Some(*payable));
     assert_eq!(bill.amount.as_ref().expect("an amount").amount_minor.to_string(), text(payable, "total_minor"));
+    // One city gives payment codes, the other has none.
+    let code = &bill.payment_code;
+    let is_ours = code.len() == 20 && code.starts_with(region) && code.bytes().all(|digit| digit.is_ascii_digit());
+    assert!(if region == REGIONS[0] { is_ours } else { code.is_empty() }, "{code}");
     let locked = rig.lock(region, &person, bill, "life").await.expect("locks");
     assert_eq!((locked.outcome(), locked.bill.as_ref()), (Outcome::Done, Some(bill)));
     assert_eq!(

@@ -110,7 +110,6 @@ fn what_is_for_the_mesh_is_not_at_the_public_port() {
         door.lie_in_wait().await?;
         for path in [
             "/lastmile.payments.v1.PaymentService/CreateOrder",
-            "/lastmile.payments.v1.PaymentService/ListTransfers",
             "/lastmile.department.v1.DepartmentService/SettleBill",
             "/lastmile.department.v1.DepartmentService/LockBill",
             "/lastmile.department.v1.DepartmentService/Describe",

@@ -88,7 +88,8 @@ fn only_a_good_token_of_identity_for_the_gateway_opens_it() {
             ("with another's signature", format!("{head}.{}", URL_SAFE_NO_PAD.encode([7; 64])), "signature"),
             ("that needs no signature", format!("{none}.{body}.AAAA"), "alg"),
             ("without a signature", format!("{none}.{body}."), "shape"),
-            ("cut", door.token[..door.token.len() - 4].to_owned(), "shape"),
+            // So many characters are never base64url, whatever they are.
+            ("cut", door.token[..door.token.len() - 5].to_owned(), "shape"),
             ("that is none", "abc".to_owned(), "shape"),
             ("too long", format!("{head}.{}", "A".repeat(8 * 1024)), "size"),
         ] {

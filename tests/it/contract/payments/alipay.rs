@@ -145,14 +145,7 @@ async fn an_order_that_was_opened_is_closed_at_once(engine: Engine) {
         let order = rig.create(ask(&format!("o-{payee}"), payee, TradeType::H5)).await.expect("creates");
         // Alipay knows it once the citizen has opened it in the app, and not only the browser its page.
         let page_url = order.pay_sheet.clone().expect("a sheet").page_url;
-        let control = format!("http://{}/alipay/open", rig.sandbox.addresses.control);
-        let body = bytes::Bytes::from(serde_json::json!({ "page_url": page_url }).to_string());
-        let request = http::Request::post(control).header("content-type", "application/json").body(body);
-        let clock = runtime::Clock::system();
-        let citizen = runtime::http::Client::new(runtime::Net::system(), clock, runtime::http::Options::default());
-        let request = request.expect("a request");
-        let shown = citizen.send(request, Duration::from_secs(5), 64 * 1_024).await.expect("opens");
-        assert_eq!(shown.status(), 200);
+        assert_eq!(rig.control("alipay/open", &serde_json::json!({ "page_url": page_url })).await, 200);
         assert_eq!(rig.close(&format!("c-{payee}"), &order.order_id).await.state(), OrderState::Closed);
     }
     assert_eq!(rig.assert_sound().await, 0);

@@ -42,6 +42,9 @@ fn parts(rig: &Rig, number: u128, trade_type: TradeType) -> Vec<Terms> {
             description: "交通违法罚款".into(),
             created_at: now,
             expire_at: now.plus(Duration::from_secs(600)),
+            payment_code: None,
+            receipt_prefix: None,
+            insured: None,
         }
     };
     vec![part(1, CHANGSHA, 20_000), part(2, OTHERS, 5_000)]
@@ -109,6 +112,8 @@ async fn one_payment_pays_every_part_and_each_is_refunded_by_itself() {
         created_at: parts[1].created_at,
         send_by: parts[1].created_at,
         is_after_settlement: false,
+        legs: None,
+        insurance_returned_at: None,
         version: 1,
         state: State::Requested,
         is_sent: true,

@@ -22,29 +22,35 @@ on_each_engine!(
     what_does_not_match_is_told_and_what_can_be_is_repaired,
     moved_money_takes_two_persons,
     a_bill_that_cannot_be_used_is_a_failed_run,
+    days_may_be_looked_at_in_any_order,
+    a_channel_that_knows_of_nothing_is_asked_again,
+    one_word_said_many_times_at_once_is_said_once,
 );
 
 const HEAD: &str = "交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类,应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,退款状态,商品名称,商户数据包,手续费,费率,订单金额,申请退款金额,费率备注";
 const TOTAL: &str = "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额";
 
 /// Nothing is found by asking of itself, and bills lie in a directory.
-fn settings(config: &mut payments::Config, dir: &std::path::Path) {
+pub(super) fn settings(config: &mut payments::Config, dir: &std::path::Path) {
     config.reconcile.bills_dir = dir.join("bills");
+    config.reconcile.departments_dir = dir.join("departments");
+    // Tests move what was posted back in time, behind cuts that would have been made.
+    config.settlement.daily = false;
     config.reconcile.days_back = 3;
     config.worker.first_look = Span::from_secs(600);
     config.worker.longest_pause = Span::from_secs(600);
 }
 
-fn today() -> Date {
+pub(in crate::contract) fn today() -> Date {
     let seconds = runtime::Clock::system().now().seconds_nanos().0;
     Offset::constant(8).to_datetime(jiff::Timestamp::from_second(seconds).expect("a time")).date()
 }
 
-fn day_before(day: Date) -> Date {
+pub(in crate::contract) fn day_before(day: Date) -> Date {
     day.yesterday().expect("a day")
 }
 
-fn bill(rows: &[(&str, i64, DateTime)]) -> String {
+pub(in crate::contract) fn bill(rows: &[(&str, i64, DateTime)]) -> String {
     let mut text = format!("\u{feff}{HEAD}\r\n");
     let yuan = |minor: i64| format!("{}.{:02}", minor / 100, minor % 100);
     for (number, minor, at) in rows {
@@ -61,14 +67,14 @@ fn bill(rows: &[(&str, i64, DateTime)]) -> String {
 }
 
 impl Rig {
-    fn put_bill(&self, merchant: &str, day: Date, text: &str) {
+    pub(super) fn put_bill(&self, merchant: &str, day: Date, text: &str) {
         let folder = self.directory().join("bills/wechatpay").join(merchant);
         std::fs::create_dir_all(&folder).expect("a directory");
         std::fs::write(folder.join(format!("{day}.csv")), text).expect("writes");
     }
 
     /// Puts a payment back in time: the channel's clock is not ours to turn.
-    async fn paid_at(&self, order: &pb::Order, at: DateTime) {
+    pub(super) async fn paid_at(&self, order: &pb::Order, at: DateTime) {
         let at = Offset::constant(8).to_timestamp(at).expect("a time").as_microsecond();
         let id = order.order_id.clone();
         let moved = self.db.transact(async |mut tx: Tx| {
@@ -78,25 +84,29 @@ impl Rig {
         moved.await.map_err(|error: store::Error| error).expect("moves it");
     }
 
-    async fn reconcile(&self, request_id: &str, day: Date) -> pb::ReconcileResponse {
-        let request =
-            pb::ReconcileRequest { request_id: request_id.into(), day: day.to_string(), channel: "wechatpay".into() };
+    pub(super) async fn reconcile(&self, request_id: &str, day: Date) -> pb::ReconcileResponse {
+        let request = pb::ReconcileRequest {
+            request_id: request_id.into(),
+            day: day.to_string(),
+            channel: "wechatpay".into(),
+            ..Default::default()
+        };
         super::rig::until("the runs", async || {
-            let answer = self.client.clone().reconcile(request.clone()).await.expect("answers").into_inner();
+            let answer = self.operators.clone().reconcile(request.clone()).await.expect("answers").into_inner();
             Some(answer).filter(|answer| answer.runs.iter().all(|run| run.state() != RunState::Waiting))
         })
         .await
     }
 
     async fn breaks(&self, request: ListBreaksRequest) -> pb::ListBreaksResponse {
-        self.client.clone().list_breaks(request).await.expect("answers").into_inner()
+        self.operators.clone().list_breaks(request).await.expect("answers").into_inner()
     }
 
-    async fn found(&self) -> Vec<pb::Break> {
+    pub(super) async fn found(&self) -> Vec<pb::Break> {
         self.breaks(ListBreaksRequest { page_size: 100, ..ListBreaksRequest::default() }).await.breaks
     }
 
-    async fn resolve(
+    pub(super) async fn resolve(
         &self,
         person: &'static str,
         request_id: &str,
@@ -215,7 +225,7 @@ async fn what_does_not_match_is_told_and_what_can_be_is_repaired(engine: Engine)
             break;
         }
         let other = ListBreaksRequest { page_token: page_token.clone(), ..open.clone() };
-        rig.client.clone().list_breaks(other).await.expect_err("a token of another list");
+        rig.operators.clone().list_breaks(other).await.expect_err("a token of another list");
     }
     assert_eq!(pages, rig.found().await);
     let kind =
@@ -224,6 +234,92 @@ async fn what_does_not_match_is_told_and_what_can_be_is_repaired(engine: Engine)
     let none = ListBreaksRequest { day: second.to_string(), ..ListBreaksRequest::default() };
     assert_eq!(rig.breaks(none).await.breaks, []);
     rig.assert_sound().await;
+}
+
+async fn days_may_be_looked_at_in_any_order(engine: Engine) {
+    let rig = Rig::with(engine, settings).await;
+    let (second, first) = (day_before(today()), day_before(day_before(today())));
+    let edge = first.at(23, 59, 58, 0);
+    let mut rows = Vec::new();
+    for (name, billed) in [("alike", AMOUNT), ("off", AMOUNT - 1)] {
+        let order = rig.paid(jsapi(name)).await;
+        rig.paid_at(&order, edge.checked_add(SignedDuration::from_secs(3)).expect("a time")).await;
+        rows.push((order.channel_order_no, billed, edge));
+    }
+    let rows: Vec<_> = rows.iter().map(|(number, minor, at)| (number.as_str(), *minor, *at)).collect();
+    let [(alike, ..), (off, ..)] = rows[..] else { panic!("two orders") };
+    rig.put_bill(CHANGSHA, first, &bill(&rows));
+    rig.put_bill(CHANGSHA, second, &bill(&[]));
+    for day in [first, second] {
+        rig.put_bill(OTHERS, day, &bill(&[]));
+    }
+    assert_eq!(rig.reconcile("r1", second).await.breaks, 2);
+    assert!(rig.found().await.iter().all(|one| one.break_kind() == BreakKind::Short && one.theirs.is_none()));
+    rig.reconcile("r2", first).await;
+    let told = |found: &[pb::Break]| {
+        [alike, off].map(|number| {
+            let one = of(found, number);
+            (one.state(), one.break_kind(), one.ours.is_some() && one.theirs.is_some())
+        })
+    };
+    let expected = [(BreakState::Repaired, BreakKind::Short, true), (BreakState::Open, BreakKind::Amount, true)];
+    assert_eq!(told(&rig.found().await), expected);
+    for (number, day) in [second, first, second].into_iter().enumerate() {
+        rig.reconcile(&format!("again{number}"), day).await;
+        assert_eq!(told(&rig.found().await), expected, "{number}");
+    }
+}
+
+async fn a_channel_that_knows_of_nothing_is_asked_again(engine: Engine) {
+    for (doubted, state, kinds) in [(3 * 86_400, RunState::Waiting, &[][..]), (0, RunState::Done, &[BreakKind::Short])]
+    {
+        let rig = Rig::with(engine, |config, dir| {
+            settings(config, dir);
+            // The channel itself: its day before today is empty.
+            config.reconcile.bills_dir = std::path::PathBuf::new();
+            config.reconcile.days_back = 0;
+            config.reconcile.ready_after = Span::from_secs(0);
+            config.reconcile.doubt_empty = Span::from_secs(doubted);
+            config.answer_timeout = Span::from_secs(3);
+        })
+        .await;
+        let order = rig.paid(jsapi("r1")).await;
+        let day = day_before(today());
+        rig.paid_at(&order, day.at(12, 0, 0, 0)).await;
+        let request = pb::ReconcileRequest {
+            request_id: "r".into(),
+            day: day.to_string(),
+            channel: "wechatpay".into(),
+            ..Default::default()
+        };
+        let run = super::rig::until("the run", async || {
+            let told = rig.operators.clone().reconcile(request.clone()).await.expect("answers").into_inner();
+            let run = told.runs.into_iter().find(|run| run.merchant == CHANGSHA).expect("its run");
+            (run.state() != RunState::Waiting || !run.problem.is_empty()).then_some(run)
+        })
+        .await;
+        assert_eq!(run.state(), state, "{run:?}");
+        assert_eq!(run.problem.contains("the ledger has movements"), state == RunState::Waiting, "{run:?}");
+        let found: Vec<_> = rig.found().await.iter().map(pb::Break::break_kind).collect();
+        assert_eq!(found, kinds, "{doubted}");
+    }
+}
+
+async fn one_word_said_many_times_at_once_is_said_once(engine: Engine) {
+    let rig = Rig::with(engine, settings).await;
+    let day = day_before(today());
+    rig.put_bill(CHANGSHA, day, &bill(&[("a1", 100, day.at(12, 0, 0, 0))]));
+    rig.put_bill(OTHERS, day, &bill(&[]));
+    rig.reconcile("r", day).await;
+    let found = rig.found().await;
+    let one = of(&found, "a1");
+    for (person, resolution) in [("operator-1", BreakResolution::Returned), ("operator-2", BreakResolution::Returned)] {
+        let said = (0..16).map(|_| rig.resolve(person, "w", one, resolution));
+        let answers = futures::future::join_all(said).await;
+        let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("the same for all")).collect();
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+        assert_eq!(answers[0].needs_second_person, person == "operator-1");
+    }
 }
 
 async fn moved_money_takes_two_persons(engine: Engine) {
@@ -266,11 +362,15 @@ async fn moved_money_takes_two_persons(engine: Engine) {
     // A person's word outlives another run.
     rig.reconcile("r2", day).await;
     assert!(rig.found().await.iter().all(|one| one.state() == BreakState::Resolved));
-    // A role is nobody.
+    // A role is nobody, and cases has no business here.
     let request =
         pb::ResolveBreakRequest { request_id: "x".into(), break_id: two.break_id.clone(), ..Default::default() };
-    let refused = rig.client.clone().resolve_break(request).await.expect_err("refused");
+    let refused = rig.client.clone().resolve_break(request.clone()).await.expect_err("refused");
     assert_eq!(RemoteFault::from(&refused).reason(), "CALLER_NOT_ALLOWED");
+    let refused = rig.gateway.clone().resolve_break(request).await.expect_err("refused");
+    assert_eq!(RemoteFault::from(&refused).reason(), "UNAUTHENTICATED");
+    let refused = rig.gateway.clone().list_breaks(ListBreaksRequest::default()).await.expect_err("refused");
+    assert_eq!(RemoteFault::from(&refused).reason(), "UNAUTHENTICATED");
 }
 
 async fn a_bill_that_cannot_be_used_is_a_failed_run(engine: Engine) {
@@ -294,11 +394,12 @@ async fn a_bill_that_cannot_be_used_is_a_failed_run(engine: Engine) {
         request_id: "x".into(),
         channel: channel.into(),
         day: day.to_string(),
+        ..Default::default()
     };
-    let status = rig.client.clone().reconcile(refused("wechatpay", today())).await.expect_err("not over yet");
+    let status = rig.operators.clone().reconcile(refused("wechatpay", today())).await.expect_err("not over yet");
     assert_eq!(RemoteFault::from(&status).reason(), "INVALID_REQUEST");
-    let status = rig.client.clone().reconcile(refused("unionpay", day)).await.expect_err("no such channel");
+    let status = rig.operators.clone().reconcile(refused("unionpay", day)).await.expect_err("no such channel");
     assert_eq!(RemoteFault::from(&status).reason(), "CHANNEL_NOT_OFFERED");
-    let status = rig.client.clone().reconcile(refused("wechatpay", day)).await;
+    let status = rig.operators.clone().reconcile(refused("wechatpay", day)).await;
     assert_eq!(status.expect("started").into_inner().runs.len(), 2);
 }

@@ -13,7 +13,8 @@ on_each_engine!(
     every_bad_answer_to_a_refund_ends_with_one_refund,
     closing_is_confirmed_through_bad_answers,
     an_order_that_nobody_pays_is_closed_at_its_end,
-    a_refund_that_ends_abnormally_is_told,
+    a_refund_that_the_channel_closes_is_told,
+    a_refund_that_reaches_nobody_or_stays_holds_its_money_until_somebody_ends_it,
     certificates_that_cannot_be_had_hold_up_and_lose_nothing,
 );
 
@@ -97,16 +98,39 @@ async fn an_order_that_nobody_pays_is_closed_at_its_end(engine: Engine) {
     rig.assert_held().await;
 }
 
-async fn a_refund_that_ends_abnormally_is_told(engine: Engine) {
+async fn a_refund_that_the_channel_closes_is_told(engine: Engine) {
     let rig = Rig::new(engine).await;
     let order = rig.paid(jsapi("r1")).await;
-    rig.stage(Operation::Refund, Fault::Abnormal, None);
+    rig.stage(Operation::Refund, Fault::Closed, None);
     let record = rig.refund(refund("f1", &order, AMOUNT)).await.expect("accepts");
     rig.refund_in_state(&record.refund_id, RefundState::Failed).await;
     let order = rig.in_state(&order.order_id, OrderState::Paid).await;
     assert_eq!(order.refunded.map(|money| money.amount_minor), Some(0));
     let kinds: Vec<_> = rig.events(0, 0).await.iter().map(pb::Event::kind).collect();
     assert_eq!(kinds, [pb::EventKind::OrderPaid, pb::EventKind::RefundFailed]);
+    rig.assert_held().await;
+}
+
+async fn a_refund_that_reaches_nobody_or_stays_holds_its_money_until_somebody_ends_it(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    for (number, fault) in [Fault::Abnormal, Fault::Stuck].into_iter().enumerate() {
+        let order = rig.paid(jsapi(&format!("r{number}"))).await;
+        let told = rig.journalled("notice_ended");
+        rig.stage(Operation::Refund, fault, None);
+        let record = rig.refund(refund(&format!("f{number}"), &order, AMOUNT)).await.expect("accepts");
+        if fault == Fault::Abnormal {
+            until("its callback", async || (rig.journalled("notice_ended") > told).then_some(())).await;
+        }
+        let record = rig.refund_in_state(&record.refund_id, RefundState::Processing).await;
+        let again = rig.refund(refund(&format!("g{number}"), &order, 1)).await.expect_err("it may still go back");
+        assert_eq!(again.reason(), "REFUND_EXCEEDS_CAPTURE");
+        rig.end_refund(&record.refund_id, "SUCCESS").await;
+        let record = rig.refund_in_state(&record.refund_id, RefundState::Succeeded).await;
+        assert_eq!(record.amount, order.amount);
+    }
+    let kinds: Vec<_> = rig.events(0, 0).await.iter().map(pb::Event::kind).collect();
+    use pb::EventKind::{OrderPaid, RefundSucceeded};
+    assert_eq!(kinds, [OrderPaid, RefundSucceeded, OrderPaid, RefundSucceeded]);
     rig.assert_held().await;
 }
 

@@ -181,7 +181,7 @@ async fn things_are_found_by_their_request(engine: Engine) {
     let rig = Rig::new(engine).await;
     let order = rig.paid(jsapi("r1")).await;
     let record = rig.refund(refund("f1", &order, 1)).await.expect("accepts");
-    let mut client = rig.client.clone();
+    let (mut client, mut operators) = (rig.client.clone(), rig.operators.clone());
     let by_request = pb::GetOrderRequest { order_id: String::new(), request_id: "r1".into() };
     let found = client.get_order(by_request).await.expect("found").into_inner().order.expect("an order");
     assert_eq!(found.order_id, order.order_id);
@@ -197,9 +197,11 @@ async fn things_are_found_by_their_request(engine: Engine) {
         pb::GetRefundRequest { refund_id: "rfd_00000000000000000000000000000000".into(), request_id: String::new() };
     let status = client.get_refund(by_id).await.expect_err("none");
     assert_eq!(missing(status), (Code::NotFound, "REFUND_NOT_FOUND".into()));
-    let status = client.get_account(pb::GetAccountRequest { account: "payee/nobody".into() }).await.expect_err("none");
+    let status =
+        operators.get_account(pb::GetAccountRequest { account: "payee/nobody".into() }).await.expect_err("none");
     assert_eq!(missing(status), (Code::NotFound, "ACCOUNT_NOT_FOUND".into()));
-    let status = client.get_account(pb::GetAccountRequest { account: "bank/x".into() }).await.expect_err("no account");
+    let status =
+        operators.get_account(pb::GetAccountRequest { account: "bank/x".into() }).await.expect_err("no account");
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
@@ -212,7 +214,7 @@ async fn transfers_are_paged(engine: Engine) {
     let list = async |account: &str, order_id: &str, page_token: String| {
         let request =
             pb::ListTransfersRequest { account: account.into(), order_id: order_id.into(), page_size: 1, page_token };
-        rig.client.clone().list_transfers(request).await.expect("lists").into_inner()
+        rig.operators.clone().list_transfers(request).await.expect("lists").into_inner()
     };
     let all = async |account: &str, order_id: &str| {
         let (mut found, mut token) = (Vec::new(), String::new());

@@ -12,15 +12,19 @@ use lastmile_tests::servers::Postgres;
 use payments::channel::alipay::{self, Alipay};
 use payments::channel::wechatpay::{self, WechatPay};
 use payments::config::{Channels, Credentials, KeyFiles, Merchant, Payee, Worker};
-use rpc::stack::{Authenticate, Refused};
-use rpc::{
-    ClientOptions, Contract, Door, Effect, Mesh, Peer, Principal, RemoteFault, RemoteOptions, Role, ServerOptions, Wire,
-};
+use payments::payment_codes::Shape;
+use payments::receipts::Series;
+use rpc::jose::SigningKey;
+use rpc::keyring::{Key, KeyRing, Keys, PublicKey};
+use rpc::token::{self, NumericDate, StaffKind, StaffToken};
+use rpc::{ClientOptions, Contract, Door, Effect, RemoteFault, Role, ServerOptions, Wire};
 use runtime::Context;
 use runtime::config::Duration as Span;
 use sandbox::{Fault, Operation, SignedBy, Staged};
 use store::{Db, Faults};
 use tonic::Code;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 
 pub(crate) const APP: &str = "wx5a4db0c5a4db0c51";
 /// Collects for Changsha; its callbacks are signed with the public key.
@@ -43,20 +47,45 @@ pub(crate) enum Engine {
     Postgres,
 }
 
-/// A door that believes a header which member of staff calls: only so that persons can be played.
-struct Played;
+/// Plays the gateway before operators: who is named in the header `played`, else `operator-1`, comes with a token of identity's.
+#[derive(Clone)]
+pub(crate) struct Played {
+    identity: Arc<SigningKey>,
+    context: Context,
+}
 
-impl Authenticate for Played {
-    fn authenticate(&self, headers: &http::HeaderMap, _: Option<&Peer>) -> Result<Principal, Refused> {
-        let subject = headers.get("played").and_then(|value| value.to_str().ok());
-        subject.map(|id| Principal::Staff { subject: id.into(), operator: true }).ok_or(Refused { check: "missing" })
+impl Interceptor for Played {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        let person = request.metadata_mut().remove("played");
+        let person = person.as_ref().map_or("operator-1", |person| person.to_str().expect("an id"));
+        let now = self.context.clock.now();
+        let claims = StaffToken {
+            iss: token::IDENTITY.to_owned(),
+            aud: token::GATEWAY.to_owned(),
+            sub: person.to_owned(),
+            kind: StaffKind::Operator,
+            departments: Vec::new(),
+            regions: Vec::new(),
+            exp: NumericDate::of(now.plus(Duration::from_secs(60))),
+            iat: NumericDate::of(now),
+            nbf: NumericDate::of(now),
+            jti: self.context.ids.hex(32),
+        };
+        let token = self.identity.sign(token::typ::STAFF, &claims).expect("signs");
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+        Ok(request)
     }
 }
 
+/// Operators before payments.
+pub(crate) type Operators = PaymentServiceClient<InterceptedService<Wire, Played>>;
+
 pub(crate) struct Rig {
     pub(crate) client: PaymentServiceClient<Wire>,
-    /// For calls with the header `played`.
-    pub(crate) operators: PaymentServiceClient<Wire>,
+    /// The person is whom the header `played` names.
+    pub(crate) operators: Operators,
+    /// The gateway with nobody's token.
+    pub(crate) gateway: PaymentServiceClient<Wire>,
     pub(crate) db: Db,
     /// What the service's store suffers.
     pub(crate) faults: Faults,
@@ -71,6 +100,15 @@ pub(crate) struct Rig {
     service: Context,
     outside: Context,
     dir: tempfile::TempDir,
+}
+
+/// The world of a second replica.
+pub(crate) struct Replica(Context);
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.0.tasks.abort();
+    }
 }
 
 impl Drop for Rig {
@@ -102,10 +140,11 @@ impl Rig {
         let mut problems = Vec::new();
         config.validate("payments", &mut problems);
         assert_eq!(problems, []);
-        let (client, operators) = mount(&config, &db, &service, listener).await;
+        let (client, operators, gateway) = mount(&config, &db, &service, listener).await;
         Self {
             client,
             operators,
+            gateway,
             db,
             faults,
             sandbox,
@@ -128,12 +167,21 @@ impl Rig {
         let address = self.callbacks.trim_start_matches("http://").to_owned();
         let service = self.service.clone();
         let listener = until("the port of the callbacks", async || service.net.bind(&address).await.ok()).await;
-        (self.client, self.operators) = mount(&self.config, &self.db, &self.service, listener).await;
+        (self.client, self.operators, self.gateway) = mount(&self.config, &self.db, &self.service, listener).await;
     }
 
     /// Where the books are, while they are kept.
     pub(crate) fn store(&self) -> &store::Config {
         &self.store
+    }
+
+    /// A second replica on the same store, for calls with the header `played`; it lives as long as the guard.
+    pub(crate) async fn replica(&self) -> (Operators, Replica) {
+        let context = Context::system();
+        let listener = context.net.bind("127.0.0.1:0").await.expect("a free port");
+        let db = self.db.with_context(context.clone());
+        let (_, operators, _) = mount(&self.config, &db, &context, listener).await;
+        (operators, Replica(context))
     }
 
     /// Stops the service in its tracks; returns where its books are. An embedded database belongs to this process: then it is a copy.
@@ -272,7 +320,7 @@ impl Rig {
 
     pub(crate) async fn balance(&self, account: &str) -> (i64, i64) {
         let request = pb::GetAccountRequest { account: account.into() };
-        let account = self.client.clone().get_account(request).await.expect("is there").into_inner();
+        let account = self.operators.clone().get_account(request).await.expect("is there").into_inner();
         assert_eq!(account.currency, "CNY");
         (account.debit_minor, account.credit_minor)
     }
@@ -304,6 +352,23 @@ impl Rig {
     pub(crate) fn journalled(&self, event: &str) -> usize {
         let journal = std::fs::read_to_string(self.dir.path().join("sandbox/wechatpay.journal")).expect("a journal");
         journal.lines().filter(|line| line.contains(&format!("\"event\":\"{event}\""))).count()
+    }
+
+    /// Ends a refund at the channel, as somebody at its merchant platform would.
+    pub(crate) async fn end_refund(&self, refund_id: &str, status: &str) {
+        let number = refund_id.rsplit('_').next().expect("an id");
+        let path = format!("wechatpay/refunds/{CHANGSHA}/{number}");
+        assert_eq!(self.control(&path, &serde_json::json!({ "status": status })).await, 204);
+    }
+
+    /// Asks something of the sandbox's control port; hands back the answer's status.
+    pub(crate) async fn control(&self, path: &str, body: &serde_json::Value) -> u16 {
+        let request = http::Request::post(format!("http://{}/{path}", self.sandbox.addresses.control));
+        let request = request.header("content-type", "application/json");
+        let request = request.body(bytes::Bytes::from(body.to_string())).expect("a request");
+        let (net, clock) = (runtime::Net::system(), runtime::Clock::system());
+        let client = runtime::http::Client::new(net, clock, runtime::http::Options::default());
+        client.send(request, Duration::from_secs(5), 64 * 1_024).await.expect("answers").status().as_u16()
     }
 
     /// The driver alone, with the service's settings.
@@ -380,6 +445,8 @@ pub(crate) fn jsapi(request_id: &str) -> pb::CreateOrderRequest {
         payer_reference: "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o".into(),
         description: "交通违法罚款".into(),
         expire_time: Some(in_seconds(900)),
+        payment_code: String::new(),
+        insurance: None,
     }
 }
 
@@ -400,6 +467,7 @@ pub(crate) fn refund(request_id: &str, order: &pb::Order, amount: i64) -> pb::Re
         amount: money(amount),
         reason: "处罚决定已撤销".into(),
         after_settlement: false,
+        ..Default::default()
     }
 }
 
@@ -431,25 +499,26 @@ async fn mount(
     db: &Db,
     context: &Context,
     listener: runtime::Listener,
-) -> (PaymentServiceClient<Wire>, PaymentServiceClient<Wire>) {
-    let mesh = Mesh::new(context.clone(), ClientOptions::default(), RemoteOptions::default());
-    let deps = payments::Deps { context: context.clone(), db: db.clone(), mesh };
+) -> (PaymentServiceClient<Wire>, Operators, PaymentServiceClient<Wire>) {
+    let identity = SigningKey::generate(&context.ids).expect("a key");
+    let key = PublicKey::Verify(identity.verifying_key());
+    let listed = Key { owner: token::IDENTITY.to_owned(), key, created: context.clock.now() };
+    let keys = KeyRing::fixed(Keys::new(1, [listed]), context.clone());
+    let deps = payments::Deps { context: context.clone(), db: db.clone(), keys };
     let mounted = payments::mount(config.clone(), deps).await.expect("mounts");
     let limits = runtime::http::Limits::default();
     let app = mounted.http.expect("callbacks");
     let serving = runtime::http::serve(listener, app, limits, context.tasks.clone(), context.clock.clone());
     context.tasks.spawn("callbacks", async move { serving.await.expect("serves") });
     let contract = Contract::lastmile().expect("the contract is sound");
-    let doors = [Door::Mesh, Door::Custom(Arc::new(Played))];
-    let [client, operators] = doors.map(|door| {
-        let server = rpc::stack::server(mounted.routes.clone(), door, contract, context, &ServerOptions::default());
-        let wire = Wire::local("payments", server, None, Role::Cases, context, &ClientOptions::default());
-        PaymentServiceClient::new(wire)
-    });
-    (client, operators)
+    let server = rpc::stack::server(mounted.routes, Door::Mesh, contract, context, &ServerOptions::default());
+    let wire = |role| Wire::local("payments", server.clone(), None, role, context, &ClientOptions::default());
+    let played = Played { identity: Arc::new(identity), context: context.clone() };
+    let operators = PaymentServiceClient::with_interceptor(wire(Role::Gateway), played);
+    (PaymentServiceClient::new(wire(Role::Cases)), operators, PaymentServiceClient::new(wire(Role::Gateway)))
 }
 
-fn sandbox_config(data_dir: &Path) -> sandbox::Config {
+pub(super) fn sandbox_config(data_dir: &Path) -> sandbox::Config {
     let merchant = |mchid: &str, callbacks_signed_by| sandbox::Merchant {
         mchid: mchid.into(),
         appids: vec![APP.into()],
@@ -550,6 +619,14 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
             },
         },
         payer_key_file: dir.join("payer.key"),
+        receipts: payments::receipts::Settings {
+            key_file: dir.join("receipt.key"),
+            verify_url: "https://city.example/receipts".into(),
+            payees: [("traffic-430100", "430101"), ("traffic-140100", "140101")]
+                .map(|(payee_id, prefix)| Series { payee_id: payee_id.into(), code_prefix: prefix.into() })
+                .into(),
+        },
+        payment_codes: vec![Shape { payee_id: "traffic-430100".into(), length: 20, alphabet: "0123456789".into() }],
         key_files: KeyFiles::default(),
         worker: Worker {
             interval: Span::from_millis(50),
@@ -560,6 +637,10 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
         },
         // A day is reconciled when a test asks for it: what the sandbox is asked else, a staged fault would meet.
         reconcile: payments::reconcile::source::Settings { days_back: 0, ..Default::default() },
+        settlement: payments::settlement::Settings {
+            key_file: dir.join("settlement.pem"),
+            ..payments::settlement::Settings::default()
+        },
         answer_timeout: Span::from_secs(5),
     }
 }

@@ -37,6 +37,7 @@ fn together(request_id: &str) -> pb::CreateCombinedOrderRequest {
         payee_id: alone.payee_id,
         amount: money(AMOUNTS[number]),
         description: alone.description,
+        payment_code: alone.payment_code,
     };
     let alone = jsapi(request_id);
     pb::CreateCombinedOrderRequest {
@@ -118,7 +119,7 @@ async fn captured_at(rig: &Rig, combined: &pb::CombinedOrder) -> Vec<Option<pros
     let mut times = Vec::new();
     for part in &combined.parts {
         let request = pb::ListTransfersRequest { order_id: part.order_id.clone(), ..Default::default() };
-        let transfers = rig.client.clone().list_transfers(request).await.expect("lists").into_inner().transfers;
+        let transfers = rig.operators.clone().list_transfers(request).await.expect("lists").into_inner().transfers;
         let capture = transfers.iter().find(|transfer| transfer.transfer_id.ends_with("/capture"));
         times.push(capture.expect("a capture").commit_time);
     }
@@ -373,6 +374,7 @@ async fn what_is_wrong_with_a_part_is_named(engine: Engine) {
     let fields = "parts[0].case_id parts[0].amount.amount_minor payer_reference parts[1].description";
     assert_eq!(several.await, fields);
     assert_eq!(invalid(|asked| asked.parts[1].description = "x".repeat(128)).await, "parts[1].description");
+    assert_eq!(invalid(|asked| asked.parts[1].payment_code = "1".repeat(20)).await, "parts[1].payment_code");
     assert_eq!(invalid(|asked| asked.expire_time = Some(in_seconds(-60))).await, "expire_time");
     assert_eq!(invalid(|asked| *asked = Default::default()).await, "request_id parts");
     assert_eq!(rig.journalled("combine_created"), 0);

@@ -7,13 +7,15 @@ use contracts::payments::v1::RefundState;
 use lastmile_tests::drill::process;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
+use super::days::{bill, day_before, today};
+use super::fees::charged;
 use super::on_each_engine;
-use super::rig::{AMOUNT, Engine, Rig, jsapi, refund, until};
+use super::rig::{AMOUNT, CHANGSHA, Engine, OTHERS, Rig, jsapi, refund, until};
 
 on_each_engine!(every_break_is_named_and_ends_it, whole_books_are_told_of_as_they_are_read);
 
 /// What is spoilt, how it is mended, and the words that name it. `PAID`, `POSTED` and `PART` stand for orders.
-const BREAKS: [(&str, &str, &str); 13] = [
+const BREAKS: [(&str, &str, &str); 26] = [
     (
         "UPDATE balances SET credit_posted = credit_posted + 1 WHERE account = 'payee/traffic-430100'",
         "UPDATE balances SET credit_posted = credit_posted - 1 WHERE account = 'payee/traffic-430100'",
@@ -81,9 +83,76 @@ const BREAKS: [(&str, &str, &str); 13] = [
         "INSERT INTO outbox_event SELECT * FROM kept; DROP TABLE kept",
         "were told where the states call for",
     ),
+    (
+        "CREATE TABLE kept AS SELECT * FROM receipts; DELETE FROM receipts WHERE order_id = 'POSTED'",
+        "DELETE FROM receipts; INSERT INTO receipts SELECT * FROM kept; DROP TABLE kept",
+        "POSTED: is posted and has no receipt",
+    ),
+    (
+        "UPDATE receipts SET order_id = 'PAID' WHERE order_id = 'POSTED'",
+        "UPDATE receipts SET order_id = 'POSTED' WHERE order_id = 'PAID'",
+        " receipt",
+    ),
+    (
+        "UPDATE orders SET receipt_prefix = NULL WHERE order_id = 'POSTED'",
+        "UPDATE orders SET receipt_prefix = '430101' WHERE order_id = 'POSTED'",
+        "POSTED: has a receipt that its state does not call for",
+    ),
+    (
+        "UPDATE receipts SET amount_minor = amount_minor - 1 WHERE order_id = 'POSTED'",
+        "UPDATE receipts SET amount_minor = amount_minor + 1 WHERE order_id = 'POSTED'",
+        "POSTED: has a receipt that says something else",
+    ),
+    (
+        "UPDATE receipts SET payee_id = 'traffic-140100' WHERE order_id = 'POSTED'",
+        "UPDATE receipts SET payee_id = 'traffic-430100' WHERE order_id = 'POSTED'",
+        "POSTED: has a receipt that says something else",
+    ),
+    (
+        "UPDATE receipts SET issued_at = issued_at + 63072000000000 WHERE order_id = 'POSTED'",
+        "UPDATE receipts SET issued_at = issued_at - 63072000000000 WHERE order_id = 'POSTED'",
+        "POSTED: has a receipt that says something else",
+    ),
+    (
+        "INSERT INTO receipts SELECT 'ord_ffffffffffffffffffffffffffffffff', '99999999', 1, key_id, check_code, payee_id,
+        amount_minor, currency, issued_at FROM receipts WHERE order_id = 'POSTED'",
+        "DELETE FROM receipts WHERE code = '99999999'",
+        "99999999: the numbers have gaps, or are not those that were given out",
+    ),
+    (
+        "UPDATE receipts SET number = number + 1 WHERE number = 2",
+        "UPDATE receipts SET number = number - 1 WHERE number = 3",
+        ": the numbers have gaps, or are not those that were given out",
+    ),
+    (
+        "UPDATE receipt_codes SET last_number = last_number + 1",
+        "UPDATE receipt_codes SET last_number = last_number - 1",
+        ": the numbers have gaps, or are not those that were given out",
+    ),
+    (
+        "INSERT INTO receipt_codes VALUES ('99999999', 1)",
+        "DELETE FROM receipt_codes WHERE code = '99999999'",
+        "99999999: numbers were given out, and no receipt has them",
+    ),
+    (
+        "UPDATE transfers SET amount_minor = amount_minor + 1 WHERE transfer_id LIKE '%/fee/1'",
+        "UPDATE transfers SET amount_minor = amount_minor - 1 WHERE transfer_id LIKE '%/fee/1'",
+        ": the transfers are not what the channel charged for the day",
+    ),
+    (
+        "CREATE TABLE kept AS SELECT * FROM transfers WHERE transfer_id LIKE '%/fee/1';
+        DELETE FROM transfers WHERE transfer_id LIKE '%/fee/1'",
+        "INSERT INTO transfers SELECT * FROM kept; DROP TABLE kept",
+        ": the transfers are not what the channel charged for the day",
+    ),
+    (
+        "UPDATE runs SET fee_minor = -fee_minor WHERE fee_minor = 54",
+        "UPDATE runs SET fee_minor = 54 WHERE fee_minor = -54",
+        ": the transfers are not what the channel charged for the day",
+    ),
 ];
 
-/// One paid order, one that is posted, and one of which a part went back after that.
+/// One paid order, one that is posted, one of which a part went back after that, and a day's fee.
 struct Books {
     store: store::Config,
     place: PathBuf,
@@ -93,7 +162,11 @@ struct Books {
 
 impl Books {
     async fn new(engine: Engine) -> Self {
-        let rig = Rig::new(engine).await;
+        let rig = Rig::with(engine, |config, dir| config.reconcile.bills_dir = dir.join("bills")).await;
+        let day = day_before(today());
+        rig.put_bill(OTHERS, day, &bill(&[]));
+        rig.put_bill(CHANGSHA, day, &charged(day, ["0.60", "-0.06"], "0.54"));
+        rig.reconcile("day", day).await;
         let paid = rig.paid(jsapi("paid")).await;
         let posted = rig.paid(jsapi("posted")).await;
         rig.post("p1", &posted.order_id).await.expect("posts");

@@ -198,6 +198,8 @@ impl Payers {
             payer_reference: String::new(),
             description: "drill".into(),
             expire_time: Some(prost_types::Timestamp { seconds: seconds + life_secs, nanos: 0 }),
+            payment_code: String::new(),
+            insurance: None,
         }
     }
 
@@ -276,6 +278,7 @@ impl Payers {
             amount: money(amount),
             reason: "drill".into(),
             after_settlement,
+            ..Default::default()
         };
         self.client.clone().refund(asked).await.map(|told| told.into_inner().refund.unwrap_or_default())
     }

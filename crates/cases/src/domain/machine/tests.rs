@@ -27,7 +27,12 @@ fn rules(idempotency: Idempotency) -> SettleRules {
 }
 
 fn held(now: Timestamp, idempotency: Idempotency) -> Event {
-    Event::Locked(Answer::Done(Locked { until: now.plus(secs(1_800)), rules: rules(idempotency), changed: false }))
+    Event::Locked(Answer::Done(Locked {
+        until: now.plus(secs(1_800)),
+        rules: rules(idempotency),
+        payment_code: None,
+        changed: false,
+    }))
 }
 
 fn refused(code: &str) -> Rejection {

@@ -21,6 +21,11 @@ pub(crate) fn bill_no(amount: i64) -> String {
     format!("B-{amount}")
 }
 
+/// The payment code of a bill; every second one has none.
+pub(crate) fn payment_code(amount: i64) -> String {
+    if amount % 2 == 0 { format!("PC{amount:018}") } else { String::new() }
+}
+
 fn serial(key: &str) -> String {
     format!("S-{key}")
 }
@@ -275,6 +280,7 @@ impl DepartmentService for Department {
                     amount: Some(common::Money { amount_minor: amount, currency: "CNY".to_owned() }),
                     state: pb::BillState::Payable.into(),
                     record_digest: DIGEST.to_vec(),
+                    payment_code: payment_code(amount),
                     ..pb::Bill::default()
                 });
             }

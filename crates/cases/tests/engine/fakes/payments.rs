@@ -77,6 +77,12 @@ impl Payments {
         truth.orders.values().find(|order| minor(order) == amount).map(pb::Order::state)
     }
 
+    /// The payment code of the order for an amount.
+    pub(crate) fn payment_code(&self, amount: i64) -> Option<String> {
+        let truth = locked(&self.truth);
+        truth.orders.values().find(|order| minor(order) == amount).map(|order| order.payment_code.clone())
+    }
+
     /// How many orders were made for an amount.
     pub(crate) fn orders(&self, amount: i64) -> usize {
         locked(&self.truth).orders.values().filter(|order| minor(order) == amount).count()
@@ -168,6 +174,7 @@ impl Payments {
             amount: asked.amount.clone(),
             channel: asked.channel.clone(),
             state: state.into(),
+            payment_code: asked.payment_code.clone(),
             expire_time,
             pay_sheet: Some(pb::PaySheet {
                 trade_type: asked.trade_type,
@@ -398,6 +405,13 @@ impl PaymentService for Payments {
         pb: create_combined_order(CreateCombinedOrderRequest) -> CreateCombinedOrderResponse,
             list_transfers(ListTransfersRequest) -> ListTransfersResponse, get_account(GetAccountRequest) -> GetAccountResponse,
             reconcile(ReconcileRequest) -> ReconcileResponse, list_breaks(ListBreaksRequest) -> ListBreaksResponse,
-            resolve_break(ResolveBreakRequest) -> ResolveBreakResponse;
+            resolve_break(ResolveBreakRequest) -> ResolveBreakResponse,
+            refund_posted(RefundPostedRequest) -> RefundPostedResponse,
+            cut_settlement(CutSettlementRequest) -> CutSettlementResponse,
+            list_settlements(ListSettlementsRequest) -> ListSettlementsResponse,
+            get_settlement(GetSettlementRequest) -> GetSettlementResponse,
+            read_settlement_file(ReadSettlementFileRequest) -> ReadSettlementFileResponse,
+            confirm_settlement(ConfirmSettlementRequest) -> ConfirmSettlementResponse,
+            verify_receipt(VerifyReceiptRequest) -> VerifyReceiptResponse;
     }
 }

@@ -127,6 +127,7 @@ impl Alipay {
                 order_life_max: ORDER_LIFE_MAX,
                 bills: &[BillKind::Trades],
                 combine_max: 0,
+                insured_by: &[],
                 payer_for: &[],
                 sheet_life: SHEET_LIFE,
                 known: Known::OnceOpened,

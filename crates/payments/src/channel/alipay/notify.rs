@@ -56,6 +56,8 @@ fn read(params: &Params) -> Result<Notice, &'static str> {
             app_id: get("app_id").to_owned(),
             capture,
         }),
-        OrderStatus::Pending | OrderStatus::Closed => Ok(Notice::Other),
+        OrderStatus::Pending | OrderStatus::Closed | OrderStatus::Half { .. } | OrderStatus::Differs(_) => {
+            Ok(Notice::Other)
+        }
     }
 }

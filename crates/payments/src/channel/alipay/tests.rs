@@ -138,6 +138,9 @@ fn terms(trade_type: TradeType) -> Terms {
         description: "交通违法罚款 & more".into(),
         created_at: now(),
         expire_at: Timestamp::from_seconds_nanos(NOW + 900, 999_999_000),
+        payment_code: None,
+        receipt_prefix: None,
+        insured: None,
     }
 }
 
@@ -152,6 +155,8 @@ fn refund() -> Refund {
         created_at: now(),
         send_by: now(),
         is_after_settlement: false,
+        legs: None,
+        insurance_returned_at: None,
         version: 1,
         state: State::Requested,
         is_sent: true,

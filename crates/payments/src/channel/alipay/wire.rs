@@ -22,6 +22,9 @@ const DONE: &str = "10000";
 const UNAVAILABLE: &str = "20000";
 /// The call was refused before anybody looked at what it asks: signature, permission, parameters.
 const REFUSED_AT_THE_DOOR: [&str; 5] = ["20001", "40001", "40002", "40003", "40006"];
+/// Those of them that are about who calls, and not about what it asks: a person mends a key, a clock or a permission, and the call passes.
+const CALLER_REFUSED: [&str; 2] = ["20001", "40006"];
+const CALLER_REFUSED_SUB: [&str; 3] = ["isv.invalid-signature", "isv.invalid-app-id", "isv.invalid-timestamp"];
 const BUSINESS: &str = "40004";
 
 /// What an error code of the business means.
@@ -355,7 +358,8 @@ impl Outcome {
     pub(super) fn result(&self, is_signed: bool) -> Result<(), ChannelError> {
         match self.code.as_str() {
             code if REFUSED_AT_THE_DOOR.contains(&code) => {
-                Err(ChannelError::Refused { code: word(&self.sub_code).unwrap_or(code).to_owned() })
+                let told = word(&self.sub_code).unwrap_or(code);
+                Err(door(told, CALLER_REFUSED.contains(&code)))
             }
             _ if !is_signed => Err(ChannelError::unusable("signature")),
             DONE => Ok(()),
@@ -377,7 +381,7 @@ pub(super) fn rest_refusal(status: StatusCode, body: &[u8]) -> ChannelError {
     let told = serde_json::from_slice::<RestRefusal>(body).map(|body| body.code).unwrap_or_default();
     match word(&told) {
         Some(code) if !status.is_server_error() && is_of_the_door(code) => {
-            ChannelError::Refused { code: code.to_owned() }
+            door(code, matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN))
         }
         Some(code) if !status.is_server_error() => business(code),
         _ if status == StatusCode::TOO_MANY_REQUESTS => ChannelError::NotNow { code: "HTTP_429".to_owned() },
@@ -389,6 +393,12 @@ pub(super) fn rest_refusal(status: StatusCode, body: &[u8]) -> ChannelError {
 /// Whether a code is the door's own, as those about signature and permission are.
 fn is_of_the_door(code: &str) -> bool {
     code.starts_with("isv.")
+}
+
+fn door(code: &str, is_of_caller: bool) -> ChannelError {
+    let is_of_caller = is_of_caller || CALLER_REFUSED_SUB.contains(&code);
+    let code = code.to_owned();
+    if is_of_caller { ChannelError::NotNow { code } } else { ChannelError::Refused { code } }
 }
 
 fn business(sub_code: &str) -> ChannelError {

@@ -106,7 +106,9 @@ impl Told {
                 OrderStatus::Paid(capture) => {
                     parts.push(PartPaid { merchant: part.mchid, channel_order_no: part.out_trade_no, capture });
                 }
-                OrderStatus::Pending | OrderStatus::Closed => return Ok(Notice::Other),
+                OrderStatus::Pending | OrderStatus::Closed | OrderStatus::Half { .. } | OrderStatus::Differs(_) => {
+                    return Ok(Notice::Other);
+                }
             }
         }
         let (channel_order_no, app_id) = (self.combine_out_trade_no, self.combine_appid);

@@ -33,7 +33,7 @@ use crate::domain::refund::Refund;
 
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 const NONCE_DIGITS: usize = 32;
-const SHEET_LIFE: Duration = Duration::from_secs(2 * 3_600);
+pub(super) const SHEET_LIFE: Duration = Duration::from_secs(2 * 3_600);
 /// How long the address for a phone's browser works.
 const PAGE_LIFE: Duration = Duration::from_secs(5 * 60);
 const ORDER_LIFE_MAX: Duration = Duration::from_secs(7 * 86_400);
@@ -94,6 +94,8 @@ impl WechatPay {
                 known: Known::OnceCreated,
                 bills: &[BillKind::Trades, BillKind::Funds],
                 combine_max,
+                // Its wire has the payer's openid and a JSAPI session in it.
+                insured_by: &[TradeType::Jsapi],
             },
         })
     }
@@ -345,7 +347,7 @@ impl WechatPay {
         Ok(sheet)
     }
 
-    async fn query_order(&self, terms: &Terms) -> Result<OrderStatus, ChannelError> {
+    pub(super) async fn query_order(&self, terms: &Terms) -> Result<OrderStatus, ChannelError> {
         let account = self.account_of(terms)?;
         let (order_no, merchant) = (&terms.channel_order_no, &terms.merchant.number);
         let target = format!("/v3/pay/transactions/out-trade-no/{order_no}?mchid={merchant}");
@@ -363,7 +365,7 @@ impl WechatPay {
         self.call("close", account, Method::POST, &target, body).await.map(|_| ())
     }
 
-    async fn send_refund(&self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
+    pub(super) async fn send_refund(&self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
         let account = self.account_of(terms)?;
         let body = json(&wire::RefundBody::new(terms, refund))?;
         let told: wire::RefundTold =
@@ -371,7 +373,7 @@ impl WechatPay {
         told.status(terms, refund).map_err(ChannelError::unusable)
     }
 
-    async fn ask_refund(&self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
+    pub(super) async fn ask_refund(&self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
         let account = self.account_of(terms)?;
         let target = format!("/v3/refund/domestic/refunds/{}", refund.channel_refund_no());
         let told: wire::RefundTold = self.ask("query_refund", account, Method::GET, &target, String::new()).await?;
@@ -393,19 +395,33 @@ impl Channel for WechatPay {
         terms: &'a Terms,
         payer: Option<&'a Pii<String>>,
     ) -> BoxFuture<'a, Result<PaySheet, ChannelError>> {
-        self.create_order(terms, payer).boxed()
+        match &terms.insured {
+            None => self.create_order(terms, payer).boxed(),
+            Some(insured) => self.create_insured(terms, insured, payer).boxed(),
+        }
     }
 
     fn query<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<OrderStatus, ChannelError>> {
-        self.query_order(terms).boxed()
+        match &terms.insured {
+            None => self.query_order(terms).boxed(),
+            Some(insured) => self.ask_insured(terms, insured).boxed(),
+        }
     }
 
     fn close<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<(), ChannelError>> {
-        self.close_order(terms).boxed()
+        match &terms.insured {
+            // There is nothing at the channel that could be closed.
+            Some(insured) if !insured.mix.has_cash() => std::future::ready(Ok(())).boxed(),
+            // Without its cash leg the whole comes to nothing.
+            None | Some(_) => self.close_order(terms).boxed(),
+        }
     }
 
     fn refund<'a>(&'a self, terms: &'a Terms, refund: &'a Refund) -> BoxFuture<'a, Result<RefundStatus, ChannelError>> {
-        self.send_refund(terms, refund).boxed()
+        match &terms.insured {
+            None => self.send_refund(terms, refund).boxed(),
+            Some(insured) => self.give_back(terms, insured, refund).boxed(),
+        }
     }
 
     fn query_refund<'a>(
@@ -413,7 +429,10 @@ impl Channel for WechatPay {
         terms: &'a Terms,
         refund: &'a Refund,
     ) -> BoxFuture<'a, Result<RefundStatus, ChannelError>> {
-        self.ask_refund(terms, refund).boxed()
+        match &terms.insured {
+            None => self.ask_refund(terms, refund).boxed(),
+            Some(insured) => self.ask_back(terms, insured, refund).boxed(),
+        }
     }
 
     fn create_combined<'a>(
@@ -484,6 +503,6 @@ pub(super) fn unsent(what: &'static str) -> ChannelError {
 }
 
 /// The call may have acted, whatever became of a later one.
-fn possible(what: &'static str, error: ChannelError) -> ChannelError {
+pub(super) fn possible(what: &'static str, error: ChannelError) -> ChannelError {
     ChannelError::NoAnswer { effect: Effect::Possible, what, source: Some(Box::new(error)) }
 }

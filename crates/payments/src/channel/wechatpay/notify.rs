@@ -32,6 +32,13 @@ enum Paid {
     Alone(Transaction),
 }
 
+/// What a mixed order's callback is about.
+#[derive(Deserialize)]
+struct Mixed {
+    mix_trade_no: String,
+    out_trade_no: String,
+}
+
 impl WechatPay {
     /// Verifies and opens a callback for `merchant`.
     pub(super) async fn open(
@@ -55,8 +62,16 @@ impl WechatPay {
         match envelope.resource.original_type.as_str() {
             "transaction" => transaction(&plain, merchant),
             "refund" => refund(&plain, merchant),
-            _ => Ok(Notice::Other),
+            _ => Ok(mixed(&plain)),
         }
+    }
+}
+
+/// A callback about a mixed order has the number of the whole in it, and ours.
+fn mixed(plain: &[u8]) -> Notice {
+    match serde_json::from_slice::<Mixed>(plain) {
+        Ok(told) if !told.mix_trade_no.is_empty() => Notice::Mixed { channel_order_no: told.out_trade_no },
+        Ok(_) | Err(_) => Notice::Other,
     }
 }
 
@@ -73,7 +88,9 @@ fn transaction(plain: &[u8], merchant: &str) -> Result<Notice, CallbackError> {
         OrderStatus::Paid(capture) => {
             Ok(Notice::Paid { channel_order_no: told.out_trade_no, app_id: told.appid, capture })
         }
-        OrderStatus::Pending | OrderStatus::Closed => Ok(Notice::Other),
+        OrderStatus::Pending | OrderStatus::Closed | OrderStatus::Half { .. } | OrderStatus::Differs(_) => {
+            Ok(Notice::Other)
+        }
     }
 }
 

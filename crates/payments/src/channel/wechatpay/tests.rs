@@ -28,6 +28,8 @@ use crate::domain::ledger;
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund, State};
 
+mod mixed;
+
 const NOW: i64 = 1_554_208_460;
 const MERCHANT: &str = "1900000001";
 const KEY_ID: &str = "PUB_KEY_ID_0119000000012026";
@@ -132,6 +134,9 @@ fn terms() -> Terms {
         description: "交通违法罚款".into(),
         created_at: now(),
         expire_at: Timestamp::from_seconds_nanos(1_528_425_296, 999_999_000),
+        payment_code: None,
+        receipt_prefix: None,
+        insured: None,
     }
 }
 

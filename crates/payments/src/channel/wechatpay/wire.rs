@@ -24,9 +24,17 @@ const NOT_KNOWN: [&str; 6] = [
 ];
 /// Codes under which it says that it has the order in another state or with other parameters.
 const OTHERWISE: [&str; 5] = ["OUT_TRADE_NO_USED", "ORDER_CLOSED", "ORDERCLOSED", "ORDER_PAID", "ORDERPAID"];
-/// Codes of a passing obstacle.
-const NOT_NOW: [&str; 5] =
-    ["FREQUENCY_LIMITED", "FREQUENCY_LIMIT_EXCEED", "RATELIMIT_EXCEEDED", "NOTENOUGH", "STATEMENT_CREATING"];
+/// Codes of a passing obstacle: a limit, an empty account, a bill in the making, or a key or permission that a person mends.
+const NOT_NOW: [&str; 8] = [
+    "FREQUENCY_LIMITED",
+    "FREQUENCY_LIMIT_EXCEED",
+    "RATELIMIT_EXCEEDED",
+    "NOTENOUGH",
+    "NOT_ENOUGH",
+    "STATEMENT_CREATING",
+    "SIGN_ERROR",
+    "NO_AUTH",
+];
 /// Codes that are a refusal although they come with status 500.
 const REFUSED: [&str; 1] = ["OPENID_MISMATCH"];
 
@@ -117,12 +125,18 @@ impl<'a> RefundBody<'a> {
             reason: &refund.reason,
             notify_url: &terms.notify_url,
             amount: RefundAsked {
-                refund: refund.amount.amount_minor(),
-                total: terms.amount.amount_minor(),
+                refund: in_cash(refund),
+                // Of a mixed order this is about the cash leg alone.
+                total: terms.insured.as_ref().map_or(terms.amount.amount_minor(), |mixed| mixed.split.paid_in_cash),
                 currency: terms.amount.currency().to_string(),
             },
         }
     }
+}
+
+/// What of a refund goes through the channel.
+fn in_cash(refund: &Refund) -> i64 {
+    refund.legs.map_or(refund.amount.amount_minor(), |legs| legs.cash)
 }
 
 impl<'a> Scene<'a> {
@@ -275,7 +289,8 @@ impl RefundNotice {
     }
 }
 
-/// How a refund stands. A status that is not known is processing.
+/// How a refund stands. A status that is not known is processing, and so is ABNORMAL (退款异常): the money has left the merchant account and
+/// reached nobody, until a person at the merchant platform sends it another way, after which the refund is SUCCESS.
 fn refund_status(status: String, refund_id: String, success_time: Option<&str>) -> Result<RefundStatus, &'static str> {
     if !rpc::form::is_number(&refund_id) {
         return Err("refund_id");
@@ -285,8 +300,16 @@ fn refund_status(status: String, refund_id: String, success_time: Option<&str>) 
             let at = success_time.and_then(moment).ok_or("success_time")?;
             RefundStatus::Decided(Decision::Succeeded { channel_refund: refund_id, at })
         }
-        "CLOSED" | "ABNORMAL" => RefundStatus::Decided(Decision::Failed { code: status }),
-        _ => RefundStatus::Processing { channel_refund: refund_id },
+        "CLOSED" => RefundStatus::Decided(Decision::Failed { code: status }),
+        other => {
+            if other == "ABNORMAL" {
+                tracing::warn!(
+                    channel_refund = refund_id,
+                    "a refund reached nobody: see to it at the merchant platform"
+                );
+            }
+            RefundStatus::Processing { channel_refund: refund_id }
+        }
     })
 }
 
@@ -299,7 +322,7 @@ impl RefundTold {
         if self.out_trade_no != terms.channel_order_no {
             return Err("out_trade_no");
         }
-        if self.amount.refund != refund.amount.amount_minor() {
+        if self.amount.refund != in_cash(refund) {
             return Err("amount.refund");
         }
         refund_status(self.status, self.refund_id, self.success_time.as_deref())

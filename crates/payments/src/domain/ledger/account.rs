@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use contracts::ids::OrderId;
 
-use super::SHARDS;
+use super::{SHARDS, Subject};
 
 /// Bytes of one part of an account's name.
 const PART_BYTES_MAX: usize = 64;
@@ -21,6 +21,8 @@ pub enum Account {
     Payee(String),
     /// What is on its way back to citizens through a merchant account: `refunds/wechatpay/1900000001`.
     Refunds(Merchant),
+    /// What the medical insurance owes for what was treated at an institution: `insurance/H44030001`.
+    Insurance(String),
     /// What was paid over to a department: `treasury/traffic-430100`.
     Treasury(String),
     /// What a channel charged: `fees/wechatpay/1900000001`.
@@ -42,11 +44,11 @@ pub struct Merchant {
 pub struct BadAccount;
 
 impl Account {
-    /// The shard of this account that bookings of `order` go to.
-    pub fn shard(&self, order: OrderId) -> u8 {
+    /// The shard of this account that bookings of `subject` go to.
+    pub fn shard(&self, subject: Subject) -> u8 {
         match self {
             Self::Suspense(_) => 0,
-            _ => order.bits().to_be_bytes()[15] % SHARDS,
+            _ => subject.bits().to_be_bytes()[15] % SHARDS,
         }
     }
 
@@ -63,6 +65,7 @@ impl fmt::Display for Account {
             Self::Suspense(order) => write!(f, "suspense/{order}"),
             Self::Payee(payee) => write!(f, "payee/{payee}"),
             Self::Refunds(Merchant { channel, number }) => write!(f, "refunds/{channel}/{number}"),
+            Self::Insurance(institution) => write!(f, "insurance/{institution}"),
             Self::Treasury(payee) => write!(f, "treasury/{payee}"),
             Self::Fees(Merchant { channel, number }) => write!(f, "fees/{channel}/{number}"),
         }
@@ -83,6 +86,7 @@ impl FromStr for Account {
             "suspense" => Self::Suspense(rest.parse().map_err(|_| BadAccount)?),
             "payee" => Self::Payee(part(rest)?),
             "refunds" => Self::Refunds(merchant()?),
+            "insurance" => Self::Insurance(part(rest)?),
             "treasury" => Self::Treasury(part(rest)?),
             "fees" => Self::Fees(merchant()?),
             _ => return Err(BadAccount),

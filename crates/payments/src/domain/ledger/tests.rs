@@ -7,7 +7,7 @@ fn merchant() -> Merchant {
 fn transfer(id: &str, amount: i64, currency: Currency) -> Transfer {
     Transfer {
         id: TransferId::stored(id.into()),
-        order: OrderId::new(0x2b),
+        subject: OrderId::new(0x2b).into(),
         debit: Account::Receivable(merchant()),
         credit: Account::Suspense(OrderId::new(0x2b)),
         amount: Money::new(amount, currency).expect("in range"),
@@ -40,8 +40,8 @@ fn what_is_no_account_is_refused() {
 #[test]
 fn one_order_books_on_one_shard_of_each_account() {
     let order = OrderId::new(0x2b);
-    assert_eq!(Account::Suspense(order).shard(order), 0);
-    assert_eq!(Account::Payee("p".into()).shard(order), 0x2b % SHARDS);
+    assert_eq!(Account::Suspense(order).shard(order.into()), 0);
+    assert_eq!(Account::Payee("p".into()).shard(order.into()), 0x2b % SHARDS);
     let rows = deltas(&[
         Entry::Reserve(transfer("a", 5, Currency::CNY), Timestamp::default()),
         Entry::Decide(transfer("a", 5, Currency::CNY), Verdict::Posted),

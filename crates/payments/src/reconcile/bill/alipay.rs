@@ -10,14 +10,15 @@ use encoding_rs::GBK;
 use jiff::civil::DateTime;
 use zip::ZipArchive;
 
-use super::{BillError, Lines, Sum, error, number, unreadable, yuan};
+use super::{BillError, Lines, Sum, error, fee, number, unreadable, yuan};
 use crate::reconcile::entry::{Entry, Money, Side, State, What};
+use crate::reconcile::fee::Fee;
 
 pub(super) const CHANNEL: &str = "alipay";
 /// The columns that are read, by their names: 商户订单号 our order, 业务类型 kind, 完成时间 time, 订单金额 amount, 退款批次号/请求号 our
-/// refund, 商家实收 what the merchant received.
-const COLUMNS: [&str; 6] =
-    ["商户订单号", "业务类型", "完成时间", "订单金额（元）", "退款批次号/请求号", "商家实收（元）"];
+/// refund, 商家实收 what the merchant received, 服务费 fee.
+const COLUMNS: [&str; 7] =
+    ["商户订单号", "业务类型", "完成时间", "订单金额（元）", "退款批次号/请求号", "商家实收（元）", "服务费（元）"];
 /// The one column whose text anybody writes: the name of the goods. Commas in it are not told from those between cells.
 const GOODS: &str = "商品名称";
 const DETAILS: &str = "业务明细";
@@ -51,6 +52,9 @@ pub(super) struct Rows<R> {
     head: Option<Head>,
     payments: Sum,
     refunds: Sum,
+    charged: Fee,
+    /// The sign with which the file writes what is charged, once a row has told.
+    fee_sign: i128,
     has_total: bool,
     has_ended: bool,
     is_over: bool,
@@ -59,13 +63,40 @@ pub(super) struct Rows<R> {
 struct Head {
     columns: usize,
     goods: usize,
-    places: [usize; 6],
+    places: [usize; 7],
 }
 
 impl<R: BufRead> Rows<R> {
     pub(super) fn new(lines: Lines<R>) -> Self {
         let (payments, refunds, channel) = (Sum::default(), Sum::default(), CHANNEL.into());
-        Self { lines, channel, head: None, payments, refunds, has_total: false, has_ended: false, is_over: false }
+        Self {
+            lines,
+            channel,
+            head: None,
+            payments,
+            refunds,
+            charged: Fee::default(),
+            fee_sign: 0,
+            has_total: false,
+            has_ended: false,
+            is_over: false,
+        }
+    }
+
+    /// Adds a row's fee. A payment is charged and a refund gives back, whichever sign the file writes for which: it keeps to one.
+    fn charge(&mut self, fee: Fee, sign: i64, at_line: u64) -> Result<(), BillError> {
+        let told = fee.sign().saturating_mul(sign.into());
+        if told == 0 {
+            return Ok(());
+        }
+        if self.fee_sign == 0 {
+            self.fee_sign = told;
+        }
+        if told != self.fee_sign {
+            return Err(error(at_line, COLUMNS[6], "has the sign of another kind of movement"));
+        }
+        self.charged = self.charged.plus(if told < 0 { fee.back() } else { fee });
+        Ok(())
     }
 
     fn row(&mut self) -> Result<Option<Entry>, BillError> {
@@ -92,11 +123,12 @@ impl<R: BufRead> Rows<R> {
                 self.head = Some(Head::read(&line, at_line)?);
                 continue;
             };
-            let [order, kind, at, amount, refund, received] = head.cells(&line, at_line)?;
+            let [order, kind, at, amount, refund, received, charged] = head.cells(&line, at_line)?;
             let at = at.parse::<DateTime>();
             let at = at.map_err(|_| error(at_line, COLUMNS[2], "is not a time as 2026-11-22 09:30:00"))?;
             let fen = yuan(at_line, COLUMNS[3], amount, "CNY")?;
             let received = yuan(at_line, COLUMNS[5], received, "CNY")?;
+            let charged = fee(at_line, COLUMNS[6], charged)?;
             let (what, number, sign, sum) = match kind {
                 "交易" => (What::Payment, number(at_line, COLUMNS[0], order)?, 1, &mut self.payments),
                 "退款" => (What::Refund, number(at_line, COLUMNS[4], refund)?, -1, &mut self.refunds),
@@ -106,6 +138,7 @@ impl<R: BufRead> Rows<R> {
                 return Err(error(at_line, COLUMNS[3], "has the sign of another kind of movement"));
             };
             sum.add(received.minor);
+            self.charge(charged, sign, at_line)?;
             let (amount, party) = (Money { minor, ..fen }, Arc::clone(&self.channel));
             let (side, state) = (Side::Channel, State::Done);
             return Ok(Some(Entry { what, party, number, side, amount, state, at, age_days: 0 }));
@@ -119,7 +152,7 @@ impl Head {
             let at = line.split(',').position(|column| column.trim() == name);
             at.ok_or_else(|| error(at_line, name, "is missing among the columns of the details"))
         };
-        let mut places = [0; 6];
+        let mut places = [0; 7];
         for (slot, name) in places.iter_mut().zip(COLUMNS) {
             *slot = place(name)?;
         }
@@ -127,7 +160,7 @@ impl Head {
     }
 
     /// The cells that are read, without their padding.
-    fn cells<'a>(&self, line: &'a str, at_line: u64) -> Result<[&'a str; 6], BillError> {
+    fn cells<'a>(&self, line: &'a str, at_line: u64) -> Result<[&'a str; 7], BillError> {
         let count = line.split(',').count();
         let Some(commas) = count.checked_sub(self.columns) else {
             let what = format!("has {count} cells where the head has {} columns", self.columns);
@@ -170,5 +203,11 @@ impl<R: BufRead> Iterator for Rows<R> {
         let row = self.row();
         self.is_over |= !matches!(row, Ok(Some(_)));
         row.transpose()
+    }
+}
+
+impl<R: BufRead + Send> super::Rows for Rows<R> {
+    fn charged(&self) -> Fee {
+        self.charged
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Rows<R> {
     /// The party of the row before: mostly that of the next.
     party: Arc<str>,
     sum: Sum,
+    /// Whose word the file is; empty for what was carried over.
+    covers: Vec<(Side, Arc<str>)>,
     is_over: bool,
 }
 
@@ -42,7 +44,8 @@ impl<R: BufRead> Rows<R> {
         if lines.next()?.unwrap_or_default() != COLUMNS.as_bytes() {
             return Err(lines.error(None, format!("the columns are not {COLUMNS}")));
         }
-        Ok((Self { lines, party: "".into(), sum: Sum::default(), is_over: false }, Head { day, covers }))
+        let rows = Self { lines, party: "".into(), sum: Sum::default(), covers: covers.clone(), is_over: false };
+        Ok((rows, Head { day, covers }))
     }
 
     fn row(&mut self) -> Result<Option<Entry>, BillError> {
@@ -87,10 +90,22 @@ impl<R: BufRead> Rows<R> {
             at: at.parse().map_err(|_| error(at_line, "at", "is not a time as 2026-11-22T09:30:00"))?,
             age_days: age.parse().map_err(|_| error(at_line, "age_days", "is not a number of days"))?,
         };
+        if !self.is_covered(&entry) {
+            return Err(error(at_line, "side", "is none of those whose word the first line says that the file is"));
+        }
         self.sum.add(entry.amount.minor);
         Ok(Some(entry))
     }
+
+    /// Nobody tells in another's name: what a department's file said of the ledger would hide what is wrong.
+    fn is_covered(&self, entry: &Entry) -> bool {
+        let is_of =
+            |(side, party): &(Side, Arc<str>)| entry.side == *side && (*side == Side::Ledger || *party == entry.party);
+        self.covers.is_empty() || self.covers.iter().any(is_of)
+    }
 }
+
+impl<R: BufRead + Send> super::Rows for Rows<R> {}
 
 fn covered(cell: &str) -> Option<(Side, Arc<str>)> {
     let (side, party) = cell.split_once('/').unwrap_or((cell, ""));

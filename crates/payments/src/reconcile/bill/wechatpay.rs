@@ -7,25 +7,28 @@ use std::sync::Arc;
 
 use jiff::civil::DateTime;
 
-use super::{BillError, Lines, Sum, error, number, yuan};
+use super::{BillError, Lines, Sum, error, fee, number, yuan};
 use crate::reconcile::entry::{Entry, Side, State, What};
+use crate::reconcile::fee::Fee;
 
 pub(super) const CHANNEL: &str = "wechatpay";
 pub(super) const FIRST_COLUMN: &str = "交易时间";
 /// The columns that are read, by their names: 交易时间 time, 商户订单号 our order, 交易状态 state, 货币种类 currency, 商户退款单号 our
-/// refund, 订单金额 amount, 申请退款金额 amount refunded.
-const COLUMNS: [&str; 7] =
-    [FIRST_COLUMN, "商户订单号", "交易状态", "货币种类", "商户退款单号", "订单金额", "申请退款金额"];
+/// refund, 订单金额 amount, 申请退款金额 amount refunded, 手续费 fee.
+const COLUMNS: [&str; 8] =
+    [FIRST_COLUMN, "商户订单号", "交易状态", "货币种类", "商户退款单号", "订单金额", "申请退款金额", "手续费"];
 const TOTALS: &str = "总交易单数";
-const TOTAL_COLUMNS: [&str; 3] = [TOTALS, "订单总金额", "申请退款总金额"];
+const TOTAL_COLUMNS: [&str; 4] = [TOTALS, "订单总金额", "申请退款总金额", "手续费总金额"];
+const NO_SUM: &str = "is not the sum of the rows: the file was changed or cut";
 
 pub(super) struct Rows<R> {
     lines: Lines<R>,
     channel: Arc<str>,
     columns: usize,
-    places: [usize; 7],
+    places: [usize; 8],
     paid: Sum,
     refunded: Sum,
+    charged: Fee,
     is_over: bool,
 }
 
@@ -34,7 +37,7 @@ impl<R: BufRead> Rows<R> {
         let head = text(lines.next()?.unwrap_or_default(), 1)?;
         let (places, columns) = (places(head, COLUMNS, 1)?, cells(head).count());
         let (channel, sum) = (CHANNEL.into(), Sum::default());
-        Ok(Self { lines, channel, columns, places, paid: sum, refunded: sum, is_over: false })
+        Ok(Self { lines, channel, columns, places, paid: sum, refunded: sum, charged: Fee::default(), is_over: false })
     }
 
     fn row(&mut self) -> Result<Option<Entry>, BillError> {
@@ -51,7 +54,7 @@ impl<R: BufRead> Rows<R> {
             let places = places(line, TOTAL_COLUMNS, at_line)?;
             return self.totals(places).map(|()| None);
         }
-        let mut cells_of = [""; 7];
+        let mut cells_of = [""; 8];
         let mut count = 0_usize;
         for (place, cell) in cells(line).enumerate() {
             count = count.saturating_add(1);
@@ -65,7 +68,7 @@ impl<R: BufRead> Rows<R> {
             let what = format!("has {count} cells where the head has {} columns", self.columns);
             return Err(BillError { line: at_line, column: None, what });
         }
-        let [at, order, state, currency, refund, paid, refunded] = cells_of;
+        let [at, order, state, currency, refund, paid, refunded, charged] = cells_of;
         let at =
             at.parse::<DateTime>().map_err(|_| error(at_line, COLUMNS[0], "is not a time as 2026-11-22 09:30:00"))?;
         let paid = yuan(at_line, COLUMNS[5], paid, currency)?;
@@ -76,6 +79,8 @@ impl<R: BufRead> Rows<R> {
             "REVOKED" => (What::Payment, number(at_line, COLUMNS[1], order)?, paid, State::Undone),
             _ => return Err(error(at_line, COLUMNS[2], "is none of SUCCESS, REFUND, REVOKED")),
         };
+        // Its sign is that of the total: what a refund gives back is below zero there.
+        self.charged = self.charged.plus(fee(at_line, COLUMNS[7], charged)?);
         self.paid.add(paid.minor);
         self.refunded.add(refunded.minor);
         let party = Arc::clone(&self.channel);
@@ -83,19 +88,20 @@ impl<R: BufRead> Rows<R> {
     }
 
     /// The last two lines: what the bill says it has.
-    fn totals(&mut self, places: [usize; 3]) -> Result<(), BillError> {
+    fn totals(&mut self, places: [usize; 4]) -> Result<(), BillError> {
         let at_line = self.lines.following();
         let line = text(self.lines.next()?.unwrap_or_default(), at_line)?;
-        let [count, paid, refunded] = places.map(|place| cells(line).nth(place).unwrap_or_default());
+        let [count, paid, refunded, charged] = places.map(|place| cells(line).nth(place).unwrap_or_default());
         if count.parse() != Ok(self.paid.count) {
             return Err(error(at_line, TOTALS, "is not the number of rows: the file was changed or cut"));
         }
         for (cell, column, sum) in [(paid, TOTAL_COLUMNS[1], self.paid), (refunded, TOTAL_COLUMNS[2], self.refunded)] {
             if i128::from(yuan(at_line, column, cell, "CNY")?.minor) != sum.minor {
-                return Err(error(at_line, column, "is not the sum of the rows: the file was changed or cut"));
+                return Err(error(at_line, column, NO_SUM));
             }
         }
-        Ok(())
+        let is_sum = fee(at_line, TOTAL_COLUMNS[3], charged)? == self.charged;
+        if is_sum { Ok(()) } else { Err(error(at_line, TOTAL_COLUMNS[3], NO_SUM)) }
     }
 }
 
@@ -109,6 +115,12 @@ impl<R: BufRead> Iterator for Rows<R> {
         let row = self.row();
         self.is_over |= !matches!(row, Ok(Some(_)));
         row.transpose()
+    }
+}
+
+impl<R: BufRead + Send> super::Rows for Rows<R> {
+    fn charged(&self) -> Fee {
+        self.charged
     }
 }
 

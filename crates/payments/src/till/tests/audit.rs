@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::ledger::Merchant as LedgerMerchant;
 
 /// Ways to spoil the books of one paid, one posted and one refunded order, and of a combined one that waits.
-const SPOILS: [&str; 24] = [
+const SPOILS: [&str; 34] = [
     "UPDATE balances SET credit_posted = credit_posted + 1 WHERE account LIKE 'suspense/%' AND debit_posted = 0",
     "UPDATE balances SET credit_posted = credit_posted + 1 WHERE account LIKE 'payee/%'",
     "UPDATE balances SET debit_pending = 1 WHERE account LIKE 'channel/%'",
@@ -32,6 +32,16 @@ const SPOILS: [&str; 24] = [
     "DELETE FROM orders WHERE part_number = 1",
     "UPDATE orders SET combined_id = NULL WHERE part_number > 1",
     "UPDATE orders SET app_id = 'wx9' WHERE part_number = 2",
+    "DELETE FROM receipts",
+    "UPDATE receipts SET number = 2",
+    "UPDATE receipts SET code = '14010123'",
+    "UPDATE receipts SET payee_id = 'nobody'",
+    "UPDATE receipts SET amount_minor = amount_minor + 1",
+    "UPDATE receipts SET amount_minor = amount_minor - 1",
+    "UPDATE receipts SET order_id = 'ord_ffffffffffffffffffffffffffffffff'",
+    "UPDATE receipt_codes SET last_number = 2",
+    "INSERT INTO receipt_codes VALUES ('43010199', 1)",
+    "UPDATE orders SET receipt_prefix = NULL WHERE state = 'posted'",
 ];
 
 async fn played_out() -> Stage {
@@ -59,6 +69,7 @@ async fn played_out() -> Stage {
 async fn nothing_that_was_spoilt_stays_unseen() {
     let report = played_out().await.assert_sound().await;
     assert_eq!((report.orders, report.refunds, report.transfers, report.open), (6, 1, 6, 3));
+    assert_eq!(report.receipts, 1);
     for spoil in SPOILS {
         let stage = played_out().await;
         let spoilt = async |mut tx: Tx| tx.execute(spoil, params![]).await;

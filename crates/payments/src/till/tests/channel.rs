@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use contracts::money::Currency;
+use contracts::money::{Currency, Money};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Response};
@@ -18,6 +18,7 @@ use crate::channel::{
     CallbackError, Capabilities, Channel, ChannelError, Known, Notice, OrderStatus, PartPaid, PaySheet, RefundStatus,
     Refusal, Whole, wechatpay,
 };
+use crate::domain::insurance::Legs;
 use crate::domain::order::{Capture, Terms, TradeType};
 use crate::domain::refund::{Decision, Refund};
 
@@ -61,6 +62,8 @@ pub(super) struct Books {
     pub(super) refunds: BTreeMap<String, Back>,
     /// Combined orders: merchant, and the numbers of their parts.
     wholes: BTreeMap<String, (String, Vec<String>)>,
+    /// It does not want to hear what insurance gave back.
+    is_deaf: bool,
     mishaps: VecDeque<(Call, Mishap)>,
     pub(super) calls: BTreeMap<Call, u32>,
     /// Payers as they arrived.
@@ -77,6 +80,8 @@ pub(super) struct There {
     is_known: bool,
     pub(super) is_closed: bool,
     pub(super) paid: Option<Capture>,
+    /// A mixed order that came to nothing: whether its cash leg and its insurance's are paid.
+    half: Option<(bool, bool)>,
 }
 
 /// A refund as the channel has it.
@@ -85,6 +90,18 @@ pub(super) struct Back {
     pub(super) amount: i64,
     /// How it stands; None is in process.
     pub(super) end: Option<Decision>,
+    /// The channel will not hear of what insurance gives back with it.
+    is_deaf: bool,
+}
+
+/// What has to come of an order, all legs together.
+fn due(terms: &Terms) -> Money {
+    let legs = terms.insured.as_ref().and_then(|insured| Legs::of(&insured.split).sum());
+    legs.map_or(terms.amount, |minor| Money::new(minor, Currency::CNY).expect("in range"))
+}
+
+fn in_cash(terms: &Terms) -> i64 {
+    terms.insured.as_ref().map_or(terms.amount.amount_minor(), |insured| insured.split.paid_in_cash)
 }
 
 impl Played {
@@ -125,9 +142,23 @@ impl Played {
         if there.is_closed || there.paid.is_some() || at >= there.terms.expire_at {
             return None;
         }
-        let capture = Capture { amount: there.terms.amount, transaction: format!("tx-{order_no}"), at };
+        let capture = Capture { amount: due(&there.terms), transaction: format!("tx-{order_no}"), at };
         (there.is_known, there.paid) = (true, Some(capture.clone()));
         Some(capture)
+    }
+
+    /// A mixed order comes to nothing, after these legs of it were paid.
+    pub(super) fn break_off(&self, order_no: &str, cash: bool, insurance: bool, at: Timestamp) {
+        let mut books = self.books();
+        let there = books.orders.get_mut(order_no).expect("the channel has it");
+        let amount = Money::new(in_cash(&there.terms), Currency::CNY).expect("in range");
+        there.paid = cash.then(|| Capture { amount, transaction: format!("tx-{order_no}"), at });
+        there.half = Some((cash, insurance));
+    }
+
+    /// From now on it does not want to hear what insurance gave back.
+    pub(super) fn be_deaf(&self) {
+        self.books().is_deaf = true;
     }
 
     /// Money comes although the order is closed.
@@ -146,11 +177,12 @@ impl Played {
         for (number, there) in &books.orders {
             lines.push(json!({ "event": "order_created", "out_trade_no": number }));
             if let Some(Capture { amount, .. }) = &there.paid {
-                let amount_minor = amount.amount_minor();
+                // What insurance pays is nothing that happens here.
+                let amount_minor = amount.amount_minor().min(in_cash(&there.terms));
                 lines.push(json!({ "event": "order_paid", "out_trade_no": number, "amount_minor": amount_minor }));
             }
         }
-        for (number, Back { order_no, amount, end }) in &books.refunds {
+        for (number, Back { order_no, amount, end, .. }) in books.refunds.iter().filter(|(_, back)| back.amount > 0) {
             lines.push(json!({ "event": "refund_created", "out_refund_no": number, "out_trade_no": order_no }));
             let status = if matches!(end, Some(Decision::Succeeded { .. })) { "SUCCESS" } else { "CLOSED" };
             let ended =
@@ -233,6 +265,7 @@ impl Books {
             is_known,
             is_closed: false,
             paid: None,
+            half: None,
         });
         if there.terms != *terms || there.is_closed || there.paid.is_some() || now >= terms.expire_at {
             return Err(ChannelError::Otherwise { code: "OUT_TRADE_NO_USED".into() });
@@ -281,6 +314,10 @@ impl Books {
         let there = self.orders.get(&terms.channel_order_no).filter(|there| there.is_known);
         let there = there.ok_or(ChannelError::NotKnown)?;
         Ok(match &there.paid {
+            cash if there.half.is_some_and(|(cash, insurance)| cash || insurance) => {
+                OrderStatus::Half { cash: cash.clone(), insurance: there.half.is_some_and(|(_, insurance)| insurance) }
+            }
+            None if there.half.is_some() => OrderStatus::Closed,
             Some(capture) => OrderStatus::Paid(capture.clone()),
             None if there.is_closed => OrderStatus::Closed,
             None => OrderStatus::Pending,
@@ -298,14 +335,22 @@ impl Books {
     }
 
     fn refund(&mut self, terms: &Terms, refund: &Refund) -> Result<RefundStatus, ChannelError> {
-        let amount = refund.amount.amount_minor();
+        let legs = refund.legs.unwrap_or_default();
+        assert_eq!(refund.legs.is_some(), terms.insured.is_some(), "split as the order is");
+        let amount = refund.legs.map_or(refund.amount.amount_minor(), |legs| legs.cash);
         let number = refund.channel_refund_no();
+        let has_insurance = legs != legs.cash_alone();
+        assert_eq!(refund.insurance_returned_at.is_some(), has_insurance);
+        if has_insurance && self.is_deaf && amount == 0 {
+            return Err(ChannelError::Refused { code: "DEAF".into() });
+        }
         if let Some(back) = self.refunds.get(&number) {
             assert_eq!((back.amount, &back.order_no), (amount, &terms.channel_order_no), "a repetition is unchanged");
             return Ok(back.status(&number));
         }
         let paid = self.orders.get(&terms.channel_order_no).and_then(|there| there.paid.as_ref());
-        let taken = paid.map(|capture| capture.amount.amount_minor()).ok_or(ChannelError::NotKnown)?;
+        let taken =
+            paid.map(|capture| capture.amount.amount_minor().min(in_cash(terms))).ok_or(ChannelError::NotKnown)?;
         let of_order = |back: &&Back| {
             back.order_no == terms.channel_order_no && !matches!(back.end, Some(Decision::Failed { .. }))
         };
@@ -313,7 +358,11 @@ impl Books {
         if given + amount > taken {
             return Err(ChannelError::Refused { code: "INVALID_REQUEST".into() });
         }
-        let back = Back { order_no: terms.channel_order_no.clone(), amount, end: None };
+        // What insurance alone gives back is told, and done.
+        let at = refund.created_at;
+        let end = (amount == 0).then(|| Decision::Succeeded { channel_refund: number.clone(), at });
+        let is_deaf = has_insurance && self.is_deaf;
+        let back = Back { order_no: terms.channel_order_no.clone(), amount, end, is_deaf };
         let status = back.status(&number);
         self.refunds.insert(number, back);
         Ok(status)
@@ -324,6 +373,10 @@ impl Back {
     fn status(&self, number: &str) -> RefundStatus {
         match &self.end {
             None => RefundStatus::Processing { channel_refund: format!("wx-{number}") },
+            Some(Decision::Succeeded { channel_refund, at }) if self.is_deaf => {
+                let (channel_refund, at) = (channel_refund.clone(), *at);
+                RefundStatus::Decided(Decision::Half { channel_refund, at, code: "DEAF".into() })
+            }
             Some(decision) => RefundStatus::Decided(decision.clone()),
         }
     }
@@ -343,6 +396,7 @@ impl Channel for Played {
             known: Known::OnceCreated,
             bills: &[],
             combine_max: 3,
+            insured_by: &[TradeType::Jsapi],
         };
         const LAZY: &Capabilities = &Capabilities { known: Known::OnceOpened, ..*CAPABILITIES };
         if self.books().is_lazy { LAZY } else { CAPABILITIES }

@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::asked::Asked;
 use super::channel::{Call, Mishap};
 use super::combined::combine_ask;
+use super::mixed::{a_part_of, legs_of, mixed_ask, mixed_refund};
 use super::*;
+use crate::channel::Notice;
+use crate::domain::insurance::MixType;
 use crate::domain::ledger::Merchant as LedgerMerchant;
 use crate::domain::order::State;
 use crate::error::Error;
@@ -44,6 +47,8 @@ enum Script {
     Alone,
     /// Has three orders paid at once.
     Together,
+    /// Has an order of which insurance pays a part.
+    Mixed,
 }
 
 impl World {
@@ -104,6 +109,7 @@ impl World {
         let script = async |number| match self.script {
             Script::Alone => self.script_alone(till, number).await,
             Script::Together => self.script_together(till, number).await,
+            Script::Mixed => self.script_mixed(till, number).await,
         };
         let scripts = futures::future::join_all((0..SCRIPTS).map(script));
         let bank = async {
@@ -187,6 +193,53 @@ impl World {
         self.finally(till, ids[0], async || Ok(Vec::new()), |state| state != State::Refunding).await;
         let post = key(Method::PostOrder, &id("post"));
         self.told(till, None, &id("post"), || till.post(&post, ids[1], "serial")).await;
+    }
+
+    /// The same with orders of which insurance pays a part: refunds of one leg or both, and halves that go back by themselves.
+    async fn script_mixed(&self, till: &Arc<Till>, number: usize) {
+        let id = |what: &str| format!("{what}-{number}");
+        let mix = [MixType::CashAndInsurance, MixType::InsuranceOnly, MixType::CashOnly][number % 3];
+        let ask = || mixed_ask(&id("create"), mix, EPOCH.plus(LIFE));
+        let answer = self.told(till, Some(Deed::Order), &id("create"), || till.create(ask())).await;
+        let Some(answer) = answer else { return };
+        let order = pb::CreateOrderResponse::decode(answer.as_slice()).expect("decodes").order.expect("an order");
+        let order_id: OrderId = order.order_id.parse().expect("an id");
+        if number % 5 == 2 {
+            let close = || till.close(key(Method::CloseOrder, &id("close")), order_id);
+            self.finally(till, order_id, close, |state| state == State::Closed).await;
+            return;
+        }
+        let is_half = number % 5 == 4 && mix == MixType::CashAndInsurance;
+        let is_paid = self.played.books().orders[&order.channel_order_no].paid.is_some();
+        if is_half && !is_paid {
+            self.played.break_off(&order.channel_order_no, true, number.is_multiple_of(2), till.now());
+        } else {
+            self.played.pay(&order.channel_order_no, till.now());
+        }
+        if number % 5 != 1 {
+            let hint = || async {
+                let merchant = LedgerMerchant { channel: super::channel::NAME.into(), number: "1900000001".into() };
+                let notice = Notice::Mixed { channel_order_no: order.channel_order_no.clone() };
+                till.heed(&merchant, notice).await.map_err(|_| ())
+            };
+            self.until(till, hint).await;
+        }
+        if is_half {
+            // Closed where the channel refused to give it back: then a person has to.
+            let is_over = |state| matches!(state, State::Refunded | State::Closed);
+            self.finally(till, order_id, async || Ok(Vec::new()), is_over).await;
+            return;
+        }
+        let is_paid = |state| !matches!(state, State::Waiting | State::Creating);
+        self.finally(till, order_id, async || Ok(Vec::new()), is_paid).await;
+        if number % 5 == 1 || number % 5 == 3 {
+            let legs = if number % 5 == 1 { legs_of(mix) } else { a_part_of(mix) };
+            let ask = mixed_refund(&id("refund"), order_id, legs);
+            self.told(till, Some(Deed::Refund), &id("refund"), || till.refund(&ask)).await;
+            self.finally(till, order_id, async || Ok(Vec::new()), |state| state != State::Refunding).await;
+        }
+        let post = key(Method::PostOrder, &id("post"));
+        self.told(till, None, &id("post"), || till.post(&post, order_id, "serial")).await;
     }
 
     async fn heed_together(&self, till: &Arc<Till>, whole_no: &str) -> Result<(), ()> {
@@ -301,7 +354,7 @@ fn passed(script: Script) -> BTreeMap<&'static str, u32> {
 fn every_point_is_passed_by_an_ordinary_run() {
     let mut named = crate::CRASH_POINTS.to_vec();
     named.sort_unstable();
-    for script in [Script::Alone, Script::Together] {
+    for script in [Script::Alone, Script::Together, Script::Mixed] {
         let passed: Vec<_> = passed(script).into_keys().collect();
         assert_eq!(passed, named, "{script:?}: the list is what the code passes, no more and no less");
     }
@@ -327,6 +380,11 @@ fn die_everywhere(script: Script) {
 #[test]
 fn dying_at_any_point_loses_nothing_and_doubles_nothing() {
     die_everywhere(Script::Alone);
+}
+
+#[test]
+fn dying_at_any_point_of_a_mixed_order_halves_no_leg() {
+    die_everywhere(Script::Mixed);
 }
 
 #[test]

@@ -441,7 +441,7 @@ async fn a_told_end_of_a_refund_is_booked_once_when_it_fits_and_never_when_it_do
     }
     assert_eq!(stage.refund_state("f1").await, RefundState::Succeeded);
     assert_eq!(stage.played.count(Call::QueryRefund), asked, "it was not asked for");
-    let opposite = told(Decision::Failed { code: "ABNORMAL".into() }, |_, _, _, _| {}).await;
+    let opposite = told(Decision::Failed { code: "CLOSED".into() }, |_, _, _, _| {}).await;
     assert!(matches!(opposite, Err(NoticeError::Differs("refund status"))), "never one thing and then the other");
     assert_eq!(stage.events().await, [pb::EventKind::OrderPaid, pb::EventKind::RefundSucceeded]);
     assert_eq!(stage.assert_sound().await.open, 0);

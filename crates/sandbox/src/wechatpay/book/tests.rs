@@ -188,14 +188,14 @@ fn refunds_never_give_back_more_than_was_paid() {
     assert_eq!(till.refund("one", "r1", 1, RefundStatus::Success), Err("TRADE_ERROR"), "nothing is paid");
     assert_eq!(till.refund("nobody", "r1", 1, RefundStatus::Success), Err("RESOURCE_NOT_EXISTS"));
     till.pay("one", at(0)).expect("paid");
-    assert_eq!(till.refund("one", "r1", 15_000, RefundStatus::Abnormal), Ok(1));
-    assert_eq!(till.refund("one", "r1", 15_000, RefundStatus::Abnormal), Ok(0), "the same again changes nothing");
+    assert_eq!(till.refund("one", "r1", 15_000, RefundStatus::Closed), Ok(1));
+    assert_eq!(till.refund("one", "r1", 15_000, RefundStatus::Closed), Ok(0), "the same again changes nothing");
     assert_eq!(till.refund("one", "r1", 1, RefundStatus::Success), Err("INVALID_REQUEST"), "with other parameters");
     assert_eq!(till.refund("one", "r2", 5_001, RefundStatus::Success), Err("INVALID_REQUEST"));
     assert_eq!(till.state("one", at(0)), TradeState::Refund);
     assert_eq!((till.due(at(0)), till.due(at(1)), till.due(at(2))), (0, 1, 0), "it ends once");
-    assert_eq!(till.book.refund(MERCHANT, "r1").expect("a refund").status, RefundStatus::Abnormal);
-    assert_eq!(till.refund("one", "r2", TOTAL, RefundStatus::Success), Ok(1), "what failed is free again");
+    assert_eq!(till.book.refund(MERCHANT, "r1").expect("a refund").status, RefundStatus::Closed);
+    assert_eq!(till.refund("one", "r2", TOTAL, RefundStatus::Success), Ok(1), "what was closed is free again");
     assert_eq!(till.due(at(1)), 1);
     let waiting: Vec<_> = till.book.notices().map(|notice| notice.id.as_str()).collect();
     assert_eq!(waiting, ["notice-one", "notice-r1", "notice-r2"]);
@@ -268,6 +268,16 @@ fn a_refund_may_be_closed_or_stay_in_process_until_somebody_ends_it() {
         Err("RESOURCE_NOT_EXISTS")
     );
     assert_eq!((till.due(Timestamp::MAX), till.book.statement("t-one")), (0, Some((TOTAL, TOTAL))));
+
+    till.create("two", "d", at(2)).expect("made");
+    till.pay("two", at(2)).expect("paid");
+    assert_eq!(till.refund("two", "r3", TOTAL, RefundStatus::Abnormal), Ok(1));
+    assert_eq!(till.due(at(3)), 1);
+    assert_eq!(till.refund("two", "r4", 1, RefundStatus::Success), Err("INVALID_REQUEST"), "it may still go back");
+    let closed = till.book.end_refund(MERCHANT, "r3", RefundStatus::Closed);
+    assert_eq!(closed.map_err(|e| e.code), Err("INVALID_REQUEST"));
+    let sent = till.book.end_refund(MERCHANT, "r3", RefundStatus::Success);
+    assert_eq!((till.take(sent, at(4)), till.book.statement("t-two")), (Ok(1), Some((TOTAL, TOTAL))));
 }
 
 #[derive(Clone, Debug)]
@@ -306,7 +316,7 @@ proptest! {
                 Step::Pay(n) => till.pay(&format!("order{n}"), at(seconds)),
                 Step::Close(n) => till.close(&format!("order{n}"), at(seconds)),
                 Step::Refund { order, number, amount, fails } => {
-                    let ends = if fails { RefundStatus::Abnormal } else { RefundStatus::Success };
+                    let ends = if fails { RefundStatus::Closed } else { RefundStatus::Success };
                     till.refund(&format!("order{order}"), &format!("r{number}"), amount, ends)
                 }
                 Step::Pass(more) => { seconds += more; Ok(0) }

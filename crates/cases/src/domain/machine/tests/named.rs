@@ -38,7 +38,8 @@ fn a_case_that_was_never_begun_needs_no_release() {
 #[test]
 fn a_hold_that_is_too_short_to_pay_in_is_given_back() {
     let mut story = Story::new();
-    let short = Locked { until: START.plus(secs(30)), rules: rules(Idempotency::Key), changed: false };
+    let short =
+        Locked { until: START.plus(secs(30)), rules: rules(Idempotency::Key), payment_code: None, changed: false };
     story.tell(&Event::Begin).tell(&Event::Locked(Answer::Done(short)));
     story.stands(State::Confirming, Some(Step::Release), Some(Action::Release));
     assert_eq!(story.case.resolve_by, Some(START.plus(secs(30))), "the hold lapses by itself");
@@ -49,7 +50,7 @@ fn a_hold_that_is_too_short_to_pay_in_is_given_back() {
 fn a_hold_on_something_else_than_the_citizen_read_is_given_back() {
     let mut story = Story::new();
     let until = START.plus(secs(900));
-    let changed = Locked { until, rules: rules(Idempotency::Key), changed: true };
+    let changed = Locked { until, rules: rules(Idempotency::Key), payment_code: None, changed: true };
     story.tell(&Event::Begin).tell(&Event::Locked(Answer::Done(changed)));
     story.tell(&Event::Released(Answer::Done(()))).ends(State::Rejected);
     assert_eq!(story.case.rejection, Some(Rejection::ours("RECORD_CHANGED")));

@@ -77,7 +77,7 @@ impl World {
 
     fn lock(&mut self, luck: u8) -> Answer<Locked> {
         let until = self.now.plus(secs(1_800));
-        let locked = Answer::Done(Locked { until, rules: rules(self.idempotency), changed: false });
+        let locked = Answer::Done(Locked { until, rules: rules(self.idempotency), payment_code: None, changed: false });
         match luck % 8 {
             _ if self.calm => locked,
             0 => Answer::Unknown("DEPARTMENT_TIMEOUT".to_owned()),

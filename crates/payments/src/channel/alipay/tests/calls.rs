@@ -123,6 +123,7 @@ fn by_rest(told: &Told) -> Response<Bytes> {
         Told::Forged(told) => (200, written(told), Some(&*STRANGER)),
         Told::Unsigned(told) => (200, written(told), None),
         Told::Business(code) => (400, error(code), Some(&*ALIPAY)),
+        Told::Door("isv.invalid-parameter") => (400, error("isv.invalid-parameter"), None),
         Told::Door(code) => (401, error(code), None),
         Told::Raw(status, body) => return response(*status, *body),
     };
@@ -299,9 +300,15 @@ async fn only_what_alipay_signed_counts() {
             let error = played.query().await.expect_err("unusable");
             assert!(matches!(error, ChannelError::NoAnswer { effect: Effect::Possible, .. }), "{api:?} {error:?}");
         }
-        played.tell([Told::Door("isv.invalid-app-id")]);
+        played.tell([Told::Door("isv.invalid-parameter")]);
         let refused = played.query().await;
-        assert!(matches!(&refused, Err(ChannelError::Refused { code }) if code == "isv.invalid-app-id"), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(ChannelError::Refused { code }) if code == "isv.invalid-parameter"),
+            "{refused:?}"
+        );
+        played.tell([Told::Door("isv.invalid-app-id")]);
+        let error = played.query().await.expect_err("unusable until somebody mends it");
+        assert!(matches!(&error, ChannelError::NotNow { code } if code == "isv.invalid-app-id"), "{error:?}");
     }
 }
 
