@@ -254,21 +254,25 @@ fn catalog(context: &Context) -> anyhow::Result<Mounted> {
 }
 
 async fn payments(ground: &Ground, context: &Context) -> anyhow::Result<Mounted> {
+    let keys = ground.keys(Host::Payments)?;
     let mut config = payments::Config {
         payees: MERCHANTS.map(|(_, id)| Payee { payee_id: id.to_owned(), name: "交通罚款（演示）".to_owned() }).into(),
         merchants: MERCHANTS.iter().map(|of| merchant(ground, of)).collect::<anyhow::Result<_>>()?,
         channels: Channels::default(),
-        payer_key_file: ground.keys(Host::Payments)?.join("payer.key"),
+        payer_key_file: keys.join("payer.key"),
         ..payments::Config::default()
     };
+    config.receipts.key_file = keys.join("receipt.key");
+    config.settlement.key_file = keys.join("settlement.pem");
     config.channels.wechatpay.base_url = "http://sandbox:7501".to_owned();
     config.channels.wechatpay.notify_base_url = format!("http://payments:{CALLBACKS}");
     config.worker.longest_pause = Span::from_secs(10);
     config.worker.quiet = Span::from_secs(20);
     let mesh = mesh(Role::Payments, context, ClientOptions::default())?;
     let db = ground.payments.with_context(context.clone());
-    let keys = KeyRing::start(&mesh, context, Vec::new(), Options::default());
-    let mut mounted = payments::mount(config, payments::Deps { context: context.clone(), db, keys }).await?;
+    let ring = KeyRing::start(&mesh, context, Vec::new(), Options::default());
+    let deps = payments::Deps { context: context.clone(), db, keys: ring };
+    let mut mounted = payments::mount(config, deps).await?;
     let router = mounted.http.take().context("payments takes callbacks")?;
     let (tasks, clock) = (context.tasks.clone(), context.clock.clone());
     let listener = listen(context, CALLBACKS).await?;
