@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use contracts::ids::{OrderId, RefundId};
+use contracts::money::Money;
 use jiff::civil::Date;
 use runtime::Timestamp;
 
@@ -145,6 +146,8 @@ pub enum Refused {
 pub enum Repair {
     /// The channel is asked how the order stands, and what it says is booked.
     RefreshOrder,
+    /// The channel is asked how the refund stands, and what it says is booked.
+    RefreshRefund,
     /// It stays for a person.
     None,
 }
@@ -161,6 +164,8 @@ const REPAIRS: &[Rule] = &[
     (BreakKind::State, What::Payment, Some(Standing::Done), Some(Standing::Undone), Repair::RefreshOrder),
     // An order older than the days that are looked at: it may be ours all the same.
     (BreakKind::Long, What::Payment, Some(Standing::Done), None, Repair::RefreshOrder),
+    (BreakKind::State, What::Refund, Some(Standing::Done), Some(Standing::Pending), Repair::RefreshRefund),
+    (BreakKind::Long, What::Refund, Some(Standing::Done), None, Repair::RefreshRefund),
 ];
 
 impl Kept {
@@ -173,6 +178,12 @@ impl Kept {
             return Repair::None;
         }
         REPAIRS.iter().find(is).map_or(Repair::None, |rule| rule.4)
+    }
+
+    /// Whether what was booked since is what the other side tells.
+    pub fn is_explained_by(&self, booked: &Money) -> bool {
+        let told = self.theirs.as_ref().map(|theirs| (theirs.amount_minor, theirs.currency.as_str()));
+        told == Some((booked.amount_minor(), booked.currency().as_str()))
     }
 
     /// A person's word.

@@ -100,6 +100,10 @@ const OF_ORDER: &str =
     WHERE t.order_id = $1 AND ($2 = '' OR t.debit_account = $2 OR t.credit_account = $2)
     AND (t.booked_at, t.transfer_id) > ($3, $4) ORDER BY t.booked_at, t.transfer_id LIMIT $5";
 
+const ONE: &str =
+    "SELECT t.*, d.verdict FROM transfers t LEFT JOIN transfer_decisions d ON d.transfer_id = t.transfer_id
+    WHERE t.transfer_id = $1";
+
 /// Of an account that orders share. Each side by its own index, at most a page of either; the indexes leave suspense out, and an engine
 /// takes them only where the query says so too.
 const OF_ACCOUNT: &str = "SELECT t.*, d.verdict FROM (
@@ -282,6 +286,11 @@ pub(crate) async fn of_subject(
     let account = account.map(ToString::to_string).unwrap_or_default();
     let values = params![subject.to_string(), account, after.0, after.1, max];
     reader.fetch_all(OF_ORDER, values).await?.iter().map(read).collect()
+}
+
+/// Reads a transfer.
+pub(crate) async fn one(reader: &mut impl Read, id: &TransferId) -> Result<Option<Booked>, store::Error> {
+    reader.fetch_opt(ONE, params![id.as_str()]).await?.as_ref().map(read).transpose()
 }
 
 /// Reads at most `max` transfers of an account, by (booked, id).

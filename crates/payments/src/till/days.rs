@@ -21,14 +21,14 @@ use crate::channel::ChannelError;
 use crate::config::Payee;
 use crate::convert::{self, Of, ResolveAsk};
 use crate::domain::breaks::{Kept, Repair, State};
-use crate::domain::ledger::Merchant;
+use crate::domain::ledger::{Merchant, TransferId};
 use crate::error::{Error, Thing};
 use crate::reconcile::ledger::Scope;
 use crate::reconcile::source::BillSource;
 use crate::reconcile::{self, Bill, Break, BreakKind, Day, Entry, Fee, Matcher, Side, Told, What, ledger};
 use crate::repo::requests::{self, Claim, Key};
 use crate::repo::runs::{self, Name, Run};
-use crate::repo::{breaks, orders, refunds, work};
+use crate::repo::{self, breaks, orders, refunds, work};
 use crate::{beijing, domain};
 
 /// Where the keys of this work begin; orders and refunds begin otherwise.
@@ -115,6 +115,7 @@ impl Till {
     }
 
     async fn hold_day(&self, lease: &Lease, name: &Name) -> Result<(), Error> {
+        let begun = self.now();
         let (found, problem) = match self.day(name).await {
             Ok(found) => (Some(found), String::new()),
             Err(DayError::NotYet(problem)) => {
@@ -137,7 +138,7 @@ impl Till {
             }
         };
         self.keep_day(lease, name, found.as_ref(), problem).await?;
-        self.repair(&name.merchant).await?;
+        self.repair(&name.merchant, begun).await?;
         self.finish_day(lease, name, found.is_some()).await?;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
@@ -291,17 +292,24 @@ impl Till {
     }
 
     /// Does what is done about open breaks without a person: asks the channel, and closes what its answer explains.
-    async fn repair(&self, merchant: &Merchant) -> Result<(), Error> {
+    async fn repair(&self, merchant: &Merchant, since: Timestamp) -> Result<(), Error> {
         let open = breaks::of_merchant(&mut self.db.read().await?, State::Open, merchant, max()).await?;
         for kept in open {
-            let (Repair::RefreshOrder, Some(order)) = (kept.repair(), kept.order) else { continue };
-            if let Err(error) = self.refresh_now(order).await {
-                tracing::info!(order_id = %order, %error, "a break could not be asked about");
+            let (asked, explains) = match (kept.repair(), kept.order, kept.refund) {
+                (Repair::RefreshOrder, Some(order), _) => {
+                    (self.refresh_now(order).await.map(|_| ()), TransferId::capture(order))
+                }
+                (Repair::RefreshRefund, _, Some(refund)) => {
+                    (self.refresh_refund(refund).await, TransferId::payout(refund))
+                }
+                _ => continue,
+            };
+            if let Err(error) = asked {
+                tracing::info!(break_id = %kept.id, %error, "a break could not be asked about");
                 continue;
             }
-            let order = self.order_now(order).await?;
-            let told = kept.theirs.as_ref().map(|theirs| (theirs.amount_minor, theirs.currency.as_str()));
-            if told != Some((order.tally.captured.min(order.in_cash()), order.terms.amount.currency().as_str())) {
+            let booked = repo::ledger::one(&mut self.db.read().await?, &explains).await?;
+            if !booked.is_some_and(|booked| booked.at >= since && kept.is_explained_by(&booked.transfer.amount)) {
                 continue;
             }
             self.db

@@ -1,6 +1,7 @@
 //! A look at what is open at a channel: one step further with an order or refund, whoever takes it.
 
 use contracts::ids::{CombinedOrderId, OrderId, RefundId};
+use rpc::Effect;
 use runtime::secret::Pii;
 use runtime::{Timestamp, crash};
 use store::Tx;
@@ -321,6 +322,21 @@ impl Till {
         match told {
             Err(ChannelError::NotKnown) => self.send_refund(order, refund, false).await,
             told => Ok(told),
+        }
+    }
+
+    /// Asks how an open refund stands, and books a verdict. Nothing is sent again: that is for whoever holds its lease.
+    pub(super) async fn refresh_refund(&self, id: RefundId) -> Result<(), Error> {
+        let refund = self.refund_by_id(id).await?;
+        if !refund.is_open() {
+            return Ok(());
+        }
+        let order = self.order_now(refund.order).await?;
+        let channel = self.channel(&order.terms.merchant.channel)?;
+        match channel.query_refund(&order.terms, &refund).await {
+            Ok(RefundStatus::Decided(decision)) => self.decide(&refund, decision).await.map(|_| ()),
+            Ok(RefundStatus::Processing { .. }) | Err(ChannelError::NotKnown) => Ok(()),
+            Err(error) => Err(Error::ChannelUnavailable { effect: Effect::None, source: Some(error) }),
         }
     }
 

@@ -9,17 +9,21 @@ use contracts::payments::v1::{
 use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::Offset;
+use payments::reconcile::bill::movements::Writer;
+use payments::reconcile::{Entry, Money, Side, State, What};
 use rpc::RemoteFault;
 use runtime::config::Duration as Span;
 use sandbox::{Fault, Operation, Staged};
 use store::{Tx, params};
 use tonic::Request;
 
-use super::on_each_engine;
-use super::rig::{AMOUNT, CHANGSHA, Engine, OTHERS, Rig, jsapi};
+use super::rig::{AMOUNT, APPS, CHANGSHA, Engine, OTHERS, Rig, jsapi};
+use super::{alipay, on_each_engine};
 
 on_each_engine!(
     what_does_not_match_is_told_and_what_can_be_is_repaired,
+    a_doubled_row_is_no_repair,
+    a_refund_that_the_bill_has_is_asked_about,
     moved_money_takes_two_persons,
     a_bill_that_cannot_be_used_is_a_failed_run,
     days_may_be_looked_at_in_any_order,
@@ -206,6 +210,7 @@ async fn what_does_not_match_is_told_and_what_can_be_is_repaired(engine: Engine)
     assert_eq!(of(&rig.found().await, &late.channel_order_no).state(), BreakState::Repaired);
 
     // The channel mends its bill; what is then right closes by itself.
+    rig.paid_at(&unheard, noon).await;
     let mended = [good, off, missing, &unheard].map(|order| (order.channel_order_no.as_str(), AMOUNT, noon));
     rig.put_bill(CHANGSHA, first, &bill(&mended));
     rig.reconcile("r3", first).await;
@@ -233,6 +238,75 @@ async fn what_does_not_match_is_told_and_what_can_be_is_repaired(engine: Engine)
     assert_eq!(rig.breaks(kind).await.breaks.len(), 1);
     let none = ListBreaksRequest { day: second.to_string(), ..ListBreaksRequest::default() };
     assert_eq!(rig.breaks(none).await.breaks, []);
+    rig.assert_sound().await;
+}
+
+/// What was booked before the day was looked at explains no second row.
+async fn a_doubled_row_is_no_repair(engine: Engine) {
+    let rig = Rig::with(engine, settings).await;
+    let day = day_before(today());
+    let noon = day.at(12, 0, 0, 0);
+    let twice = rig.paid(jsapi("twice")).await;
+    rig.paid_at(&twice, noon).await;
+    // Paid long before: the day's ledger says nothing of it.
+    let old = rig.paid(jsapi("old")).await;
+    rig.paid_at(&old, day.checked_sub(jiff::Span::new().days(40)).expect("a day").at(12, 0, 0, 0)).await;
+    let rows = [&twice, &twice, &old].map(|order| (order.channel_order_no.as_str(), AMOUNT, noon));
+    rig.put_bill(CHANGSHA, day, &bill(&rows));
+    rig.put_bill(OTHERS, day, &bill(&[]));
+    let told = rig.reconcile("r1", day).await;
+    assert_eq!((told.matched, told.breaks), (1, 2), "{told:#?}");
+    let found = rig.found().await;
+    for order in [&twice, &old] {
+        let one = of(&found, &order.channel_order_no);
+        assert_eq!((one.break_kind(), one.state()), (BreakKind::Long, BreakState::Open), "{one:#?}");
+    }
+    rig.assert_sound().await;
+}
+
+async fn a_refund_that_the_bill_has_is_asked_about(engine: Engine) {
+    let rig = Rig::with(engine, settings).await;
+    let (day, seller) = (day_before(today()), APPS[0].1);
+    let order = rig.create(alipay::ask("a", "traffic-430100", pb::TradeType::Native)).await.expect("creates");
+    alipay::pay(&rig, &order).await;
+    rig.in_state(&order.order_id, OrderState::Paid).await;
+    // The money goes back, and nobody says so.
+    for (operation, fault) in [(Operation::Refund, Fault::DropAfter), (Operation::Notify, Fault::Lost)] {
+        let staged = Staged { system: "alipay".into(), operation, fault, times: 1, delay: None };
+        rig.sandbox.faults().stage(staged).expect("staged");
+    }
+    let refund = rig.refund(super::rig::refund("f", &order, AMOUNT / 2)).await.expect("accepted");
+    let number = refund.refund_id.trim_start_matches("rfd_").to_owned();
+    let folder = rig.directory().join("bills/alipay").join(seller);
+    std::fs::create_dir_all(&folder).expect("a directory");
+    let mut writer = Writer::create(&folder.join(format!("{day}.csv")), day, &["channel/alipay"]).expect("writes");
+    let row = Entry {
+        side: Side::Channel,
+        what: What::Refund,
+        party: "alipay".into(),
+        number: number.clone(),
+        amount: Money { minor: AMOUNT / 2, currency: *b"CNY" },
+        state: State::Done,
+        at: day.at(12, 0, 0, 0),
+        age_days: 0,
+    };
+    writer.write(&row).expect("writes");
+    writer.finish().expect("writes");
+    // A day that is looked at before the refund was sent at all finds nothing to book.
+    let mut tries = 0;
+    super::rig::until("the break to close", async || {
+        tries += 1;
+        let request_id = format!("r{tries}");
+        let request =
+            pb::ReconcileRequest { request_id, day: day.to_string(), channel: "alipay".into(), ..Default::default() };
+        rig.operators.clone().reconcile(request).await.expect("answers");
+        let found = rig.found().await;
+        let one = of(&found, &number);
+        assert_eq!((one.break_kind(), &one.refund_id), (BreakKind::Long, &refund.refund_id), "{one:#?}");
+        (one.state() == BreakState::Repaired).then_some(())
+    })
+    .await;
+    rig.refund_in_state(&refund.refund_id, pb::RefundState::Succeeded).await;
     rig.assert_sound().await;
 }
 

@@ -483,7 +483,7 @@ pub(crate) fn in_seconds(seconds: i64) -> prost_types::Timestamp {
 }
 
 /// Looks until there is something, and fails with what was looked for when patience ends.
-pub(crate) async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
