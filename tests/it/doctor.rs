@@ -1,6 +1,6 @@
 //! What the doctor says of a database server and of a channel, and that it leaves both as they were.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use identity::Deps;
 use lastmile::Config;
@@ -8,7 +8,7 @@ use lastmile::Role;
 use lastmile::doctor::{Finding, Verdict, examine};
 use lastmile_tests::servers::Postgres;
 use lastmile_tests::{Cluster, Topology};
-use payments::channel::wechatpay;
+use payments::channel::{alipay, wechatpay};
 use payments::config::{Credentials, Merchant};
 use rpc::{ClientOptions, Mesh, RemoteOptions};
 use runtime::Context;
@@ -156,9 +156,33 @@ async fn the_ends_of_the_channels_certificates_are_told() {
             verification: wechatpay::Verification::PlatformCertificates,
         }),
     }];
+    let app = sandbox::App { app_id: "2021000000430100".into(), pid: "2088000000430100".into(), certificates: true };
+    let alipay_keys = place.path().join("alipay");
+    let Context { ids, clock, .. } = Context::system();
+    sandbox::AlipayKeys::load_or_create(&alipay_keys, std::slice::from_ref(&app), &ids, clock.now())
+        .expect("makes keys");
+    let of_app = alipay_keys.join(&app.app_id);
+    config.payments.merchants.push(Merchant {
+        entry_point: "alipay".into(),
+        payee_id: "*".into(),
+        app_id: app.app_id,
+        mch_id: app.pid,
+        credentials: Credentials::Alipay(alipay::Credentials {
+            api: alipay::Api::V2,
+            private_key_file: of_app.join("app_private_key.pem"),
+            alipay_public_key_file: PathBuf::new(),
+            certificates: Some(alipay::Certificates {
+                app_file: of_app.join("app_certificate.pem"),
+                alipay_file: alipay_keys.join("alipay_certificate.pem"),
+                root_file: alipay_keys.join("alipay_root.pem"),
+            }),
+            return_url: String::new(),
+        }),
+    });
+    let by_alipay = ["certificate for app 2021000000430100", "Alipay's certificate for app 2021000000430100"];
     let (platform, own) = ("platform certificate for merchant 1900430100", "certificate of merchant 1900430100");
     let findings = look(&config).await;
-    for subject in [platform, own] {
+    for subject in by_alipay.into_iter().chain([platform, own]) {
         let finding = of(&findings, subject);
         assert!(finding.verdict == Verdict::Good && finding.what.contains(" is good until "), "{finding}");
     }

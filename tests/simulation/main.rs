@@ -138,7 +138,7 @@ fn make_keys(place: &Path) {
     let (clock, _) = Clock::manual(EPOCH);
     sandbox::Keys::load_or_create(&wechat_keys(place), &merchants, &Ids::seeded(clock.clone(), 1), EPOCH)
         .expect("keys");
-    let apps: Vec<String> = sandbox::Config::default().alipay.apps.into_iter().map(|app| app.app_id).collect();
+    let apps = sandbox::Config::default().alipay.apps;
     let directory = wechat_keys(place).join("alipay");
     sandbox::AlipayKeys::load_or_create(&directory, &apps, &Ids::seeded(clock, 1), EPOCH).expect("keys");
 }

@@ -102,6 +102,13 @@ fn give_receipts(wired: &mut payments::Config, payee_id: &str) {
 }
 
 fn at_alipay(directory: &Path, payee_id: &str, app: &sandbox::App) -> Merchant {
+    let own = directory.join(&app.app_id);
+    let certificates = alipay::Certificates {
+        app_file: own.join("app_certificate.pem"),
+        alipay_file: directory.join("alipay_certificate.pem"),
+        root_file: directory.join("alipay_root.pem"),
+    };
+    let public = if app.certificates { PathBuf::new() } else { directory.join("alipay_public_key.pem") };
     Merchant {
         entry_point: BY_ALIPAY.to_owned(),
         payee_id: payee_id.to_owned(),
@@ -109,8 +116,9 @@ fn at_alipay(directory: &Path, payee_id: &str, app: &sandbox::App) -> Merchant {
         mch_id: app.pid.clone(),
         credentials: Credentials::Alipay(alipay::Credentials {
             api: alipay::Api::V2,
-            private_key_file: directory.join(&app.app_id).join("app_private_key.pem"),
-            alipay_public_key_file: directory.join("alipay_public_key.pem"),
+            private_key_file: own.join("app_private_key.pem"),
+            alipay_public_key_file: public,
+            certificates: app.certificates.then_some(certificates),
             return_url: String::new(),
         }),
     }
@@ -159,7 +167,6 @@ pub(crate) fn make_keys(config: &Config, context: &runtime::Context) -> anyhow::
     let (ids, now) = (&context.ids, context.clock.now());
     let mchids: Vec<String> = systems.wechatpay.merchants.into_iter().map(|merchant| merchant.mchid).collect();
     Keys::load_or_create(&wechatpay, &mchids, ids, now)?;
-    let apps: Vec<String> = systems.alipay.apps.into_iter().map(|app| app.app_id).collect();
-    AlipayKeys::load_or_create(&alipay, &apps, ids, now)?;
+    AlipayKeys::load_or_create(&alipay, &systems.alipay.apps, ids, now)?;
     Ok([wechatpay, alipay])
 }

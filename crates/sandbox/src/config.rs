@@ -113,6 +113,9 @@ pub struct App {
     pub app_id: String,
     /// The merchant that it belongs to (PID), 16 digits that begin with 2088.
     pub pid: String,
+    /// Whether it is in certificate mode (公钥证书): each side names the other's certificates.
+    #[serde(default)]
+    pub certificates: bool,
 }
 
 /// A police system that speaks SOAP.
@@ -181,7 +184,7 @@ impl Default for WechatPay {
 
 impl Default for Alipay {
     fn default() -> Self {
-        let app = |app_id: &str, pid: &str| App { app_id: app_id.into(), pid: pid.into() };
+        let app = |app_id: &str, pid: &str| App { app_id: app_id.into(), pid: pid.into(), certificates: false };
         Self {
             listen: "127.0.0.1:7502".into(),
             keys_dir: None,
@@ -306,7 +309,7 @@ mod tests {
         config.wechatpay.combine_max = 1;
         config.alipay.listen = "7502".into();
         config.alipay.notify_timeout = Duration::from_millis(0);
-        config.alipay.apps[1] = App { app_id: config.alipay.apps[0].app_id.clone(), pid: "1234".into() };
+        config.alipay.apps[1] = App { pid: "1234".into(), ..config.alipay.apps[0].clone() };
         assert_eq!(problems(&config), 14, "an app that is there twice is named twice");
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumber};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumber};
 use runtime::secret::{self, KeyFileError};
 use runtime::{Ids, Timestamp};
 
@@ -53,14 +53,20 @@ pub(crate) fn make_pair(
     let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
     secret::create_private_dir(directory).map_err(|source| io(directory, source))?;
     if let Some(name) = certificate_name {
-        let certificate = certificate_params(subject, ids, now).self_signed(&pair)?;
+        let certificate = certificate_params(
+            &[(DnType::OrganizationName, "lastmile sandbox"), (DnType::CommonName, subject)],
+            ids,
+            now,
+        )
+        .self_signed(&pair)?;
         // Before the key: a key without its certificate would be taken for complete.
         std::fs::write(directory.join(name), certificate.pem()).map_err(|source| io(&directory.join(name), source))?;
     }
     Ok(secret::create_private(&key_file, pair.serialize_pem().as_bytes())?)
 }
 
-fn certificate_params(subject: &str, ids: &Ids, now: Timestamp) -> CertificateParams {
+/// What a certificate says, of whoever is named: good from this month on.
+pub(crate) fn certificate_params(name: &[(DnType, &str)], ids: &Ids, now: Timestamp) -> CertificateParams {
     let mut params = CertificateParams::default();
     let today = beijing::day(now);
     let date = |year: i16| {
@@ -73,8 +79,11 @@ fn certificate_params(subject: &str, ids: &Ids, now: Timestamp) -> CertificatePa
     let mut serial = ids.bytes::<20>();
     serial[0] = serial[0] & 0x3F | 0x40;
     params.serial_number = Some(SerialNumber::from(serial.to_vec()));
-    params.distinguished_name.push(DnType::OrganizationName, "lastmile sandbox");
-    params.distinguished_name.push(DnType::CommonName, subject);
+    // Without the name that rcgen puts there, which would keep its place.
+    params.distinguished_name = DistinguishedName::new();
+    for (part, text) in name {
+        params.distinguished_name.push(part.clone(), *text);
+    }
     params
 }
 

@@ -90,9 +90,9 @@ pub async fn start_in(config: Config, context: Context, place: Place) -> Result<
     };
     let mchids: Vec<String> = config.wechatpay.merchants.iter().map(|merchant| merchant.mchid.clone()).collect();
     let keys = Keys::load_or_create(&config.keys_dir(), &mchids, &context.ids, context.clock.now())?;
-    let apps: Vec<String> = config.alipay.apps.iter().map(|app| app.app_id.clone()).collect();
     let alipay_dir = config.alipay_keys_dir();
-    let alipay_keys = alipay::Keys::load_or_create(&alipay_dir, &apps, &context.ids, context.clock.now())?;
+    let alipay_keys =
+        alipay::Keys::load_or_create(&alipay_dir, &config.alipay.apps, &context.ids, context.clock.now())?;
     let faults = Faults::default();
     let office = |city, hours| Office::open(city, &place, context.clone(), faults.clone(), hours);
     let changsha = office(CHANGSHA, config.police_430100.hours)?;

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -53,10 +54,25 @@ pub fn crash_points(binary: &Path) -> anyhow::Result<Vec<String>> {
     Ok(points)
 }
 
-/// Finds free ports, all different.
+/// Finds free ports, all different, and never gives one out twice.
+///
+/// They lie below those that the kernel gives to connections, so that a process that is killed finds its own free when it comes back.
 pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let mut found = Vec::new();
+    for _ in PORTS {
+        if found.len() == count {
+            return Ok(found);
+        }
+        // Processes that drill at the same time begin at different places.
+        let place = std::process::id().wrapping_mul(499).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + u16::try_from(place % u32::from(PORTS.end - PORTS.start))?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            found.push(port);
+        }
+    }
+    bail!("fewer than {count} ports are free")
 }
 
 /// How a process ended by itself.

@@ -49,12 +49,13 @@ pub(crate) fn first_name(path: &Path) -> Option<String> {
 }
 
 /// The end of every certificate in a file: callers refuse a chain when any part of it is over.
-fn chain(path: &Path, now: Timestamp, subject: &str, remedy: &str) -> anyhow::Result<Vec<Finding>> {
+pub(super) fn chain(path: &Path, now: Timestamp, subject: &str, remedy: &str) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (index, pem) in read_all(path)?.iter().enumerate() {
         let certificate = parse(pem, path)?;
         let (subject, name) = match index {
-            0 => (subject.to_owned(), dns_names(&certificate).join(", ")),
+            0 if !dns_names(&certificate).is_empty() => (subject.to_owned(), dns_names(&certificate).join(", ")),
+            0 => (subject.to_owned(), certificate.subject().to_string()),
             _ => (format!("{subject} {} of the chain", index + 1), certificate.subject().to_string()),
         };
         findings.push(ends(subject, &name, &Span::of(&certificate), now, remedy));

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use identity::registry::Registry;
-use payments::channel::ChannelError;
 use payments::channel::wechatpay::{self, PlatformCertificate, Verification};
+use payments::channel::{ChannelError, alipay};
 use payments::config::{Credentials, Merchant};
 use runtime::{Context, Timestamp};
 
@@ -125,11 +125,19 @@ async fn merchants(config: &Config, context: &Context) -> Vec<Finding> {
     let mut findings =
         vec![Finding::good("keys of merchants", format!("those of {count} merchant accounts can be used"))];
     let now = context.clock.now();
-    let accounts: BTreeMap<(&str, &str), &Merchant> =
-        payments.merchants.iter().map(|merchant| ((merchant.channel(), merchant.mch_id.as_str()), merchant)).collect();
+    // At Alipay each app has keys of its own.
+    let name = |of: &Merchant| match of.credentials {
+        Credentials::Wechatpay(_) => of.mch_id.clone(),
+        Credentials::Alipay(_) => of.app_id.clone(),
+    };
+    let accounts: BTreeMap<(&str, String), &Merchant> =
+        payments.merchants.iter().map(|merchant| ((merchant.channel(), name(merchant)), merchant)).collect();
     for ((_, number), merchant) in accounts {
         match &merchant.credentials {
-            Credentials::Wechatpay(credentials) => findings.extend(of_merchant(number, credentials, now)),
+            Credentials::Wechatpay(credentials) => findings.extend(of_merchant(&number, credentials, now)),
+            Credentials::Alipay(alipay::Credentials { certificates: Some(files), .. }) => {
+                findings.extend(of_alipay(&number, files, now));
+            }
             // Bare keys, which have no end.
             Credentials::Alipay(_) => {}
         }
@@ -173,6 +181,19 @@ fn of_merchant(number: &str, credentials: &wechatpay::Credentials, now: Timestam
         findings.push(Finding::good("channel wechatpay", what));
     }
     findings
+}
+
+/// When the certificates end that an app and Alipay show each other.
+fn of_alipay(app: &str, files: &alipay::Certificates, now: Timestamp) -> Vec<Finding> {
+    let remedy =
+        "fetch the new certificate from Alipay's open platform, and put it into the file that payments.merchants names";
+    let whose = [(&files.app_file, "certificate"), (&files.alipay_file, "Alipay's certificate")];
+    let look = |(file, whose): (&PathBuf, &str)| {
+        let subject = format!("{whose} for app {app}");
+        let looked = certificates::chain(file, now, &subject, remedy);
+        looked.unwrap_or_else(|error| vec![Finding::bad(subject, format!("{error:#}"), remedy)])
+    };
+    whose.into_iter().flat_map(look).collect()
 }
 
 /// When the channel's own certificates end. It replaces them long before; payments fetches the new ones by itself.

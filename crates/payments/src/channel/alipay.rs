@@ -3,9 +3,10 @@
 //! Source: opendocs.alipay.com. Requests, answers and callbacks are signed with RSA (PKCS #1 v1.5, SHA-256): in the gateway's form over
 //! sorted parameters and over the answer's node as it came, in the REST form over the lines of request and answer. `params` holds the
 //! parameters, `answer` the gateway's envelope, `rest` the headers of the REST form, `wire` the messages and what the codes mean,
-//! `notify` the callbacks, `driver` the calls. What a browser or an app opens is signed as the gateway wants it in both forms.
+//! `notify` the callbacks, `certificates` how keys are certified, `driver` the calls. What a browser or an app opens is signed as the gateway wants it in both forms.
 
 mod answer;
+mod certificates;
 mod driver;
 mod notify;
 mod params;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::is_base_url;
 
+pub use certificates::Certificates;
 pub use driver::Alipay;
 
 /// The channel's name in orders, accounts and configuration.
@@ -63,8 +65,12 @@ pub struct Credentials {
     pub api: Api,
     /// The app's private key, PEM, readable by its owner alone.
     pub private_key_file: PathBuf,
-    /// Alipay's public key for this app, PEM; not the app's own.
+    /// Alipay's public key for this app, PEM; not the app's own. Empty in certificate mode.
+    #[serde(default)]
     pub alipay_public_key_file: PathBuf,
+    /// The certificates of an app that is in certificate mode (公钥证书), PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Certificates>,
     /// Where a browser is sent after it paid, or gave up. Empty: it stays at Alipay's.
     #[serde(default)]
     pub return_url: String,
@@ -147,6 +153,11 @@ impl Credentials {
     pub(crate) fn validate(&self, mch_id: &str, note: &mut impl FnMut(&str, &str)) {
         if !((1..=32).contains(&mch_id.len()) && mch_id.bytes().all(|byte| byte.is_ascii_digit())) {
             note("mch_id", "must be the seller's id: digits, 2088…");
+        }
+        match (&self.certificates, self.alipay_public_key_file.as_os_str().is_empty()) {
+            (None, true) => note("alipay_public_key_file", "is required where there are no certificates"),
+            (Some(_), false) => note("certificates", "stand in the place of alipay_public_key_file: give one of them"),
+            _ => {}
         }
         if !self.return_url.is_empty() && self.return_url.parse::<http::Uri>().is_err() {
             note("return_url", "is not an address");

@@ -48,7 +48,7 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
-    /// The merchant's certificate, or its key, which is another one's.
+    /// A certificate, or its key, which is another one's.
     #[error("the certificate in {} cannot be used: {what}", path.display())]
     Certificate {
         /// The file.
@@ -131,7 +131,12 @@ impl VerifyingKey {
 
     /// Whether the signature, in base64, is this key's.
     pub(crate) fn verifies(&self, message: &[u8], signature: &str) -> bool {
-        STANDARD.decode(signature).is_ok_and(|signature| self.0.verify_sig(message, &signature).is_ok())
+        STANDARD.decode(signature).is_ok_and(|signature| self.has_signed(message, &signature))
+    }
+
+    /// Whether the signature is this key's.
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.0.verify_sig(message, signature).is_ok()
     }
 }
 

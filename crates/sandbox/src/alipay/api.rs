@@ -25,8 +25,8 @@ const TOO_LONG_BYTES: usize = 2 << 20;
 /// The form of an answer.
 #[derive(Clone, Debug)]
 pub(super) enum Face {
-    /// One node under this name, and its signature beside it.
-    Gateway(String),
+    /// One node under this name, and its signature beside it; in certificate mode also which certificate that is of.
+    Gateway { node: String, certificate: Option<String> },
     /// The values alone, their signature in headers.
     Rest,
 }
@@ -42,18 +42,12 @@ enum Signing {
 impl Face {
     /// The gateway's, where not even the method can be told.
     pub(super) fn error() -> Self {
-        Self::Gateway("error_response".to_owned())
-    }
-
-    /// The gateway's, for what these parameters ask for.
-    pub(super) fn of(parameters: &Parameters) -> Self {
-        let method = parameters.get("method").filter(|name| super::call::Call::of_method(name).is_some());
-        method.map_or_else(Self::error, |name| Self::Gateway(format!("{}_response", name.replace('.', "_"))))
+        Self::Gateway { node: "error_response".to_owned(), certificate: None }
     }
 
     fn body(&self, done: &Result<Value, ApiError>) -> (StatusCode, Value) {
         match (self, done) {
-            (Self::Gateway(_), done) => (StatusCode::OK, messages::node(done)),
+            (Self::Gateway { .. }, done) => (StatusCode::OK, messages::node(done)),
             (Self::Rest, Ok(told)) => (StatusCode::OK, told.clone()),
             (Self::Rest, Err(error)) => {
                 (error.status, json!({ "code": error.sub_code, "message": error.sub_msg, "links": [] }))
@@ -85,6 +79,15 @@ pub(super) fn base(head: &request::Parts) -> String {
 }
 
 impl Desk {
+    /// The gateway's, for what these parameters ask for.
+    pub(super) fn face(&self, parameters: &Parameters) -> Face {
+        let method = parameters.get("method").filter(|name| super::call::Call::of_method(name).is_some());
+        let certificate = parameters.get("app_id").and_then(|app_id| self.keys.certificate_for(app_id));
+        let node =
+            method.map_or_else(|| "error_response".to_owned(), |name| format!("{}_response", name.replace('.', "_")));
+        Face::Gateway { node, certificate: certificate.map(str::to_owned) }
+    }
+
     async fn answer(self: &Arc<Self>, head: &request::Parts, body: &Bytes) -> Response<Body> {
         let path = head.uri.path();
         match path.strip_prefix("/cashier/") {
@@ -163,8 +166,11 @@ impl Desk {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=utf-8"));
         let body = match face {
-            Face::Gateway(node) if signing == Signing::Missing => format!("{{\"{node}\":{told}}}"),
-            Face::Gateway(node) => format!("{{\"{node}\":{told},\"sign\":\"{}\"}}", sign(&told)),
+            Face::Gateway { node, .. } if signing == Signing::Missing => format!("{{\"{node}\":{told}}}"),
+            Face::Gateway { node, certificate } => {
+                let named = certificate.as_ref().map(|number| format!("\"alipay_cert_sn\":\"{number}\","));
+                format!("{{\"{node}\":{told},{}\"sign\":\"{}\"}}", named.unwrap_or_default(), sign(&told))
+            }
             Face::Rest => {
                 let millis = (self.book.now().micros() / 1_000).to_string();
                 let nonce = self.context.ids.hex(32);

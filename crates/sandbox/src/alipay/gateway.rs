@@ -40,7 +40,7 @@ impl Desk {
     pub(super) async fn gateway(self: &Arc<Self>, head: &request::Parts, body: &Bytes) -> Response<Body> {
         let query = head.uri.query().unwrap_or_default();
         let parameters = parameters(query, body);
-        let node = parameters.as_ref().map_or_else(|_| Face::error(), Face::of);
+        let node = parameters.as_ref().map_or_else(|_| Face::error(), |parameters| self.face(parameters));
         let asked = parameters.and_then(|parameters| self.asked(&parameters, super::api::base(head)));
         match asked {
             Ok(asked) if matches!(asked.call, Call::Offer(Product::Wap | Product::Page)) => self.page(&asked).await,
@@ -73,6 +73,9 @@ impl Desk {
         }
         if version != "1.0" || get("format").is_some_and(|format| !format.eq_ignore_ascii_case("json")) {
             return Err(invalid("isv.invalid-format", "版本或格式错误"));
+        }
+        if !self.keys.certificates_are(app_id, get("app_cert_sn"), get("alipay_root_cert_sn")) {
+            return Err(outcome::bad_signature());
         }
         let now = self.book.now().seconds_nanos().0;
         let at = beijing::parse_spaced(timestamp).map(|at| at.seconds_nanos().0);

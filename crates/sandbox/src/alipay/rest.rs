@@ -49,6 +49,9 @@ impl Desk {
         if !has_nonce || !key.verifier().verifies(&signed, sign) {
             return Err(outcome::bad_signature());
         }
+        if !self.keys.certificates_are(app_id, get("app_cert_sn"), header("alipay-root-cert-sn")) {
+            return Err(outcome::bad_signature());
+        }
         let now = self.book.now().micros() / 1_000;
         let at: Option<i64> = get("timestamp").and_then(|millis| millis.parse().ok());
         if at.is_none_or(|at| at.abs_diff(now) > OFF_SECONDS * 1_000) {

@@ -531,7 +531,12 @@ pub(super) fn sandbox_config(data_dir: &Path) -> sandbox::Config {
     config.wechatpay.listen = "127.0.0.1:0".into();
     config.alipay.listen = "127.0.0.1:0".into();
     config.alipay.notify_second = Span::from_millis(20);
-    config.alipay.apps = APPS.map(|(app_id, pid)| sandbox::App { app_id: app_id.into(), pid: pid.into() }).into();
+    let app = |(app_id, pid): (&str, &str), certificates| sandbox::App {
+        app_id: app_id.into(),
+        pid: pid.into(),
+        certificates,
+    };
+    config.alipay.apps = vec![app(APPS[0], false), app(APPS[1], true)];
     config.wechatpay.refund_after = Span::from_millis(100);
     config.wechatpay.notify_second = Span::from_millis(20);
     config.wechatpay.merchants = vec![merchant(CHANGSHA, SignedBy::PublicKey), merchant(OTHERS, SignedBy::Certificate)];
@@ -574,7 +579,13 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
     };
     let payee = |payee_id: &str| Payee { payee_id: payee_id.into(), name: "Traffic police".into() };
     let alipay_keys = dir.join("sandbox/alipay");
-    let app = |(app_id, pid): &(&str, &str), payee_id: &str, api| Merchant {
+    let certificates = alipay::Certificates {
+        app_file: alipay_keys.join(APPS[1].0).join("app_certificate.pem"),
+        alipay_file: alipay_keys.join("alipay_certificate.pem"),
+        root_file: alipay_keys.join("alipay_root.pem"),
+    };
+    let public_key = Some(alipay_keys.join("alipay_public_key.pem"));
+    let app = |(app_id, pid): &(&str, &str), payee_id: &str, api, public: Option<PathBuf>| Merchant {
         entry_point: "alipay".into(),
         payee_id: payee_id.into(),
         app_id: (*app_id).into(),
@@ -582,7 +593,8 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
         credentials: Credentials::Alipay(alipay::Credentials {
             api,
             private_key_file: alipay_keys.join(app_id).join("app_private_key.pem"),
-            alipay_public_key_file: alipay_keys.join("alipay_public_key.pem"),
+            certificates: public.is_none().then(|| certificates.clone()),
+            alipay_public_key_file: public.unwrap_or_default(),
             return_url: "https://city.example/back".into(),
         }),
     };
@@ -601,8 +613,8 @@ fn payments_config(dir: &Path, [wechatpay_url, alipay_url]: [String; 2], callbac
             stranger,
             merchant(CHANGSHA, "traffic-430100", public),
             merchant(OTHERS, "*", wechatpay::Verification::PlatformCertificates),
-            app(&APPS[0], "traffic-430100", alipay::Api::V2),
-            app(&APPS[1], "*", alipay::Api::V3),
+            app(&APPS[0], "traffic-430100", alipay::Api::V2, public_key),
+            app(&APPS[1], "*", alipay::Api::V3, None),
         ],
         channels: Channels {
             wechatpay: wechatpay::Config {

@@ -20,6 +20,8 @@ pub(super) struct Node<'a> {
 pub(super) struct Envelope<'a> {
     pub(super) node: Node<'a>,
     pub(super) sign: Option<String>,
+    /// Which of Alipay's certificates the signature is of, in certificate mode.
+    pub(super) certificate: Option<String>,
 }
 
 /// The node's name for a method.
@@ -33,7 +35,7 @@ pub(super) fn node_name(method: &str) -> String {
 pub(super) fn open<'a>(body: &'a [u8], method: &str) -> Result<Envelope<'a>, &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "encoding")?;
     let name = node_name(method);
-    let (mut node, mut sign, mut seen) = (None, None, Vec::new());
+    let (mut node, mut sign, mut certificate, mut seen) = (None, None, None, Vec::new());
     for (member, raw) in members(text).ok_or("envelope")? {
         if seen.contains(&member) {
             return Err("repeated member");
@@ -44,10 +46,12 @@ pub(super) fn open<'a>(body: &'a [u8], method: &str) -> Result<Envelope<'a>, &'s
             }
         } else if member == "sign" {
             sign = Some(serde_json::from_str(raw).map_err(|_| "sign")?);
+        } else if member == "alipay_cert_sn" {
+            certificate = Some(serde_json::from_str(raw).map_err(|_| "alipay_cert_sn")?);
         }
         seen.push(member);
     }
-    Ok(Envelope { node: node.ok_or("node")?, sign })
+    Ok(Envelope { node: node.ok_or("node")?, sign, certificate })
 }
 
 /// The members of the object that `text` is, each with the bytes of its value.

@@ -14,11 +14,12 @@ use jiff::civil::Date;
 use runtime::http::{Client, Effect, Options};
 use runtime::secret::Pii;
 use runtime::telemetry::{Counter, Family, Labels};
-use runtime::{Context, Timestamp};
+use runtime::{Clock, Context, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
+use super::certificates::{Certified, Numbers};
 use super::params::{self, Params};
 use super::rest::{self, Signed};
 use super::{Api, Config, NAME, answer, wire};
@@ -56,8 +57,21 @@ pub(super) struct Account {
     pub(super) app_id: String,
     api: Api,
     return_url: String,
-    key: KeyFiles<SigningKey>,
-    alipay: KeyFiles<VerifyingKey>,
+    own: KeyFiles<Own>,
+    alipay: KeyFiles<Theirs>,
+    clock: Clock,
+}
+
+/// What an app signs with, and what its requests name in certificate mode.
+struct Own {
+    key: SigningKey,
+    numbers: Option<Numbers>,
+}
+
+/// What Alipay signs with.
+enum Theirs {
+    Bare(VerifyingKey),
+    Certified(Certified),
 }
 
 /// A call: how we count it, and how Alipay names it.
@@ -71,19 +85,65 @@ impl Account {
         rules: config::KeyFiles,
         context: &Context,
     ) -> Result<Self, KeyError> {
-        let (own, theirs) = (credentials.private_key_file.clone(), credentials.alipay_public_key_file.clone());
+        let (private, certificates) = (credentials.private_key_file.clone(), credentials.certificates.clone());
+        let (own_files, alipay_files) = match &certificates {
+            None => (vec![private.clone()], vec![credentials.alipay_public_key_file.clone()]),
+            Some(files) => (
+                vec![private.clone(), files.app_file.clone(), files.root_file.clone()],
+                vec![files.alipay_file.clone(), files.root_file.clone()],
+            ),
+        };
+        let own = {
+            let certificates = certificates.clone();
+            move || {
+                let key = SigningKey::read(&private)?;
+                let numbers = certificates.as_ref().map(|files| Numbers::read(files, &key)).transpose()?;
+                Ok(Own { key, numbers })
+            }
+        };
+        let public = credentials.alipay_public_key_file.clone();
+        let theirs = move || match &certificates {
+            None => VerifyingKey::read(&public).map(Theirs::Bare),
+            Some(files) => Certified::read(files).map(Theirs::Certified),
+        };
         Ok(Self {
             app_id: app_id.to_owned(),
             api: credentials.api,
             return_url: credentials.return_url.clone(),
-            key: KeyFiles::open(NAME, vec![own.clone()], rules, context, move || SigningKey::read(&own))?,
-            alipay: KeyFiles::open(NAME, vec![theirs.clone()], rules, context, move || VerifyingKey::read(&theirs))?,
+            own: KeyFiles::open(NAME, own_files, rules, context, own)?,
+            alipay: KeyFiles::open(NAME, alipay_files, rules, context, theirs)?,
+            clock: context.clock.clone(),
         })
     }
 
-    /// Whether Alipay signed this for the app, with its key or with the one before it.
-    pub(super) fn verifies(&self, message: &[u8], signature: &str) -> bool {
-        self.alipay.good().iter().any(|key| key.verifies(message, signature))
+    /// Whether Alipay signed this for the app, with its key or with the one before it. `certificate`: which one it says that it is of.
+    pub(super) fn verifies(&self, message: &[u8], signature: &str, certificate: Option<&str>) -> bool {
+        let (good, now) = (self.alipay.good(), self.clock.now());
+        let is_of = |theirs: &Theirs| match (theirs, certificate) {
+            (Theirs::Certified(held), Some(named)) => held.number == named,
+            _ => true,
+        };
+        if !good.iter().any(|theirs| is_of(theirs)) {
+            tracing::error!(
+                app_id = self.app_id,
+                certificate,
+                "Alipay signs with a certificate that is not here: put it at certificates.alipay_file"
+            );
+        }
+        good.iter().any(|theirs| match &**theirs {
+            Theirs::Bare(key) => key.verifies(message, signature),
+            Theirs::Certified(held) => {
+                let is_good = held.begins <= now && now <= held.ends;
+                if !is_good {
+                    tracing::error!(
+                        app_id = self.app_id,
+                        certificate = held.number,
+                        "Alipay's certificate is not good now: nothing of it is believed"
+                    );
+                }
+                is_good && is_of(theirs) && held.key.verifies(message, signature)
+            }
+        })
     }
 }
 
@@ -207,9 +267,10 @@ impl Alipay {
         if answer.status() != StatusCode::OK {
             return Err(ChannelError::unusable("status"));
         }
-        let answer::Envelope { node, sign } = answer::open(answer.body(), method).map_err(ChannelError::unusable)?;
+        let answer::Envelope { node, sign, certificate } =
+            answer::open(answer.body(), method).map_err(ChannelError::unusable)?;
         let is_signed = sign.is_some();
-        if sign.is_some_and(|sign| !account.verifies(node.raw.as_bytes(), &sign)) {
+        if sign.is_some_and(|sign| !account.verifies(node.raw.as_bytes(), &sign, certificate.as_deref())) {
             return Err(ChannelError::unusable("signature"));
         }
         let outcome: wire::Outcome = serde_json::from_str(node.raw).map_err(|_| ChannelError::unusable("body"))?;
@@ -227,7 +288,7 @@ impl Alipay {
         let answer = self.send(self.rest_request(account, method, target, body)?).await?;
         let body = answer.body();
         let signed = Signed::read(answer.headers());
-        let holds = signed.map(|signed| account.verifies(&signed.message(body), signed.signature));
+        let holds = signed.map(|signed| account.verifies(&signed.message(body), signed.signature, None));
         match (answer.status().is_success(), holds) {
             (_, Some(false)) | (true, None) => Err(ChannelError::unusable("signature")),
             (true, Some(true)) => String::from_utf8(body.to_vec()).map_err(|_| ChannelError::unusable("encoding")),
@@ -247,10 +308,16 @@ impl Alipay {
         let uri: http::Uri = address.parse().map_err(|_| unsent("address"))?;
         let covered = uri.path_and_query().map_or("/", |path| path.as_str());
         let nonce = self.context.ids.hex(NONCE_DIGITS);
-        let asker = rest::asker(&account.app_id, &nonce, self.now().micros().div_euclid(1_000));
+        let own = account.own.current();
+        let certificate = own.numbers.as_ref().map(|numbers| numbers.app.as_str());
+        let asker = rest::asker(&account.app_id, certificate, &nonce, self.now().micros().div_euclid(1_000));
         let message = rest::request_message(&asker, &method, covered, &body);
-        let signature = account.key.current().sign(&message).ok_or_else(|| unsent("signing"))?;
-        Request::builder()
+        let signature = own.key.sign(&message).ok_or_else(|| unsent("signing"))?;
+        let mut request = Request::builder();
+        if let Some(numbers) = &own.numbers {
+            request = request.header(rest::H_ROOT, &numbers.root);
+        }
+        request
             .method(method)
             .uri(uri)
             .header(header::AUTHORIZATION, rest::authorization(&asker, &signature))
@@ -281,7 +348,12 @@ impl Alipay {
         return_url: Option<&str>,
     ) -> Result<Params, ChannelError> {
         let timestamp = wire::beijing(self.now()).ok_or_else(|| unsent("time"))?;
+        let own = account.own.current();
+        let (app_certificate, root_certificate) =
+            own.numbers.as_ref().map_or(("", ""), |numbers| (&numbers.app, &numbers.root));
         let params = [
+            ("alipay_root_cert_sn", root_certificate),
+            ("app_cert_sn", app_certificate),
             ("app_id", account.app_id.as_str()),
             ("biz_content", &content),
             ("charset", "utf-8"),
@@ -295,7 +367,7 @@ impl Alipay {
         ];
         let given = params.into_iter().filter(|(_, value)| !value.is_empty());
         let mut params: Params = given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let signature = account.key.current().sign(&params::of_request(&params)).ok_or_else(|| unsent("signing"))?;
+        let signature = own.key.sign(&params::of_request(&params)).ok_or_else(|| unsent("signing"))?;
         params.insert("sign".to_owned(), signature);
         Ok(params)
     }

@@ -24,7 +24,8 @@ impl Alipay {
             return Err(CallbackError::Signature);
         }
         let covered = params::of_notice(&params);
-        let mut signed_for = self.accounts_of(merchant).filter(|app| app.verifies(covered.as_bytes(), get("sign")));
+        let mut signed_for =
+            self.accounts_of(merchant).filter(|app| app.verifies(covered.as_bytes(), get("sign"), None));
         let Some(first) = signed_for.next() else { return Err(CallbackError::Signature) };
         // Alipay may sign for several apps of a seller with one key: which of them is told by what was signed.
         let app_id = get("app_id");

@@ -6,6 +6,8 @@ const SCHEME: &str = "ALIPAY-SHA256withRSA";
 
 pub(super) const H_TIMESTAMP: &str = "alipay-timestamp";
 pub(super) const H_NONCE: &str = "alipay-nonce";
+/// Alipay's roots as the asker has them, in certificate mode.
+pub(super) const H_ROOT: &str = "alipay-root-cert-sn";
 pub(super) const H_SIGNATURE: &str = "alipay-signature";
 
 /// The path of a method.
@@ -14,8 +16,9 @@ pub(super) fn target(method: &str) -> String {
 }
 
 /// Who asks, and when: the part of the Authorization header that is signed with the request.
-pub(super) fn asker(app_id: &str, nonce: &str, millis: i64) -> String {
-    format!("app_id={app_id},nonce={nonce},timestamp={millis}")
+pub(super) fn asker(app_id: &str, certificate: Option<&str>, nonce: &str, millis: i64) -> String {
+    let certificate = certificate.map(|number| format!(",app_cert_sn={number}")).unwrap_or_default();
+    format!("app_id={app_id}{certificate},nonce={nonce},timestamp={millis}")
 }
 
 /// What our signature of a request covers.

@@ -1,6 +1,7 @@
 //! The codec against hostile bytes, and the driver against an Alipay that is played over sockets with keys of our own.
 
 mod calls;
+mod certificates;
 mod codec;
 mod notices;
 
@@ -77,9 +78,15 @@ struct Stage {
 
 impl Stage {
     fn new(api: Api, base_url: &str) -> Self {
+        Self::with(api, base_url, false)
+    }
+
+    /// In certificate mode, or not.
+    fn with(api: Api, base_url: &str, is_certified: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let file = |name: &str, text: &str| write(&dir.path().join(name), text);
         let (private, public) = (file("app.pem", &OURS.private), file("alipay.pem", &ALIPAY.public));
+        let certificates = is_certified.then(|| certificates::files(dir.path(), &ALIPAY));
         let merchant = |app_id: &str| Merchant {
             entry_point: "alipay".into(),
             payee_id: "*".into(),
@@ -88,7 +95,8 @@ impl Stage {
             credentials: config::Credentials::Alipay(Credentials {
                 api,
                 private_key_file: private.clone(),
-                alipay_public_key_file: public.clone(),
+                alipay_public_key_file: if is_certified { PathBuf::new() } else { public.clone() },
+                certificates: certificates.clone(),
                 return_url: "https://city.example/back?a=b".into(),
             }),
         };

@@ -8,7 +8,7 @@ fn now() -> Timestamp {
 
 fn asked(biz: Value) -> Asked {
     Asked {
-        app: App { app_id: "2021000000430100".into(), pid: "2088000000430100".into() },
+        app: App { app_id: "2021000000430100".into(), pid: "2088000000430100".into(), certificates: false },
         call: Call::Offer(Product::Code),
         biz,
         notify_url: Some("http://127.0.0.1:7444/callbacks?x=1".into()),

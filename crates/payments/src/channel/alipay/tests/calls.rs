@@ -10,7 +10,7 @@ use runtime::Context;
 use runtime::http::{Effect, Limits};
 use serde_json::{Value, json};
 
-use super::{ALIPAY, APP, ORDER, OURS, STRANGER, Stage, fen, now, pair, refund, terms};
+use super::{ALIPAY, APP, ORDER, OURS, STRANGER, Stage, certificates, fen, now, pair, refund, terms};
 use crate::channel::alipay::{Api, params};
 use crate::channel::{Channel, ChannelError, OrderStatus, PaySheet, RefundStatus};
 use crate::domain::order::TradeType;
@@ -46,6 +46,8 @@ struct Asked {
 struct Desk {
     told: Mutex<VecDeque<Told>>,
     asked: Mutex<Vec<Asked>>,
+    /// Which certificate the gateway says that it signs with.
+    certificate: Mutex<Option<String>>,
 }
 
 struct Played {
@@ -65,9 +67,13 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 async fn played(api: Api) -> Played {
+    played_with(api, false).await
+}
+
+async fn played_with(api: Api, is_certified: bool) -> Played {
     let (context, desk) = (Context::system(), Arc::new(Desk::default()));
     let listener = context.net.bind("127.0.0.1:0").await.expect("a free port");
-    let stage = Stage::new(api, &format!("http://{}/", listener.local_addr()));
+    let stage = Stage::with(api, &format!("http://{}/", listener.local_addr()), is_certified);
     let app = axum::Router::new().fallback(answer).with_state(desk.clone());
     let serving = runtime::http::serve(listener, app, Limits::default(), context.tasks.clone(), context.clock.clone());
     context.tasks.spawn("alipay, played", async move { serving.await.expect("serves") });
@@ -80,7 +86,7 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response<axu
     let body = String::from_utf8(body.to_vec()).expect("text");
     let told = locked(&desk.told).pop_front().expect("an answer is staged");
     let answer = match head.uri.path() {
-        "/gateway.do" => by_gateway(&head.uri, &told),
+        "/gateway.do" => by_gateway(&head.uri, &told, locked(&desk.certificate).as_deref()),
         _ => by_rest(&told),
     };
     locked(&desk.asked).push(Asked { method: head.method, uri: head.uri, headers: head.headers, body });
@@ -96,7 +102,7 @@ fn written(value: &Value) -> String {
     value.to_string().replace('/', "\\/")
 }
 
-fn by_gateway(uri: &Uri, told: &Told) -> Response<Bytes> {
+fn by_gateway(uri: &Uri, told: &Told, certificate: Option<&str>) -> Response<Bytes> {
     let params = params::read(uri.query().unwrap_or_default().as_bytes()).expect("parameters");
     let node = format!("{}_response", params["method"].replace('.', "_"));
     let with = |mut told: Value, code: &str| {
@@ -113,7 +119,8 @@ fn by_gateway(uri: &Uri, told: &Told) -> Response<Bytes> {
         Told::Raw(status, body) => return response(*status, *body),
     };
     let sign = sign.map(|key| format!(",\"sign\":\"{}\"", key.sign(&raw))).unwrap_or_default();
-    response(200, format!("{{\"{node}\":{raw}{sign}}}"))
+    let certificate = certificate.map(|number| format!(",\"alipay_cert_sn\":\"{number}\"")).unwrap_or_default();
+    response(200, format!("{{\"{node}\":{raw}{certificate}{sign}}}"))
 }
 
 fn by_rest(told: &Told) -> Response<Bytes> {
@@ -423,6 +430,69 @@ async fn keys_are_replaced_without_a_restart() {
 }
 
 #[tokio::test]
+async fn in_certificate_mode_both_sides_name_what_they_hold() {
+    let numbers = [certificates::APP_NUMBER, certificates::ROOT_NUMBER];
+    for api in BOTH {
+        let played = played_with(api, true).await;
+        let paid = || Told::Done(trade("WAIT_BUYER_PAY"));
+        *locked(&played.desk.certificate) = Some(certificates::ALIPAY_NUMBER.to_owned());
+        played.tell([paid(), Told::Forged(trade("TRADE_SUCCESS"))]);
+        assert_eq!(played.query().await.expect("answers"), OrderStatus::Pending);
+        let asked = locked(&played.desk.asked).pop().expect("was asked");
+        let named = match api {
+            Api::V2 => {
+                let params = params::read(asked.uri.query().unwrap_or_default().as_bytes()).expect("reads");
+                [params["app_cert_sn"].clone(), params["alipay_root_cert_sn"].clone()]
+            }
+            Api::V3 => {
+                let header = |name: &str| asked.headers[name].to_str().expect("text").to_owned();
+                let asker = header("authorization");
+                let (_, app) = asker.split_once(&format!("app_id={APP},app_cert_sn=")).expect("names it");
+                [app.split(',').next().unwrap_or_default().to_owned(), header("alipay-root-cert-sn")]
+            }
+        };
+        assert_eq!(named, numbers, "{api:?}");
+        played.query().await.expect_err("signed by a stranger");
+
+        // Another certificate than the one in the file.
+        if api == Api::V2 {
+            *locked(&played.desk.certificate) = Some(certificates::APP_NUMBER.to_owned());
+            played.tell([paid()]);
+            played.query().await.expect_err("signed with what is not here");
+            *locked(&played.desk.certificate) = None;
+        }
+        // It ends at the turn of the year.
+        played.tell([paid(), paid()]);
+        played.query().await.expect("answers");
+        played.stage.hand.advance(std::time::Duration::from_secs(230 * 86_400));
+        played.query().await.expect_err("the certificate has ended");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_without_a_restart() {
+    let told = || Told::Done(trade("WAIT_BUYER_PAY"));
+    for api in BOTH {
+        let played = played_with(api, true).await;
+        let old = std::fs::read_to_string(played.stage.dir.path().join("alipay.crt")).expect("reads");
+        let elsewhere = tempfile::tempdir().expect("a directory");
+        let of_stranger = certificates::files(elsewhere.path(), &STRANGER).alipay_file;
+        let new = std::fs::read_to_string(of_stranger).expect("reads");
+        played.tell([Told::Forged(trade("WAIT_BUYER_PAY"))]);
+        played.query().await.expect_err("not certified yet");
+        played.stage.replace("alipay.crt", &new);
+        played.tell([Told::Forged(trade("WAIT_BUYER_PAY")), told()]);
+        played.query().await.expect("the new one holds");
+        played.query().await.expect("and the one before it, for a while");
+
+        // One that leads nowhere changes nothing.
+        played.stage.replace("alipay.crt", old.split_at(old.rfind("-----BEGIN").expect("two")).0);
+        played.tell([Told::Forged(trade("WAIT_BUYER_PAY"))]);
+        played.query().await.expect("as before");
+    }
+}
+
+#[tokio::test]
 async fn files_that_hold_no_keys_are_named() {
     let stage = Stage::new(Api::V2, "http://alipay");
     let refused = |private: &str, public: &str| {
@@ -436,6 +506,7 @@ async fn files_that_hold_no_keys_are_named() {
                 api: Api::V2,
                 private_key_file: file(private),
                 alipay_public_key_file: file(public),
+                certificates: None,
                 return_url: String::new(),
             }),
         };

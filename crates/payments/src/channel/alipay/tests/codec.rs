@@ -28,7 +28,7 @@ fn signatures_cover_sorted_parameters_as_they_read() {
 
 #[test]
 fn the_lines_of_the_rest_form_are_signed() {
-    let asker = rest::asker("2021", "n", 1_780_632_000_123);
+    let asker = rest::asker("2021", None, "n", 1_780_632_000_123);
     assert_eq!(asker, "app_id=2021,nonce=n,timestamp=1780632000123");
     let target = rest::target("alipay.trade.fastpay.refund.query");
     assert_eq!(target, "/v3/alipay/trade/fastpay/refund/query");
@@ -38,7 +38,7 @@ fn the_lines_of_the_rest_form_are_signed() {
 }
 
 fn opened(body: &str) -> Result<(String, Option<String>), &'static str> {
-    answer::open(body.as_bytes(), QUERY).map(|Envelope { node: Node { raw }, sign }| (raw.to_owned(), sign))
+    answer::open(body.as_bytes(), QUERY).map(|Envelope { node: Node { raw }, sign, .. }| (raw.to_owned(), sign))
 }
 
 #[test]
