@@ -89,6 +89,9 @@ pub const CRASH_POINTS: &[&str] = &[
     "payments.work.before_release",
 ];
 
+/// The same of what operators see to: settlements, and the days that are reconciled.
+pub const OPERATORS_CRASH_POINTS: [&[&str]; 2] = [till::settle::CRASH_POINTS, till::days::CRASH_POINTS];
+
 /// What payments needs of the world outside.
 #[derive(Clone)]
 pub struct Deps {

@@ -90,6 +90,16 @@ pub enum Error {
         /// The day that is reconciled.
         day: Date,
     },
+    /// A department's file, or a channel's in our form, says that it is of another day.
+    #[error("{}: is of {says}, and {day} is reconciled: give the file of that day, or say with --day which is meant", path.display())]
+    FileOfOtherDay {
+        /// Which.
+        path: PathBuf,
+        /// The day that its first line names.
+        says: Date,
+        /// The day that is reconciled.
+        day: Date,
+    },
     /// The books cannot be read.
     #[error("the ledger cannot be read")]
     Store(#[from] store::Error),
@@ -176,6 +186,8 @@ pub fn run(
     let (mut read, mut day, mut has_ledger) = (0_u64, options.day, false);
     // The days of channels' bills, to be held against the day when that is known.
     let mut bills: Vec<(&Path, BTreeSet<Date>)> = Vec::new();
+    // The days that others' files say they are of.
+    let mut files: Vec<(&Path, Date)> = Vec::new();
     for path in &options.files {
         let in_file = |source| Error::Bill { path: path.clone(), source };
         let file = File::open(path).map_err(io(&path.display().to_string()))?;
@@ -194,6 +206,11 @@ pub fn run(
             }
         }
         let is_bill = bill.day.is_none();
+        // What is carried over is of another day, and covers nobody.
+        let says = bill.day.filter(|_| bill.covers.iter().any(|(side, _)| *side != Side::Ledger));
+        if let Some(day) = says {
+            files.push((path, day));
+        }
         for entry in bill {
             let entry = entry.map_err(in_file)?;
             // A bill has few days; more than two tell nothing more.
@@ -216,6 +233,9 @@ pub fn run(
     }
     if let Some((path, _)) = bills.iter().find(|(_, days)| days.len() <= 2 && !days.contains(&day)) {
         return Err(Error::OtherDay { path: path.to_path_buf(), day });
+    }
+    if let Some((path, says)) = files.iter().find(|(_, says)| *says != day) {
+        return Err(Error::FileOfOtherDay { path: path.to_path_buf(), says: *says, day });
     }
     let mut carry = match &options.carry_to {
         None => None,

@@ -66,6 +66,8 @@ pub const WAYS: &[Way] = &[
             "adapter.settle.",
             "cases.post.",
             "payments.post.",
+            "payments.settle.",
+            "payments.day.",
         ],
         ..PLAIN
     },

@@ -41,6 +41,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const HIT_MAX: u32 = 8;
 /// The same where the database dies, and payments lives on: of so many payments one.
 const HIT_OF_PAYMENTS: u32 = 40;
+/// What operators see to: here is none.
+const OF_OPERATORS: [&str; 2] = ["payments.settle.", "payments.day."];
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -108,7 +110,9 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
     place.disable_cleanup(true);
     let context = Context::system();
     let points = crash_points(&plot.binary)?;
-    let points: Vec<String> = points.into_iter().filter(|point| point.starts_with("payments.")).collect();
+    let of_payers =
+        |point: &String| point.starts_with("payments.") && !OF_OPERATORS.iter().any(|prefix| point.starts_with(prefix));
+    let points: Vec<String> = points.into_iter().filter(of_payers).collect();
     let mut random = StdRng::seed_from_u64(plot.seed);
     let mut armed = plans(plot, &points, &mut random);
     let stops: Vec<Plan> = match plot.target {

@@ -211,6 +211,9 @@ impl Lane<'_> {
             outcome.failures.push(format!("seed {}, {}: {error}", self.plot.seed, place.path().display()));
         }
         outcome.reports.push(report);
+        if let Some(said) = site.unsound().await? {
+            outcome.failures.push(format!("seed {}, {}: {said}", self.plot.seed, place.path().display()));
+        }
         drop(site);
         if outcome.failures.is_empty() {
             // What cannot be removed is in the way of nobody.
@@ -236,6 +239,7 @@ impl Lane<'_> {
         let mut calls = Vec::new();
         LONG.iter().for_each(|way| lives.begin(way));
         let mut clerks = Box::pin(clerks(people));
+        let mut operators = Box::pin(operators(people));
         let mut armed_at = restart(site, queue.front()).await?;
         let (mut serial, mut helped_at) = (0_usize, armed_at);
         loop {
@@ -255,6 +259,7 @@ impl Lane<'_> {
             tokio::select! {
                 biased;
                 failed = &mut clerks => failed?,
+                failed = &mut operators => failed?,
                 Some((number, call)) = lives.under_way.next(), if !lives.ways.is_empty() => {
                     calls.push(call?);
                     lives.ways.remove(&number);
@@ -343,6 +348,17 @@ pub(super) async fn clerks(people: &People) -> anyhow::Result<()> {
             people.pause().await;
         }
     }
+}
+
+/// Both operators see to the day again and again; ends only with an error.
+async fn operators(people: &People) -> anyhow::Result<()> {
+    for round in 0_u32.. {
+        people.see_to_the_day(round).await?;
+        for _ in 0..4 {
+            people.pause().await;
+        }
+    }
+    Ok(())
 }
 
 impl Outcome {

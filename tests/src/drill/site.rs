@@ -35,6 +35,9 @@ pub struct Doors {
     pub keys: PathBuf,
 }
 
+/// What every process reads, in the cluster's directory.
+const CONFIG: &str = "drill.toml";
+
 /// The cluster.
 pub struct Site {
     /// The sandbox.
@@ -45,6 +48,7 @@ pub struct Site {
     context: Context,
     /// Of identity, payments and cases.
     stores: [store::Config; 3],
+    binary: PathBuf,
     place: PathBuf,
     watch: Watch,
     /// The shared servers, and the prefix under which everything of ours in Redis is. They run as long as the cluster.
@@ -88,7 +92,7 @@ impl Site {
             planned.push((name, roles, mesh, port()?.to_owned(), port()?.to_owned(), port()?.to_owned()));
         }
         let watch = Watch::start()?;
-        let file = place.join("drill.toml");
+        let file = place.join(CONFIG);
         std::fs::write(&file, config)?;
         let process = |name: &str, roles: &[&str], sets: &[(&str, &str)], operations: &str| {
             let mut arguments = vec!["--config".to_owned(), file.display().to_string()];
@@ -122,6 +126,7 @@ impl Site {
             },
             context: context.clone(),
             stores,
+            binary: binary.to_owned(),
             place: place.to_owned(),
             watch,
             servers,
@@ -198,6 +203,17 @@ impl Site {
             self.context.clock.sleep(std::time::Duration::from_secs(1)).await;
         }
         anyhow::bail!("{} does not come to rest", self.place.display())
+    }
+
+    /// What `lastmile ledger verify` finds wrong with the books of one process that is stopped.
+    pub async fn unsound(&self) -> anyhow::Result<Option<String>> {
+        let [process] = &self.inside[..] else { return Ok(None) };
+        let mut command = Command::new(&self.binary);
+        command.arg("--config").arg(self.place.join(CONFIG)).arg("--data").arg(self.place.join(process.name()));
+        command.args(["ledger", "verify"]).current_dir(root());
+        let ended = tokio::task::spawn_blocking(move || command.output()).await??;
+        let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        Ok((!ended.status.success()).then_some(said))
     }
 
     async fn cached(&self) -> anyhow::Result<Option<stores::Text>> {

@@ -47,6 +47,10 @@ async fn on_sqlite() {
 #[tokio::test]
 async fn on_postgres() {
     let server = Postgres::start();
-    let config = store::Config { schema: Some(server.schema()), ..store::Config::new(server.url()) };
+    let config = store::Config {
+        schema: Some(server.schema()),
+        acquire_timeout: runtime::config::Duration::from_secs(10),
+        ..store::Config::new(server.url())
+    };
     a_start_without_the_pepper_is_refused(&config).await;
 }

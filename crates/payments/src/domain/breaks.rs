@@ -261,12 +261,16 @@ mod tests {
     }
 
     #[test]
-    fn the_channel_is_asked_about_what_it_says_is_paid_and_about_nothing_else() {
+    fn the_channel_is_asked_about_what_it_says_is_done_and_about_nothing_else() {
         assert_eq!(kept().repair(), Repair::RefreshOrder);
         assert_eq!(Kept { kind: BreakKind::Long, ours: None, ..kept() }.repair(), Repair::RefreshOrder);
         let short = Kept { kind: BreakKind::Short, theirs: None, ours: kept().theirs, ..kept() };
         assert_eq!(short.repair(), Repair::None);
-        assert_eq!(Kept { what: What::Refund, ..kept() }.repair(), Repair::None);
+        let refund = Kept { what: What::Refund, ..kept() };
+        assert_eq!(refund.repair(), Repair::RefreshRefund);
+        assert_eq!(Kept { kind: BreakKind::Long, ours: None, ..refund.clone() }.repair(), Repair::RefreshRefund);
+        let failed = kept().ours.map(|told| Told { state: Standing::Undone, ..told });
+        assert_eq!(Kept { ours: failed, ..refund }.repair(), Repair::None);
         assert_eq!(Kept { kind: BreakKind::Amount, ..kept() }.repair(), Repair::None);
         assert_eq!(Kept { state: State::Resolved, ..kept() }.repair(), Repair::None);
     }

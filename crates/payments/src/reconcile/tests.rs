@@ -347,6 +347,9 @@ fn a_file_that_is_wrong_says_where() {
     assert!(matches!(Desk::new().movements("l", DAY, &["ledger"], &[]).run(), Err(Error::LedgerAlone)));
     let desk = Desk::new().movements("1", DAY, &["ledger"], &[]).movements("2", date(2026, 11, 23), &["ledger"], &[]);
     assert!(matches!(desk.put("bill", &bill).run(), Err(Error::Days(..))));
+    let next = date(2026, 11, 23);
+    let desk = Desk::new().movements("l", DAY, &["ledger"], &[]).movements("d", next, &["department/a"], &[]);
+    assert!(matches!(desk.run(), Err(Error::FileOfOtherDay { says, day: DAY, .. }) if says == next));
 }
 
 /// Amounts of one number on one side.

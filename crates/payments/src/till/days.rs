@@ -41,7 +41,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const EMPTY: &str = "the channel says that nothing happened, and the ledger has movements: it is asked again";
 
 /// Every moment at which a test may kill the reconciliation of a day, in its order.
-#[cfg(test)]
 pub(crate) const CRASH_POINTS: &[&str] =
     &["payments.day.before_keep", "payments.day.after_keep", "payments.day.before_finish", "payments.day.after_finish"];
 

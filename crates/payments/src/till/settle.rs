@@ -35,7 +35,6 @@ const SIGNED_LINES: u32 = if cfg!(test) { 3 } else { 2_000 };
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Every moment at which a test may kill the settling of a payee, in its order.
-#[cfg(test)]
 pub(crate) const CRASH_POINTS: &[&str] = &[
     "payments.settle.before_begin",
     "payments.settle.after_begin",

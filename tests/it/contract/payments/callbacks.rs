@@ -9,12 +9,13 @@ use runtime::http::{Client, Options};
 use sandbox::{Fault, Operation};
 
 use super::on_each_engine;
-use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, jsapi, refund};
+use super::rig::{AMOUNT, CHANGSHA, Engine, Rig, jsapi, refund, until};
 
 on_each_engine!(
     a_callback_that_never_comes_is_not_missed,
     doubled_late_and_forged_ones_book_once,
     a_refunds_callback_decides_it,
+    callbacks_in_the_wrong_order_end_alike,
     strangers_are_refused,
 );
 
@@ -58,6 +59,20 @@ async fn a_refunds_callback_decides_it(engine: Engine) {
         rig.refund_in_state(&record.refund_id, end).await;
         rig.sandbox.faults().clear();
     }
+    rig.assert_held().await;
+}
+
+/// The channel tells of the payment when it has told of the refund.
+async fn callbacks_in_the_wrong_order_end_alike(engine: Engine) {
+    let rig = Rig::new(engine).await;
+    rig.stage(Operation::Notify, Fault::Reordered, None);
+    let order = rig.paid(jsapi("r1")).await;
+    let record = rig.refund(refund("f1", &order, AMOUNT)).await.expect("accepts");
+    rig.refund_in_state(&record.refund_id, RefundState::Succeeded).await;
+    until("both callbacks", async || (rig.journalled("notice_ended") == 2).then_some(())).await;
+    assert_eq!(rig.order(&order.order_id).await.state(), OrderState::Refunded);
+    let events = rig.events(0, 0).await;
+    assert_eq!(events.iter().filter(|event| event.kind() == EventKind::OrderPaid).count(), 1);
     rig.assert_held().await;
 }
 

@@ -57,24 +57,23 @@ impl Numbers {
     /// Reads them; the app's certificate must be of its key: of files that are replaced one by one, a pair that does not belong together
     /// is never used.
     pub(super) fn read(files: &Certificates, key: &SigningKey) -> Result<Self, KeyError> {
-        let unusable = |what| unusable(&files.app_file, what);
-        let ders = read(&files.app_file)?;
-        let app = parsed(ders.first(), &files.app_file)?;
+        let Certificates { app_file, root_file, .. } = files;
+        let ders = read(app_file)?;
+        let app = parsed(ders.first(), app_file)?;
         if app.public_key().raw != key.public_der() {
-            return Err(unusable("the private key is another one's"));
+            return Err(unusable(app_file, "the private key is another one's"));
         }
-        let roots = read(&files.root_file)?;
-        let mut root = Vec::new();
-        for der in &roots {
-            let one = parsed(Some(der), &files.root_file)?;
-            if one.signature_algorithm.algorithm.to_id_string().starts_with(RSA) {
-                root.push(number(&one).ok_or_else(|| self::unusable(&files.root_file, "its issuer is no text"))?);
+        let mut roots = Vec::new();
+        for der in &read(root_file)? {
+            let root = parsed(Some(der), root_file)?;
+            if root.signature_algorithm.algorithm.to_id_string().starts_with(RSA) {
+                roots.push(number(&root, root_file)?);
             }
         }
-        if root.is_empty() {
-            return Err(self::unusable(&files.root_file, "it has no RSA root"));
+        if roots.is_empty() {
+            return Err(unusable(root_file, "it has no RSA root"));
         }
-        Ok(Self { app: number(&app).ok_or_else(|| unusable("its issuer is no text"))?, root: root.join("_") })
+        Ok(Self { app: number(&app, app_file)?, root: roots.join("_") })
     }
 }
 
@@ -91,7 +90,7 @@ impl Certified {
             leads(leaf, between, &roots).ok_or_else(|| unusable("it does not lead to a root in the root file"))?;
         Ok(Self {
             key: VerifyingKey::from_der(leaf.public_key().raw).map_err(|_| unusable("it is not of an RSA key"))?,
-            number: number(leaf).ok_or_else(|| unusable("its issuer is no text"))?,
+            number: number(leaf, &files.alipay_file)?,
             begins,
             ends,
         })
@@ -134,15 +133,15 @@ fn span(one: &X509Certificate<'_>) -> (Timestamp, Timestamp) {
 }
 
 /// A certificate's number as Alipay counts it: MD5 over its issuer, the last part first, and its serial number in decimal.
-fn number(one: &X509Certificate<'_>) -> Option<String> {
+fn number(one: &X509Certificate<'_>, path: &Path) -> Result<String, KeyError> {
     let mut parts = Vec::new();
     for part in one.issuer().iter_rdn().flat_map(|rdn| rdn.iter()) {
-        let name =
-            oid2abbrev(part.attr_type(), oid_registry()).map_or_else(|_| part.attr_type().to_id_string(), Into::into);
-        parts.push(format!("{name}={}", part.as_str().ok()?));
+        let name = oid2abbrev(part.attr_type(), oid_registry());
+        let name = name.map_or_else(|_| part.attr_type().to_id_string(), Into::into);
+        parts.push(format!("{name}={}", part.as_str().map_err(|_| unusable(path, "its issuer is no text"))?));
     }
     parts.reverse();
-    Some(hex::encode(Md5::digest(format!("{}{}", parts.join(","), one.tbs_certificate.serial))))
+    Ok(hex::encode(Md5::digest(format!("{}{}", parts.join(","), one.tbs_certificate.serial))))
 }
 
 fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
