@@ -215,7 +215,9 @@ impl Books {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(process::binary(None).expect("built"));
+        // What a shell starts in its background ignores SIGINT, and so would whatever is started from there.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(process::binary(None).expect("built"));
         let schema = self.store.schema.as_deref().unwrap_or_default();
         command.args(["--data".as_ref(), self.place.join("none").as_os_str()]);
         command.args(["--set", &format!("store.payments.url={}", self.store.url)]);
