@@ -352,6 +352,48 @@ fn a_file_that_is_wrong_says_where() {
     assert!(matches!(desk.run(), Err(Error::FileOfOtherDay { says, day: DAY, .. }) if says == next));
 }
 
+/// Alipay's bill with these rows: kind, our number, amount, what the merchant received and the fee, each as the file writes it.
+fn alipay_bill(rows: &[(&str, &str, &str, &str)]) -> Vec<u8> {
+    let received: f64 = rows.iter().map(|(_, amount, ..)| amount.parse::<f64>().expect("an amount")).sum();
+    let mut text = "#支付宝业务明细查询\r\n商户订单号,业务类型,商品名称,完成时间,订单金额（元）,退款批次号/请求号,商家实收（元）,服务费（元）\r\n".to_owned();
+    for (kind, amount, fee, number) in rows {
+        let refund = if *kind == "退款" { number } else { "" };
+        write!(text, "{number}\t,{kind},罚款,2026-11-22 09:30:00,{amount},{refund}\t,{amount},{fee}\r\n")
+            .expect("writes");
+    }
+    let count = rows.len();
+    write!(text, "#业务明细列表结束\r\n#交易合计：{count}笔，商家实收共{received:.2}元\r\n").expect("writes");
+    encoding_rs::GBK.encode(&text).0.into_owned()
+}
+
+/// Alipay charges a payment and gives back with a refund, whichever sign the file writes for which; but it keeps to one.
+#[test]
+fn alipays_fees_have_the_sign_of_what_they_are_for() {
+    let charged = |rows: &[(&str, &str, &str, &str)]| -> Result<Option<i64>, BillError> {
+        let mut bill = Bill::open(std::io::Cursor::new(alipay_bill(rows)), None)?;
+        let read = bill.by_ref().collect::<Result<Vec<_>, _>>()?;
+        assert_eq!(read.len(), rows.len());
+        Ok(bill.charged().minor())
+    };
+    let pay = |fee| ("交易", "20.00", fee, "a");
+    let back = |fee| ("退款", "-5.00", fee, "b");
+    for (rows, minor) in [
+        ([pay("-0.12"), back("0.03")], Some(9)),
+        ([pay("0.12"), back("-0.03")], Some(9)),
+        ([back("0.03"), pay("-0.12")], Some(9)),
+        ([pay("0.00"), back("0.03")], Some(-3)),
+        ([pay("0.00"), back("-0.03")], Some(-3)),
+        ([pay("-0.00600"), pay("-0.00400")], Some(1)),
+        ([pay("-0.00600"), back("0.00100")], None),
+    ] {
+        assert_eq!(charged(&rows).expect("reads"), minor, "{rows:?}");
+    }
+    for rows in [[pay("-0.12"), back("-0.03")], [pay("0.12"), pay("-0.12")], [back("0.03"), pay("0.12")]] {
+        let error = charged(&rows).expect_err("two signs for one kind").to_string();
+        assert_eq!(error, "line 4, 服务费（元）: has the sign of another kind of movement", "{rows:?}");
+    }
+}
+
 /// Amounts of one number on one side.
 type Amounts = BTreeMap<u8, Vec<i64>>;
 
