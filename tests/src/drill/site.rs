@@ -272,8 +272,6 @@ police_140100 = "{taiyuan}"
 data_dir = "{place}/outside"
 [sandbox.systems.control]
 listen = "{control}"
-[sandbox.systems.alipay]
-listen = "{alipay}"
 [sandbox.systems.police_430100]
 listen = "{changsha}"
 [sandbox.systems.police_140100]
@@ -282,8 +280,15 @@ listen = "{taiyuan}"
         root = root().display(),
         place = place.display(),
     )?;
-    // The settings of a drill end in this table.
-    Ok(text.replace("[sandbox.systems.wechatpay]", &format!("[sandbox.systems.wechatpay]\nlisten = \"{wechatpay}\"")))
+    // A drill may have settings of its own for these.
+    for (system, listen) in [("wechatpay", wechatpay), ("alipay", alipay)] {
+        let table = format!("[sandbox.systems.{system}]\n");
+        if !text.contains(&table) {
+            text.push_str(&table);
+        }
+        text = text.replace(&table, &format!("{table}listen = \"{listen}\"\n"));
+    }
+    Ok(text)
 }
 
 fn embedded(place: &Path, role: &str) -> store::Config {
