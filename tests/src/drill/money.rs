@@ -43,7 +43,7 @@ const HIT_MAX: u32 = 8;
 /// The same where the database dies, and payments lives on: of so many payments one.
 const HIT_OF_PAYMENTS: u32 = 40;
 /// What operators see to: here is none.
-const OF_OPERATORS: [&str; 2] = ["payments.settle.", "payments.day."];
+const OF_OPERATORS: [&str; 4] = ["payments.settle.", "payments.day.", "payments.resolve.", "payments.proposal."];
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -31,8 +31,10 @@ pub struct Doors {
     pub public: String,
     /// "ip:port" of the sandbox's control port.
     pub control: String,
-    /// The keys of entry points and clerks.
+    /// The keys of entry points, clerks and operators.
     pub keys: PathBuf,
+    /// Where departments put their settlement files, in a folder for each payee.
+    pub files: PathBuf,
 }
 
 /// What every process reads, in the cluster's directory.
@@ -92,6 +94,8 @@ impl Site {
             planned.push((name, roles, mesh, port()?.to_owned(), port()?.to_owned(), port()?.to_owned()));
         }
         let watch = Watch::start()?;
+        let files = place.join("departments");
+        let departments_dir = files.display().to_string();
         let file = place.join(CONFIG);
         std::fs::write(&file, config)?;
         let process = |name: &str, roles: &[&str], sets: &[(&str, &str)], operations: &str| {
@@ -109,7 +113,12 @@ impl Site {
         let inside = planned.iter().map(|(name, roles, mesh, operations, own_public, own_callbacks)| {
             let public = if roles.contains(&"gateway") { &public } else { own_public };
             let callbacks = if roles.contains(&"payments") { &callbacks } else { own_callbacks };
-            let sets = [("listen.public", public.as_str()), ("listen.callbacks", callbacks), ("listen.mesh", mesh)];
+            let sets = [
+                ("listen.public", public.as_str()),
+                ("listen.callbacks", callbacks),
+                ("listen.mesh", mesh),
+                ("payments.reconcile.departments_dir", &departments_dir),
+            ];
             process(name, roles, &sets, operations)
         });
         let inside: Vec<_> = inside.collect();
@@ -123,6 +132,7 @@ impl Site {
                 public: format!("http://{public}"),
                 control: systems[0].to_owned(),
                 keys: place.join("clients"),
+                files,
             },
             context: context.clone(),
             stores,
