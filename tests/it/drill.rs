@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use lastmile_tests::drill::money::{self, Target};
+use lastmile_tests::drill::money::{self, Store, Target};
 use lastmile_tests::drill::points::{Plot, run};
 use lastmile_tests::drill::process::binary;
 
@@ -25,9 +25,9 @@ fn a_process_that_is_killed_at_any_crash_point_loses_and_doubles_nothing() {
 }
 
 /// `bench/drill-payments.sh` in small: each point once, and as many kills at random moments as fit.
-fn payments_and_its_database(target: Target) {
+fn payments_and_its_database(target: Target, store: Store) {
     let binary = binary(None).expect("built");
-    let plot = money::Plot { binary, target, payments: 200, clients: 16, kills: 6, rounds: 1, seed: SEED };
+    let plot = money::Plot { binary, target, store, payments: 200, clients: 16, kills: 6, rounds: 1, seed: SEED };
     let tell = |line: String| drop(writeln!(std::io::stderr(), "{line}"));
     let outcome = money::run(&plot, &tell).expect("runs");
     tell(format!("{}\n{:#}", outcome.report, outcome.summary));
@@ -36,10 +36,15 @@ fn payments_and_its_database(target: Target) {
 
 #[test]
 fn no_payment_is_lost_or_doubled_when_payments_is_killed() {
-    payments_and_its_database(Target::Payments);
+    payments_and_its_database(Target::Payments, Store::Postgres);
+}
+
+#[test]
+fn no_payment_is_lost_or_doubled_when_payments_is_killed_over_a_file() {
+    payments_and_its_database(Target::Payments, Store::Sqlite);
 }
 
 #[test]
 fn no_payment_is_lost_or_doubled_when_postgres_is_killed() {
-    payments_and_its_database(Target::Postgres);
+    payments_and_its_database(Target::Postgres, Store::Postgres);
 }

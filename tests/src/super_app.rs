@@ -226,10 +226,15 @@ impl Outside {
         self.call("POST", "/alipay/pay", Some(json!({ "qr_code": qr_code }))).await.map(drop)
     }
 
+    /// The citizen opens the page of an order at Alipay, which knows of it from then on.
+    pub async fn open_alipay(&self, page_url: &str) -> anyhow::Result<()> {
+        self.call("POST", "/alipay/open", Some(json!({ "page_url": page_url }))).await.map(drop)
+    }
+
     /// The citizen pays the order that the merchant knows by a number; also one that was closed, when the money was on its way before.
-    pub async fn pay_order(&self, out_trade_no: &str, although_closed: bool) -> anyhow::Result<()> {
+    pub async fn pay_order(&self, channel: &str, out_trade_no: &str, although_closed: bool) -> anyhow::Result<()> {
         let pay = json!({ "out_trade_no": out_trade_no, "although_closed": although_closed });
-        self.call("POST", "/wechatpay/pay", Some(pay)).await.map(drop)
+        self.call("POST", &format!("/{channel}/pay"), Some(pay)).await.map(drop)
     }
 
     /// Stages a fault for the next call of an operation.

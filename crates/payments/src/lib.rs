@@ -89,8 +89,13 @@ pub const CRASH_POINTS: &[&str] = &[
     "payments.work.before_release",
 ];
 
-/// The same of what operators see to: settlements, and the days that are reconciled.
-pub const OPERATORS_CRASH_POINTS: [&[&str]; 2] = [till::settle::CRASH_POINTS, till::days::CRASH_POINTS];
+/// The same of what operators see to: settlements, the days that are reconciled, what breaks come to, and what payees give back.
+pub const OPERATORS_CRASH_POINTS: &[&[&str]] = &[
+    till::settle::CRASH_POINTS,
+    till::days::CRASH_POINTS,
+    till::days::RESOLVE_CRASH_POINTS,
+    till::proposal::CRASH_POINTS,
+];
 
 /// What payments needs of the world outside.
 #[derive(Clone)]

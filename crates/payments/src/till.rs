@@ -13,7 +13,7 @@ mod look;
 mod mixed;
 mod notice;
 mod page;
-mod proposal;
+pub(crate) mod proposal;
 mod receipt;
 mod refund;
 pub(crate) mod settle;

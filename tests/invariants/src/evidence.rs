@@ -95,6 +95,8 @@ pub struct RefundFact {
     pub request_id: String,
     /// Where it stands.
     pub state: String,
+    /// How much, minor units.
+    pub amount_minor: i64,
 }
 
 /// Everything that is compared.
@@ -220,7 +222,7 @@ async fn orders(db: &Db) -> anyhow::Result<Vec<OrderFact>> {
 }
 
 async fn refunds(db: &Db) -> anyhow::Result<Vec<RefundFact>> {
-    const SQL: &str = "SELECT refund_id, order_id, caller, request_id, state FROM refunds
+    const SQL: &str = "SELECT refund_id, order_id, caller, request_id, state, amount_minor FROM refunds
         WHERE refund_id > $1 ORDER BY refund_id LIMIT $2";
     let refund = |row: &Row| {
         Ok(RefundFact {
@@ -229,6 +231,7 @@ async fn refunds(db: &Db) -> anyhow::Result<Vec<RefundFact>> {
             caller: row.get("caller")?,
             request_id: row.get("request_id")?,
             state: row.get("state")?,
+            amount_minor: row.get("amount_minor")?,
         })
     };
     all(db, SQL, refund, |refund| &refund.refund_id).await

@@ -58,6 +58,9 @@ enum Drill {
         /// What is killed
         #[arg(long, value_enum, default_value = "payments")]
         target: money::Target,
+        /// Where payments keeps everything
+        #[arg(long, value_enum, default_value = "postgres")]
+        store: money::Store,
         /// Payments in all; more when not everything was killed by then
         #[arg(long, default_value_t = 20_000)]
         payments: u32,
@@ -123,8 +126,9 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             writeln!(std::io::stdout(), "{:#}", outcome.summary)?;
             Ok(outcome.failures.is_empty())
         }
-        Drill::Payments { target, payments, clients, kills, rounds } => {
-            let outcome = money::run(&money::Plot { binary, target, payments, clients, kills, rounds, seed }, &tell)?;
+        Drill::Payments { target, store, payments, clients, kills, rounds } => {
+            let plot = money::Plot { binary, target, store, payments, clients, kills, rounds, seed };
+            let outcome = money::run(&plot, &tell)?;
             tell(outcome.report.to_string());
             outcome.failures.iter().for_each(|failure| tell(failure.clone()));
             writeln!(std::io::stdout(), "{:#}", outcome.summary)?;

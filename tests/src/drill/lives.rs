@@ -68,6 +68,8 @@ pub const WAYS: &[Way] = &[
             "payments.post.",
             "payments.settle.",
             "payments.day.",
+            "payments.resolve.",
+            "payments.proposal.",
         ],
         ..PLAIN
     },

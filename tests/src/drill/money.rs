@@ -1,5 +1,6 @@
-//! The money drill: payments as a process of its own on PostgreSQL, thousands of payments from callers that write down every answer, and
-//! kill -9 of payments, or of PostgreSQL, at every crash point of payments and at random moments.
+//! The money drill: payments as a process of its own on PostgreSQL or SQLite, thousands of payments over WeChat Pay, alone and combined, and
+//! over Alipay, from callers that write down every answer, and kill -9 of payments, or of PostgreSQL, at every crash point of payments and
+//! at random moments.
 //!
 //! Nothing here goes through cases: the callers are what cases is to payments, and hear its events. In the end three accounts are held
 //! against each other that know nothing of one another: what callers were answered, what the channel wrote down, and the ledger.
@@ -42,7 +43,7 @@ const HIT_MAX: u32 = 8;
 /// The same where the database dies, and payments lives on: of so many payments one.
 const HIT_OF_PAYMENTS: u32 = 40;
 /// What operators see to: here is none.
-const OF_OPERATORS: [&str; 2] = ["payments.settle.", "payments.day."];
+const OF_OPERATORS: [&str; 4] = ["payments.settle.", "payments.day.", "payments.resolve.", "payments.proposal."];
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,6 +54,15 @@ pub enum Target {
     Postgres,
 }
 
+/// Where payments keeps everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Store {
+    /// A PostgreSQL of its own.
+    Postgres,
+    /// A file.
+    Sqlite,
+}
+
 /// What a drill is to do.
 #[derive(Clone, Debug)]
 pub struct Plot {
@@ -60,6 +70,8 @@ pub struct Plot {
     pub binary: PathBuf,
     /// What is killed.
     pub target: Target,
+    /// Where payments keeps everything.
+    pub store: Store,
     /// Payments in all; more when not everything was killed by then.
     pub payments: u32,
     /// Callers, each with one payment at a time.
@@ -106,6 +118,10 @@ pub fn run(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
 }
 
 async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
+    ensure!(
+        plot.target == Target::Payments || plot.store == Store::Postgres,
+        "there is no database to kill beside a file: drill it with --target payments"
+    );
     let mut place = tempfile::Builder::new().prefix("lastmile-drill-").tempdir()?;
     place.disable_cleanup(true);
     let context = Context::system();
@@ -119,7 +135,7 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
         Target::Payments => Vec::new(),
         Target::Postgres => armed.drain(..).collect(),
     };
-    let mut site = Site::new(&context, &plot.binary, place.path(), &stops).await?;
+    let mut site = Site::new(&context, plot, place.path(), &stops).await?;
     site.start(armed.front()).await?;
     let progress = Progress {
         deaths: points.iter().map(|point| (point.clone(), 0)).collect::<BTreeMap<_, _>>().into(),
@@ -160,6 +176,11 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
     for (point, deaths) in progress.deaths.borrow().iter().filter(|(_, deaths)| **deaths < plot.rounds) {
         failures.push(format!("{point}: {deaths} deaths of {}", plot.rounds));
     }
+    for (by, [_, paid]) in payers.tally.borrow().iter() {
+        if *paid == 0 {
+            failures.push(format!("nobody paid with {}: give it more payments", by.name()));
+        }
+    }
     if progress.kills.get() != plot.kills {
         failures.push(format!("{} kills of {}", progress.kills.get(), plot.kills));
     }
@@ -169,9 +190,13 @@ async fn play(plot: &Plot, tell: &dyn Fn(String)) -> anyhow::Result<Outcome> {
     } else {
         failures.push(format!("what it left is in {}", place.path().display()));
     }
+    let mut tally = serde_json::Map::new();
+    for (by, [ended, paid]) in payers.tally.borrow().iter() {
+        tally.insert(by.name().to_owned(), json!({ "payments": ended, "paid": paid }));
+    }
     let own = json!({
-        "drill": "payments", "target": format!("{:?}", plot.target), "seed": plot.seed, "clients": plot.clients,
-        "payments": progress.ended.get(), "kills_at_random": progress.kills.get(), "points": points.len(),
+        "drill": "payments", "target": format!("{:?}", plot.target), "store": format!("{:?}", plot.store), "seed": plot.seed, "clients": plot.clients,
+        "payments": progress.ended.get(), "paid_with": tally, "kills_at_random": progress.kills.get(), "points": points.len(),
         "kills_at_points": progress.deaths.borrow().values().sum::<u32>(),
         "seconds": seconds.round(), "longest_silence_ms": progress.silence.get().as_millis(), "failures": failures.len(),
     });

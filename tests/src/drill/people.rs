@@ -1,5 +1,7 @@
-//! The people of a drill: citizens with their super app, and two clerks. They are patient: what gets no answer is asked again under the
+//! The people of a drill: citizens with their super app, two clerks, and two operators. They are patient: what gets no answer is asked again under the
 //! same request id, as often as it takes.
+
+mod operators;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,13 +10,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use contracts::cases::v1::{self as pb, CaseState, CaseStep, Decision};
 use contracts::department::v1::Bill;
-use contracts::payments::v1::{self as payments, TradeType};
+use contracts::payments::v1::TradeType;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use invariants::{Call, Found, Probe};
 use rpc::fault::Kind;
 use rpc::{Effect, RemoteFault};
 use runtime::Context;
 use tokio::time::Instant;
+
+use operators::Office;
 
 use super::site::Doors;
 use crate::pry::{Prey, Reach};
@@ -28,9 +32,6 @@ const LOOK_AFTER_PAUSES: u32 = 10;
 const TOKEN_AGE_MAX: Duration = Duration::from_secs(240);
 /// Who have no case and try to reach those of others: entry point and citizen. These are the last of the many.
 const STRANGERS: [(&str, u32); 2] = [(ENTRY_POINT, 169_999), ("alipay", 169_998)];
-/// Who is paid over to.
-const PAYEES: [&str; 2] = ["treasury-430100-traffic", "treasury-140100-traffic"];
-const DAY_SECONDS: u64 = 86_400;
 /// Inquiries under way at once.
 const INQUIRIES_MAX: usize = 8;
 /// What a citizen may be told "no" for at the channel: the order is closed, paid, or gone.
@@ -137,7 +138,7 @@ pub struct People {
     pub outside: Outside,
     app: SuperApp,
     desks: [Desk; 2],
-    operators: [Desk; 2],
+    office: Office,
     strangers: [Stranger; 2],
     heard: Heard,
     context: Context,
@@ -162,7 +163,7 @@ impl People {
             outside: Outside::new(context, &doors.control),
             app: app(ENTRY_POINT)?,
             desks: [desk("clerk-1")?, desk("clerk-2")?],
-            operators: [desk("operator-1")?, desk("operator-2")?],
+            office: Office::new([desk("operator-1")?, desk("operator-2")?], &doors.files),
             strangers: [stranger(here)?, stranger(elsewhere)?],
             heard: heard.clone(),
             context: context.clone(),
@@ -439,66 +440,6 @@ impl People {
             }
         }
         Ok(decided)
-    }
-
-    /// Both operators see to the day: what was posted is cut and paid over, and yesterday's bill looked at once more.
-    pub async fn see_to_the_day(&self, round: u32) -> anyhow::Result<()> {
-        let [first, _] = &self.operators;
-        for payee_id in PAYEES.map(str::to_owned) {
-            let request_id = format!("cut-{round}-{payee_id}");
-            let cut = payments::CutSettlementRequest { request_id, payee_id: payee_id.clone() };
-            let ask = async || {
-                let asked = with_token(cut.clone(), &self.sits_down(first).await?)?;
-                Ok(first.app.payments().cut_settlement(asked).await)
-            };
-            self.insist("cut", ask).await?.map_err(|fault| anyhow::anyhow!("{payee_id} is not cut: {fault}"))?;
-            let signed = payments::ListSettlementsRequest {
-                payee_id,
-                state: payments::SettlementState::Signed.into(),
-                page_size: 100,
-                page_token: String::new(),
-            };
-            let ask = async || {
-                let asked = with_token(signed.clone(), &self.sits_down(first).await?)?;
-                Ok(first.app.payments().list_settlements(asked).await)
-            };
-            let listed = self.insist("settlements", ask).await?;
-            for one in listed.map_err(|fault| anyhow::anyhow!("settlements: {fault}"))?.settlements {
-                self.pay_over(&one.settlement_id).await?;
-            }
-        }
-        let now = self.context.clock.now().minus(Duration::from_secs(DAY_SECONDS));
-        let yesterday = jiff::tz::Offset::constant(8).to_datetime(jiff::Timestamp::from_microsecond(now.micros())?);
-        let day = payments::ReconcileRequest {
-            request_id: format!("day-{round}"),
-            day: yesterday.date().to_string(),
-            channel: "wechatpay".to_owned(),
-            payee_id: String::new(),
-        };
-        let ask = async || {
-            let asked = with_token(day.clone(), &self.sits_down(first).await?)?;
-            Ok(first.app.payments().reconcile(asked).await)
-        };
-        self.insist("day", ask).await?.map_err(|fault| anyhow::anyhow!("the day: {fault}"))?;
-        Ok(())
-    }
-
-    /// Both operators say that a settlement was paid over.
-    async fn pay_over(&self, settlement_id: &str) -> anyhow::Result<()> {
-        for operator in &self.operators {
-            let confirm = payments::ConfirmSettlementRequest {
-                request_id: format!("{}-{settlement_id}", operator.name),
-                settlement_id: settlement_id.to_owned(),
-                reference: "bank slip 7".to_owned(),
-            };
-            let ask = async || {
-                let asked = with_token(confirm.clone(), &self.sits_down(operator).await?)?;
-                Ok(operator.app.payments().confirm_settlement(asked).await)
-            };
-            let said = self.insist("confirm", ask).await?;
-            said.map_err(|fault| anyhow::anyhow!("{settlement_id}, {}: {fault}", operator.name))?;
-        }
-        Ok(())
     }
 
     /// Their token: the one in hand, or a new one.

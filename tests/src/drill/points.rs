@@ -199,6 +199,8 @@ impl Lane<'_> {
         let queue = self.rounds.iter().flat_map(|round| deaths(self.points, self.seed(*round))).collect();
         let mut calls = Box::pin(self.die_everywhere(&mut site, &people, queue, &mut outcome)).await?;
         people.inquire(&mut calls).await?;
+        let wrong = people.operators_were_wrong().await?;
+        outcome.failures.extend(wrong.into_iter().map(|wrong| format!("seed {}: {wrong}", self.plot.seed)));
         for call in &calls {
             let end = call.ended_as.clone().unwrap_or_else(|| NEVER_HAPPENED.to_owned());
             *outcome.ends.entry(end).or_default() += 1;
@@ -206,6 +208,11 @@ impl Lane<'_> {
         let report = Box::pin(site.judge(calls, &heard)).await?;
         for fact in &report.evidence.cases.facts {
             outcome.by_clerks += u32::from(fact.clerk_decided);
+        }
+        for refund_id in people.given_back() {
+            if !report.evidence.refunds.iter().any(|refund| refund.refund_id == refund_id) {
+                outcome.failures.push(format!("seed {}: {refund_id} was agreed on, and is not there", self.plot.seed));
+            }
         }
         if let Err(error) = report.require(&SERVED) {
             outcome.failures.push(format!("seed {}, {}: {error}", self.plot.seed, place.path().display()));

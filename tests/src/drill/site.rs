@@ -31,8 +31,10 @@ pub struct Doors {
     pub public: String,
     /// "ip:port" of the sandbox's control port.
     pub control: String,
-    /// The keys of entry points and clerks.
+    /// The keys of entry points, clerks and operators.
     pub keys: PathBuf,
+    /// Where departments put their settlement files, in a folder for each payee.
+    pub files: PathBuf,
 }
 
 /// What every process reads, in the cluster's directory.
@@ -92,6 +94,8 @@ impl Site {
             planned.push((name, roles, mesh, port()?.to_owned(), port()?.to_owned(), port()?.to_owned()));
         }
         let watch = Watch::start()?;
+        let files = place.join("departments");
+        let departments_dir = files.display().to_string();
         let file = place.join(CONFIG);
         std::fs::write(&file, config)?;
         let process = |name: &str, roles: &[&str], sets: &[(&str, &str)], operations: &str| {
@@ -109,7 +113,12 @@ impl Site {
         let inside = planned.iter().map(|(name, roles, mesh, operations, own_public, own_callbacks)| {
             let public = if roles.contains(&"gateway") { &public } else { own_public };
             let callbacks = if roles.contains(&"payments") { &callbacks } else { own_callbacks };
-            let sets = [("listen.public", public.as_str()), ("listen.callbacks", callbacks), ("listen.mesh", mesh)];
+            let sets = [
+                ("listen.public", public.as_str()),
+                ("listen.callbacks", callbacks),
+                ("listen.mesh", mesh),
+                ("payments.reconcile.departments_dir", &departments_dir),
+            ];
             process(name, roles, &sets, operations)
         });
         let inside: Vec<_> = inside.collect();
@@ -123,6 +132,7 @@ impl Site {
                 public: format!("http://{public}"),
                 control: systems[0].to_owned(),
                 keys: place.join("clients"),
+                files,
             },
             context: context.clone(),
             stores,
@@ -272,8 +282,6 @@ police_140100 = "{taiyuan}"
 data_dir = "{place}/outside"
 [sandbox.systems.control]
 listen = "{control}"
-[sandbox.systems.alipay]
-listen = "{alipay}"
 [sandbox.systems.police_430100]
 listen = "{changsha}"
 [sandbox.systems.police_140100]
@@ -282,8 +290,15 @@ listen = "{taiyuan}"
         root = root().display(),
         place = place.display(),
     )?;
-    // The settings of a drill end in this table.
-    Ok(text.replace("[sandbox.systems.wechatpay]", &format!("[sandbox.systems.wechatpay]\nlisten = \"{wechatpay}\"")))
+    // A drill may have settings of its own for these.
+    for (system, listen) in [("wechatpay", wechatpay), ("alipay", alipay)] {
+        let table = format!("[sandbox.systems.{system}]\n");
+        if !text.contains(&table) {
+            text.push_str(&table);
+        }
+        text = text.replace(&table, &format!("{table}listen = \"{listen}\"\n"));
+    }
+    Ok(text)
 }
 
 fn embedded(place: &Path, role: &str) -> store::Config {

@@ -44,6 +44,9 @@ const EMPTY: &str = "the channel says that nothing happened, and the ledger has 
 pub(crate) const CRASH_POINTS: &[&str] =
     &["payments.day.before_keep", "payments.day.after_keep", "payments.day.before_finish", "payments.day.after_finish"];
 
+/// The same of a person's word on a break.
+pub(crate) const RESOLVE_CRASH_POINTS: &[&str] = &["payments.resolve.before_commit", "payments.resolve.after_commit"];
+
 /// What a comparison found.
 struct Found {
     breaks: Vec<Break>,
@@ -409,9 +412,11 @@ impl Till {
                 }
                 .encode_to_vec();
                 claim(&mut tx, &ask.key, ask.id.clone(), Some(answer.clone()), now).await?;
+                crash::point("payments.resolve.before_commit");
                 Ok::<_, Error>(answer)
             })
             .await?;
+        crash::point("payments.resolve.after_commit");
         self.count_breaks().await?;
         Ok(answer)
     }

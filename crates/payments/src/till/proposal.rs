@@ -22,6 +22,9 @@ use crate::repo::requests::{self, Key, Method};
 /// Under whose name the refunds are asked for that two persons agreed on.
 const OPERATORS: &str = "operators";
 
+/// Every moment at which a test may kill the second word, in its order.
+pub(crate) const CRASH_POINTS: &[&str] = &["payments.proposal.after_word", "payments.proposal.after_answer"];
+
 enum Word {
     /// It was answered, now or before.
     Answered(Vec<u8>),

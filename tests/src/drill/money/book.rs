@@ -39,15 +39,18 @@ impl Line {
 
 /// What an answer is about.
 pub(super) trait About {
-    fn about(&self) -> &str;
+    /// One for each request id that the call was made under.
+    fn about(&self) -> Vec<&str>;
 
     /// Whether there will be another answer under the same key.
-    fn waits(&self) -> bool;
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 impl About for pb::Order {
-    fn about(&self) -> &str {
-        &self.order_id
+    fn about(&self) -> Vec<&str> {
+        vec![&self.order_id]
     }
 
     fn waits(&self) -> bool {
@@ -55,13 +58,15 @@ impl About for pb::Order {
     }
 }
 
-impl About for pb::RefundRecord {
-    fn about(&self) -> &str {
-        &self.refund_id
+impl About for pb::CombinedOrder {
+    fn about(&self) -> Vec<&str> {
+        self.parts.iter().map(|part| part.order_id.as_str()).collect()
     }
+}
 
-    fn waits(&self) -> bool {
-        false
+impl About for pb::RefundRecord {
+    fn about(&self) -> Vec<&str> {
+        vec![&self.refund_id]
     }
 }
 

@@ -39,7 +39,9 @@ pub(super) async fn judge(site: &mut Site, payers: &Payers, tell: &dyn Fn(String
     let mut failures = Vec::new();
     let context = &payers.context;
     rest(site, payers, &mut failures).await?;
+    site.hand_over().await?;
     let (is_sound, said) = site.verify().await?;
+    site.take_back().await?;
     tell(format!("ledger verify: {}", said.trim()));
     if !is_sound {
         failures.push(format!("ledger verify: {said}"));
@@ -47,10 +49,8 @@ pub(super) async fn judge(site: &mut Site, payers: &Payers, tell: &dyn Fn(String
     let book = read(payers)?;
     let calls = inquired(payers, calls(&book)).await;
     site.outside_lives()?;
-    site.payments.stop().await?;
-    // What was acknowledged outlives one more death of the database.
-    site.kill_postgres().await?;
-    site.restart_postgres().await?;
+    // What was acknowledged outlives one more death.
+    site.last_death().await?;
     let db = store::open(&site.store, context.clone()).await?;
     let journals = Journals::fetch(&site.control, context).await?;
     let world = World {
@@ -87,13 +87,16 @@ pub(super) async fn judge(site: &mut Site, payers: &Payers, tell: &dyn Fn(String
 }
 
 /// Waits until nothing is open and every event was heard.
-async fn rest(site: &Site, payers: &Payers, failures: &mut Vec<String>) -> anyhow::Result<()> {
-    let db = store::open(&site.store, payers.context.clone()).await?;
+async fn rest(site: &mut Site, payers: &Payers, failures: &mut Vec<String>) -> anyhow::Result<()> {
     let deadline = Instant::now() + REST_WITHIN;
     let resting = async {
         loop {
+            site.hand_over().await?;
+            let db = store::open(&site.store, payers.context.clone()).await?;
             let open = payments::audit::check(&db).await?.open;
             let head = store::outbox::head(&mut db.read().await?, STREAM).await?;
+            drop(db);
+            site.take_back().await?;
             let heard = payers.heard().last().map_or(0, |event| event.sequence);
             if open == 0 && head == heard {
                 return anyhow::Ok(());
@@ -237,29 +240,57 @@ async fn posted(db: &Db, book: &[Line], failures: &mut Vec<String>) -> anyhow::R
     Ok(kept.len())
 }
 
-/// Counts by the channel's journal against the ledger. It shares nothing with the judge but the evidence.
+/// What the channels wrote down: of each order and refund how often.
+#[derive(Default)]
+struct Told<'a> {
+    made: BTreeMap<&'a str, u64>,
+    paid: BTreeMap<&'a str, u64>,
+    refunds: BTreeMap<&'a str, u64>,
+    paid_minor: i64,
+    refunded_minor: i64,
+}
+
+impl<'a> Told<'a> {
+    fn of(journal: &'a [Value]) -> Self {
+        let mut told = Self::default();
+        for line in journal {
+            // Orders that are paid together stand in one line, as its parts.
+            let parts = line.get("parts").and_then(Value::as_array).map_or(std::slice::from_ref(line), Vec::as_slice);
+            match word(line, "event") {
+                "order_created" | "combine_created" | "offered" => {
+                    parts.iter().for_each(|part| add(&mut told.made, word(part, "out_trade_no")));
+                }
+                "order_paid" | "combine_paid" | "paid" => {
+                    for part in parts {
+                        add(&mut told.paid, word(part, "out_trade_no"));
+                        told.paid_minor += minor(part);
+                    }
+                }
+                "refund_created" => add(&mut told.refunds, word(line, "out_refund_no")),
+                "refund_taken" => add(&mut told.refunds, word(line, "out_request_no")),
+                "refund_ended" if word(line, "status") != "CLOSED" => told.refunded_minor += minor(line),
+                "refund_done" => told.refunded_minor += minor(line),
+                _ => {}
+            }
+        }
+        told
+    }
+}
+
+fn add<'a>(counts: &mut BTreeMap<&'a str, u64>, number: &'a str) {
+    *counts.entry(number).or_default() += 1;
+}
+
+/// Counts by the channels' journals against the ledger. It shares nothing with the judge but the evidence.
 fn count(evidence: &Evidence) -> Value {
     let journal = evidence.journals.as_ref().map(|journals| journals.channel.as_slice()).unwrap_or_default();
-    let counted = |event: &str, key: &str| {
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for line in journal.iter().filter(|line| word(line, "event") == event) {
-            *counts.entry(word(line, key).to_owned()).or_default() += 1;
-        }
-        counts
-    };
-    let sum = |event: &str| -> i64 {
-        let lines = journal.iter().filter(|line| word(line, "event") == event && word(line, "status") != "CLOSED");
-        lines.filter_map(|line| line.get("amount_minor")?.as_i64()).sum()
-    };
-    let created = counted("order_created", "out_trade_no");
-    let paid = counted("order_paid", "out_trade_no");
-    let refunds = counted("refund_created", "out_refund_no");
-    let twice = |counts: &BTreeMap<String, u64>| counts.values().filter(|count| **count > 1).count();
+    let Told { made, paid, refunds, paid_minor, refunded_minor } = Told::of(journal);
+    let twice = |counts: &BTreeMap<&str, u64>| counts.values().filter(|count| **count > 1).count();
     let captured: BTreeMap<&str, i64> =
         evidence.orders.iter().map(|order| (order.channel_order_no.as_str(), order.captured_minor)).collect();
-    let lost = paid.keys().filter(|number| captured.get(number.as_str()).is_none_or(|minor| *minor == 0)).count();
+    let lost = paid.keys().filter(|number| captured.get(**number).is_none_or(|minor| *minor == 0)).count();
     let unpaid = evidence.orders.iter().filter(|order| order.captured_minor > 0);
-    let unpaid = unpaid.filter(|order| !paid.contains_key(&order.channel_order_no)).count();
+    let unpaid = unpaid.filter(|order| !paid.contains_key(order.channel_order_no.as_str())).count();
     let there: BTreeSet<_> = evidence.orders.iter().map(|order| order.order_id.as_str()).collect();
     let refunded: BTreeSet<_> = evidence.refunds.iter().map(|refund| refund.refund_id.as_str()).collect();
     let calls = evidence.calls.iter().flatten();
@@ -278,8 +309,8 @@ fn count(evidence: &Evidence) -> Value {
         "states": states,
         "channel_orders_paid": paid.len(),
         "channel_refunds": refunds.len(),
-        "channel_paid_minor": sum("order_paid"),
-        "channel_refunded_minor": sum("refund_ended"),
+        "channel_paid_minor": paid_minor,
+        "channel_refunded_minor": refunded_minor,
         "ledger_captured_minor": all(|order| order.captured_minor),
         "ledger_refunded_minor": all(|order| order.refunded_minor),
         "ledger_posted_minor": all(|order| order.posted_minor),
@@ -287,12 +318,16 @@ fn count(evidence: &Evidence) -> Value {
         "ledger_problems": evidence.ledger.problems_total,
         "open": evidence.ledger.open,
         "lost": lost + unpaid + forgotten,
-        "doubled": twice(&created) + twice(&paid) + twice(&refunds),
+        "doubled": twice(&made) + twice(&paid) + twice(&refunds),
     })
 }
 
 fn word<'a>(line: &'a Value, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn minor(line: &Value) -> i64 {
+    line.get("amount_minor").and_then(Value::as_i64).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -314,14 +349,35 @@ mod tests {
         assert_eq!(failures, ["Post s-1 was answered in two ways"]);
     }
 
-    /// One order that is paid and of which a part went back, as channel, ledger and callers have it.
-    fn evidence() -> Evidence {
-        let channel = vec![
-            json!({ "event": "order_created", "out_trade_no": "1" }),
-            json!({ "event": "order_paid", "out_trade_no": "1", "amount_minor": 100 }),
+    /// One order that is paid and of which a part went back, as a channel has it.
+    fn in_words_of(channel: &str) -> Vec<Value> {
+        let refund = [
             json!({ "event": "refund_created", "out_refund_no": "r", "out_trade_no": "1" }),
             json!({ "event": "refund_ended", "out_refund_no": "r", "amount_minor": 40, "status": "SUCCESS" }),
         ];
+        match channel {
+            "alipay" => vec![
+                json!({ "event": "offered", "out_trade_no": "1" }),
+                json!({ "event": "paid", "out_trade_no": "1", "amount_minor": 100 }),
+                json!({ "event": "refund_taken", "out_request_no": "r", "out_trade_no": "1", "amount_minor": 40 }),
+                json!({ "event": "refund_done", "out_request_no": "r", "out_trade_no": "1", "amount_minor": 40 }),
+            ],
+            "combined" => {
+                let parts = json!([{ "out_trade_no": "1", "amount_minor": 100 }]);
+                let made = json!({ "event": "combine_created", "out_trade_no": "w", "parts": parts });
+                let paid = json!({ "event": "combine_paid", "out_trade_no": "w", "parts": parts });
+                [made, paid].into_iter().chain(refund).collect()
+            }
+            _ => {
+                let made = json!({ "event": "order_created", "out_trade_no": "1" });
+                let paid = json!({ "event": "order_paid", "out_trade_no": "1", "amount_minor": 100 });
+                [made, paid].into_iter().chain(refund).collect()
+            }
+        }
+    }
+
+    /// The same as channel, ledger and callers have it.
+    fn evidence() -> Evidence {
         let order = OrderFact {
             order_id: "ord_1".into(),
             channel_order_no: "1".into(),
@@ -333,7 +389,7 @@ mod tests {
         Evidence {
             orders: vec![order],
             refunds: vec![refund],
-            journals: Some(Journals { channel, ..Journals::default() }),
+            journals: Some(Journals { channel: in_words_of("order"), ..Journals::default() }),
             calls: Some(vec![call]),
             ..Evidence::default()
         }
@@ -356,12 +412,16 @@ mod tests {
         assert_eq!(counted(|evidence| evidence.refunds.clear()), [1, 0]);
         assert_eq!(counted(|evidence| evidence.orders[0].captured_minor = 0), [1, 0]);
         assert_eq!(counted(|evidence| drop(journal(evidence).remove(1))), [1, 0], "captured, and not paid");
-        for doubled in 0..3 {
-            let twice = |evidence: &mut Evidence| {
-                let line = journal(evidence)[doubled].clone();
-                journal(evidence).push(line);
-            };
-            assert_eq!(counted(twice), [0, 1]);
+        for other in ["order", "combined", "alipay"] {
+            assert_eq!(counted(|evidence| *journal(evidence) = in_words_of(other)), [0, 0], "{other}");
+            for doubled in 0..3 {
+                let twice = |evidence: &mut Evidence| {
+                    *journal(evidence) = in_words_of(other);
+                    let line = journal(evidence)[doubled].clone();
+                    journal(evidence).push(line);
+                };
+                assert_eq!(counted(twice), [0, 1], "{other}");
+            }
         }
     }
 }

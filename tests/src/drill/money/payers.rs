@@ -20,12 +20,12 @@ use tokio::time::Instant;
 
 use super::book::{About, Call, Line, is_answer};
 use super::site::Site;
-use super::ways::{AMOUNT, Ends, WAYS};
+use super::ways::{AMOUNT, BY, By, Ends, WAYS};
 use super::{Plot, Progress};
 use crate::super_app::Outside;
 
-/// Whom the sandbox collects for.
-const PAYEE: &str = "treasury-430100-traffic";
+/// Whom the sandbox collects for. A payment for one is for the first.
+const PAYEES: [&str; 2] = ["treasury-430100-traffic", "treasury-140100-traffic"];
 /// After so many payments that went wrong nothing more is begun.
 const STUCK_MAX: usize = 20;
 /// For one payment, over all kills that it meets.
@@ -49,6 +49,8 @@ pub(super) struct Payers {
     book: RefCell<File>,
     pub(super) book_at: PathBuf,
     answers: Cell<u64>,
+    /// By what they were paid with: payments that ended, and those of them that the citizen paid.
+    pub(super) tally: RefCell<BTreeMap<By, [u32; 2]>>,
     /// Events by their order; all of them, in the order in which they came.
     news: RefCell<BTreeMap<String, Vec<pb::Event>>>,
     heard: RefCell<Vec<pb::Event>>,
@@ -65,6 +67,7 @@ impl Payers {
             book: File::create(&book_at)?.into(),
             book_at,
             answers: Cell::default(),
+            tally: BY.map(|by| (by, [0; 2])).into_iter().collect::<BTreeMap<_, _>>().into(),
             news: RefCell::default(),
             heard: RefCell::default(),
             changed: tokio::sync::Notify::new(),
@@ -88,9 +91,13 @@ impl Payers {
             while (progress.begun.get() < plot.payments || !progress.is_calm.get()) && stuck.borrow().len() < STUCK_MAX
             {
                 let number = progress.begun.replace(progress.begun.get() + 1);
-                if let Err(error) = Box::pin(self.one(number)).await {
-                    tell(format!("p-{number}: {error:#}"));
-                    stuck.borrow_mut().push(format!("p-{number} was not led to its end: {error:#}"));
+                match Box::pin(self.one(number)).await {
+                    Ok(is_paid) => self.count(By::of(number), is_paid),
+                    Err(error) => {
+                        let name = By::of(number).name();
+                        tell(format!("p-{number}, {name}: {error:#}"));
+                        stuck.borrow_mut().push(format!("p-{number}, {name}, was not led to its end: {error:#}"));
+                    }
                 }
                 progress.ended.set(progress.ended.get() + 1);
             }
@@ -117,99 +124,146 @@ impl Payers {
         }
     }
 
-    /// Leads one payment to its end.
-    async fn one(&self, number: u32) -> anyhow::Result<()> {
-        let way = usize::try_from(number)? % WAYS.len();
-        let (fault, ends) = WAYS.get(way).copied().context("a way")?;
-        let before = |operation: &'static str| fault.filter(|(of, _)| *of == operation);
-        self.stage(before("order")).await?;
-        let life = if matches!(ends, Ends::Expired | Ends::HungUp) { SHORT_LIFE_SECS } else { LONG_LIFE_SECS };
-        let asked = self.creation(number, life);
-        let order = match ends {
-            Ends::HungUp => match self.ask(Call::Create, &asked.request_id, async || self.create(&asked).await).await {
-                Ok(order) => order,
-                // What became of it is asked in the end.
-                Err(_) => return Ok(()),
-            },
-            _ => self.insist(number, Call::Create, &asked.request_id, async || self.create(&asked).await).await?,
-        };
-        let order_no = order.channel_order_no.clone();
-        match ends {
-            Ends::Closed | Ends::Late => {
-                self.stage(before("close")).await?;
-                let closed = self.close(number, &order).await?;
-                ensure!(closed.state() == OrderState::Closed, "nobody paid, and it is {:?}", closed.state());
-                if ends == Ends::Late {
-                    self.outside.pay_order(&order_no, true).await?;
-                    self.hear(&order, EventKind::LateMoney).await?;
-                    self.give_back(number, &order, AMOUNT, false).await?;
-                }
-            }
-            Ends::Raced => {
-                let (paid, closed) =
-                    futures::future::join(self.outside.pay_order(&order_no, false), self.close(number, &order)).await;
-                if paid.is_ok() {
-                    ensure!(closed?.state() == OrderState::Paid, "the channel took the money, and it is closed");
-                    self.give_back(number, &order, AMOUNT, false).await?;
-                } else {
-                    ensure!(closed?.state() == OrderState::Closed, "nobody paid, and it is not closed");
-                }
-            }
-            Ends::Expired | Ends::HungUp => self.hear(&order, EventKind::OrderClosed).await?,
-            Ends::Posted | Ends::PartsReturned | Ends::Returned(_) => {
-                self.stage(before("notify").or(before("query"))).await?;
-                self.outside.pay_order(&order_no, false).await?;
-                self.hear(&order, EventKind::OrderPaid).await?;
-                self.stage(before("refund")).await?;
-                match ends {
-                    Ends::Returned(part) => self.give_back(number, &order, part, false).await?,
-                    _ => {
-                        self.post(number, &order).await?;
-                        if ends == Ends::PartsReturned {
-                            self.give_back(number, &order, AMOUNT / 4, true).await?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
+    fn count(&self, by: By, is_paid: bool) {
+        let mut tally = self.tally.borrow_mut();
+        let [ended, paid] = tally.entry(by).or_default();
+        *ended += 1;
+        *paid += u32::from(is_paid);
     }
 
-    async fn stage(&self, fault: Option<(&str, &str)>) -> anyhow::Result<()> {
+    /// Leads one payment to its end; returns whether the citizen paid.
+    async fn one(&self, number: u32) -> anyhow::Result<bool> {
+        let way = usize::try_from(number)? % WAYS.len();
+        let (fault, ends) = WAYS.get(way).copied().context("a way")?;
+        let by = By::of(number);
+        let before = |operation: &'static str| fault.filter(|(of, _)| *of == operation);
+        self.stage(by, before("order")).await?;
+        let Some(orders) = self.order(number, by, ends).await? else {
+            // What became of it is asked in the end.
+            return Ok(false);
+        };
+        // Who pays for several orders pays one of them, and so all.
+        let order_no = orders.first().context("an order")?.channel_order_no.clone();
+        let pay = |although_closed| self.outside.pay_order(by.channel(), &order_no, although_closed);
+        match ends {
+            Ends::Closed | Ends::Late => {
+                self.stage(by, before("close")).await?;
+                let closed = self.close(number, &orders).await?;
+                ensure!(closed == OrderState::Closed, "nobody paid, and it is {closed:?}");
+                if ends == Ends::Closed {
+                    return Ok(false);
+                }
+                pay(true).await?;
+                self.hear(&orders, EventKind::LateMoney).await?;
+                self.give_all_back(number, &orders).await?;
+            }
+            Ends::Raced => {
+                let (paid, closed) = futures::future::join(pay(false), self.close(number, &orders)).await;
+                if paid.is_err() {
+                    ensure!(closed? == OrderState::Closed, "nobody paid, and it is not closed");
+                    return Ok(false);
+                }
+                ensure!(closed? == OrderState::Paid, "the channel took the money, and it is closed");
+                self.hear(&orders, EventKind::OrderPaid).await?;
+                self.give_all_back(number, &orders).await?;
+            }
+            Ends::Expired | Ends::HungUp => {
+                self.hear(&orders, EventKind::OrderClosed).await?;
+                return Ok(false);
+            }
+            Ends::Posted | Ends::PartsReturned | Ends::Returned(_) => {
+                self.stage(by, before("notify").or(before("query"))).await?;
+                pay(false).await?;
+                self.hear(&orders, EventKind::OrderPaid).await?;
+                self.stage(by, before("refund")).await?;
+                // From here on each order goes its own way: what one department refuses, the other has done.
+                let ends = [ends].into_iter().chain(std::iter::repeat(Ends::Posted));
+                let each = keys(number, &orders).zip(ends).map(|((key, order), ends)| self.end(key, order, ends));
+                futures::future::try_join_all(each).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives an order that is paid its end.
+    async fn end(&self, key: Key, order: &pb::Order, ends: Ends) -> anyhow::Result<()> {
+        if let Ends::Returned(part) = ends {
+            return self.give_back(key, order, part, false).await;
+        }
+        self.post(key, order).await?;
+        match ends {
+            Ends::PartsReturned => self.give_back(key, order, AMOUNT / 4, true).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn stage(&self, by: By, fault: Option<(&str, &str)>) -> anyhow::Result<()> {
         match fault {
             Some((operation, fault)) => {
                 let delay = if fault == "late" { "500ms" } else { "0s" };
-                self.outside.stage_for(("wechatpay", operation, fault), 1, delay).await
+                self.outside.stage_for((by.channel(), operation, fault), 1, delay).await
             }
             None => Ok(()),
         }
     }
 
-    fn creation(&self, number: u32, life_secs: i64) -> pb::CreateOrderRequest {
+    /// Makes the order or orders of a payment, as the channel can be asked for them by its number; None where that hung up.
+    async fn order(&self, number: u32, by: By, ends: Ends) -> anyhow::Result<Option<Vec<pb::Order>>> {
+        let life = if matches!(ends, Ends::Expired | Ends::HungUp) { SHORT_LIFE_SECS } else { LONG_LIFE_SECS };
         let (seconds, _) = self.context.clock.now().seconds_nanos();
-        pb::CreateOrderRequest {
-            request_id: format!("p-{number}"),
-            case_id: format!("case_{number:032x}"),
-            payee_id: PAYEE.into(),
-            amount: money(AMOUNT),
-            channel: "wechatpay".into(),
-            trade_type: pb::TradeType::Native.into(),
-            entry_point: "wechat".into(),
-            payer_reference: String::new(),
-            description: "drill".into(),
-            expire_time: Some(prost_types::Timestamp { seconds: seconds + life_secs, nanos: 0 }),
-            payment_code: String::new(),
-            insurance: None,
+        let expire_time = Some(prost_types::Timestamp { seconds: seconds + life, nanos: 0 });
+        // Alipay hears of what is paid on a page when the page is opened, and closes nothing that it has not heard of.
+        let is_on_a_page = by.channel() == "alipay" && matches!(ends, Ends::Closed | Ends::Late | Ends::Raced);
+        let trade_type = if is_on_a_page { pb::TradeType::H5 } else { pb::TradeType::Native };
+        let is_hung_up = ends == Ends::HungUp;
+        if by == By::Together {
+            let asked = together(number, by, expire_time);
+            let names: Vec<_> = asked.parts.iter().map(|part| part.request_id.clone()).collect();
+            let create = async || {
+                let told = self.client.clone().create_combined_order(asked.clone()).await?;
+                Ok(told.into_inner().combined_order.unwrap_or_default())
+            };
+            let made = self.insist_or_hang_up(is_hung_up, number, &names, create).await?;
+            return Ok(made.map(|combined| combined.parts));
+        }
+        let asked = alone(number, by, trade_type, expire_time);
+        let create = async || {
+            let told = self.client.clone().create_order(asked.clone()).await?;
+            Ok(told.into_inner().order.unwrap_or_default())
+        };
+        let names = [asked.request_id.clone()];
+        let Some(order) = self.insist_or_hang_up(is_hung_up, number, &names, create).await? else { return Ok(None) };
+        if is_on_a_page {
+            let sheet = order.pay_sheet.as_ref().context("a sheet")?;
+            self.outside.open_alipay(&sheet.page_url).await?;
+        }
+        Ok(Some(vec![order]))
+    }
+
+    async fn insist_or_hang_up<T: Message + About>(
+        &self,
+        is_hung_up: bool,
+        number: u32,
+        names: &[String],
+        create: impl AsyncFn() -> Result<T, tonic::Status>,
+    ) -> anyhow::Result<Option<T>> {
+        match is_hung_up {
+            true => Ok(self.ask(Call::Create, names, create).await.ok()),
+            false => self.insist(number, Call::Create, names, create).await.map(Some),
         }
     }
 
-    async fn create(&self, asked: &pb::CreateOrderRequest) -> Result<pb::Order, tonic::Status> {
-        self.client.clone().create_order(asked.clone()).await.map(|told| told.into_inner().order.unwrap_or_default())
+    /// Closes what was ordered, every part by itself, asking until the channel has confirmed; returns how all of it stands then.
+    async fn close(&self, number: u32, orders: &[pb::Order]) -> anyhow::Result<OrderState> {
+        let each = keys(number, orders).map(|(key, order)| self.close_one(key, order));
+        let states = futures::future::try_join_all(each).await?;
+        let first = states.first().copied().context("an order")?;
+        ensure!(states.iter().all(|state| *state == first), "parts of one payment stand apart: {states:?}");
+        Ok(first)
     }
 
-    /// Closes an order, asking until the channel has confirmed; returns the order as it is then.
-    async fn close(&self, number: u32, order: &pb::Order) -> anyhow::Result<pb::Order> {
-        let request_id = format!("c-{number}");
+    async fn close_one(&self, key: Key, order: &pb::Order) -> anyhow::Result<OrderState> {
+        let request_id = format!("c-{key}");
         let asked = pb::CloseOrderRequest { request_id: request_id.clone(), order_id: order.order_id.clone() };
         let close = async || {
             let told = self.client.clone().close_order(asked.clone()).await?;
@@ -217,38 +271,43 @@ impl Payers {
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let order = self.insist(number, Call::Close, &request_id, close).await?;
+            let order = self.insist(key.number, Call::Close, std::slice::from_ref(&request_id), close).await?;
             if order.state() != OrderState::Waiting {
-                return Ok(order);
+                return Ok(order.state());
             }
             ensure!(Instant::now() < deadline, "{request_id}: the channel never confirms");
             self.pause().await;
         }
     }
 
-    async fn post(&self, number: u32, order: &pb::Order) -> anyhow::Result<()> {
-        let request_id = format!("s-{number}");
-        let (proof_serial, order_id) = (format!("SN{number}"), order.order_id.clone());
+    async fn post(&self, key: Key, order: &pb::Order) -> anyhow::Result<()> {
+        let request_id = format!("s-{key}");
+        let (proof_serial, order_id) = (format!("SN{key}"), order.order_id.clone());
         let asked = pb::PostOrderRequest { request_id: request_id.clone(), order_id, proof_serial };
         let post = async || {
             let told = self.client.clone().post_order(asked.clone()).await?;
             Ok(told.into_inner().order.unwrap_or_default())
         };
-        self.insist(number, Call::Post, &request_id, post).await.map(drop)
+        self.insist(key.number, Call::Post, &[request_id], post).await.map(drop)
+    }
+
+    async fn give_all_back(&self, number: u32, orders: &[pb::Order]) -> anyhow::Result<()> {
+        let each = keys(number, orders).map(async |(key, order)| self.give_back(key, order, AMOUNT, false).await);
+        futures::future::try_join_all(each).await.map(drop)
     }
 
     /// Gives back in parts of `part`, two at most, side by side; what is more than was taken is refused.
-    async fn give_back(&self, number: u32, order: &pb::Order, part: i64, after_settlement: bool) -> anyhow::Result<()> {
+    async fn give_back(&self, key: Key, order: &pb::Order, part: i64, after_settlement: bool) -> anyhow::Result<()> {
         let parts = if part == AMOUNT { 1 } else { 2 };
         let refunds = (0..parts).map(async |index: u32| {
-            let request_id = format!("f{index}-{number}");
-            let refunded = self.insist(number, Call::Refund, &request_id, async || {
+            let request_id = format!("f{index}-{key}");
+            let refunded = self.insist(key.number, Call::Refund, std::slice::from_ref(&request_id), async || {
                 self.refund(&request_id, order, part, after_settlement).await
             });
             anyhow::Ok(refunded.await?.refund_id)
         });
         let refunds = futures::future::try_join_all(refunds).await?;
-        let more = self.refund(&format!("f9-{number}"), order, AMOUNT, after_settlement).await;
+        let more = self.refund(&format!("f9-{key}"), order, AMOUNT, after_settlement).await;
         if let Err(status) = more {
             let fault = RemoteFault::from(&status);
             ensure!(
@@ -283,8 +342,10 @@ impl Payers {
         self.client.clone().refund(asked).await.map(|told| told.into_inner().refund.unwrap_or_default())
     }
 
-    async fn hear(&self, order: &pb::Order, kind: EventKind) -> anyhow::Result<()> {
-        self.await_news(order, |event| event.kind() == kind).await
+    /// Waits until each has had an event of a kind.
+    async fn hear(&self, orders: &[pb::Order], kind: EventKind) -> anyhow::Result<()> {
+        let each = orders.iter().map(|order| self.await_news(order, move |event| event.kind() == kind));
+        futures::future::try_join_all(each).await.map(drop)
     }
 
     /// Waits for an event of an order, and where it does not come has the channel asked.
@@ -308,47 +369,54 @@ impl Payers {
         }
     }
 
-    /// Asks under one request id until there is an answer.
+    /// Asks under the same request ids until there is an answer.
     async fn insist<T: Message + About>(
         &self,
         number: u32,
         call: Call,
-        request_id: &str,
+        names: &[String],
         ask: impl AsyncFn() -> Result<T, tonic::Status>,
     ) -> anyhow::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut again = u32::from(number.is_multiple_of(AGAIN_EVERY));
         loop {
-            match self.ask(call, request_id, &ask).await {
+            match self.ask(call, names, &ask).await {
                 Ok(answer) if again == 0 => return Ok(answer),
                 Ok(_) => again -= 1,
-                Err(fault) if is_answer(&fault) => bail!("{request_id}: {fault}"),
+                Err(fault) if is_answer(&fault) => bail!("{}: {fault}", names.join(" ")),
                 Err(fault) => {
-                    ensure!(Instant::now() < deadline, "{request_id} is not answered: {fault}");
+                    ensure!(Instant::now() < deadline, "{} is not answered: {fault}", names.join(" "));
                     self.pause().await;
                 }
             }
         }
     }
 
-    /// Asks once, and writes down what came of it.
+    /// Asks once, and writes down what came of it: a line for each request id that it was asked under.
     async fn ask<T: Message + About>(
         &self,
         call: Call,
-        request_id: &str,
+        names: &[String],
         ask: impl AsyncFn() -> Result<T, tonic::Status>,
     ) -> Result<T, RemoteFault> {
-        let (deed, request_id) = (format!("{call:?}"), request_id.to_owned());
         let told = ask().await.map_err(|status| RemoteFault::from(&status));
+        let line = |request_id: &String, id: &str, digest: &str| Line {
+            deed: format!("{call:?}"),
+            request_id: request_id.clone(),
+            id: id.to_owned(),
+            digest: digest.to_owned(),
+        };
         match &told {
             Ok(answer) if call == Call::Close && answer.waits() => {}
             Ok(answer) => {
                 let digest = hex::encode(rpc::digest::sha256(&answer.encode_to_vec()));
-                self.note(&Line { deed, request_id, id: answer.about().to_owned(), digest });
+                let about = answer.about();
+                assert_eq!(about.len(), names.len(), "as many are told of as were asked for");
+                names.iter().zip(about).for_each(|(name, id)| self.note(&line(name, id, &digest)));
                 self.answers.set(self.answers.get() + 1);
             }
             Err(fault) if !is_answer(fault) && fault.effect() == Effect::Possible => {
-                self.note(&Line { deed, request_id, id: String::new(), digest: String::new() });
+                names.iter().for_each(|name| self.note(&line(name, "", "")));
             }
             Err(_) => {}
         }
@@ -368,4 +436,72 @@ impl Payers {
 
 fn money(amount_minor: i64) -> Option<Money> {
     Some(Money { amount_minor, currency: "CNY".into() })
+}
+
+/// Names one order of a payment in request ids.
+#[derive(Clone, Copy)]
+struct Key {
+    number: u32,
+    part: usize,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.part {
+            0 => write!(f, "{}", self.number),
+            part => write!(f, "{}-{part}", self.number),
+        }
+    }
+}
+
+fn keys(number: u32, orders: &[pb::Order]) -> impl Iterator<Item = (Key, &pb::Order)> {
+    orders.iter().enumerate().map(move |(part, order)| (Key { number, part }, order))
+}
+
+fn alone(
+    number: u32,
+    by: By,
+    trade_type: pb::TradeType,
+    expire_time: Option<prost_types::Timestamp>,
+) -> pb::CreateOrderRequest {
+    pb::CreateOrderRequest {
+        request_id: format!("p-{number}"),
+        case_id: case_id(number, 0),
+        payee_id: PAYEES[0].into(),
+        amount: money(AMOUNT),
+        channel: by.channel().into(),
+        trade_type: trade_type.into(),
+        entry_point: by.entry_point().into(),
+        payer_reference: String::new(),
+        description: "drill".into(),
+        expire_time,
+        payment_code: String::new(),
+        insurance: None,
+    }
+}
+
+/// One payment for an order of each payee.
+fn together(number: u32, by: By, expire_time: Option<prost_types::Timestamp>) -> pb::CreateCombinedOrderRequest {
+    let parts = PAYEES.into_iter().enumerate().map(|(part, payee_id)| pb::CombinedPart {
+        request_id: format!("p-{}", Key { number, part }),
+        case_id: case_id(number, part),
+        payee_id: payee_id.into(),
+        amount: money(AMOUNT),
+        description: "drill".into(),
+        payment_code: String::new(),
+    });
+    pb::CreateCombinedOrderRequest {
+        request_id: format!("w-{number}"),
+        channel: by.channel().into(),
+        trade_type: pb::TradeType::Native.into(),
+        entry_point: by.entry_point().into(),
+        payer_reference: String::new(),
+        expire_time,
+        parts: parts.collect(),
+    }
+}
+
+/// Each order is of a case of its own.
+fn case_id(number: u32, part: usize) -> String {
+    format!("case_{part:08x}{number:024x}")
 }
