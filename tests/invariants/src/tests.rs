@@ -51,6 +51,7 @@ fn refund(number: u32) -> RefundFact {
         caller: "cases".to_owned(),
         request_id: format!("case_{number}-refund-0"),
         state: "succeeded".to_owned(),
+        amount_minor: 20_000,
     }
 }
 
